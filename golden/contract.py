@@ -1,0 +1,84 @@
+"""The contract of a circuit: what it takes, what it gives, and bit for bit how they relate."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from golden.operands import Operand
+
+    Codes = npt.NDArray[np.int64]
+    Arrays = Mapping[str, Codes]
+
+__all__ = ["Contract", "random_codes"]
+
+
+class Contract(ABC):
+    """Golden side of a design: a frozen dataclass of its parameters.
+
+    A circuit takes a stream of beats (``operands``), gives a stream of beats (``results``), and
+    may have a ``configuration``, constant while anything is in flight. All arrays hold codes.
+    """
+
+    @property
+    @abstractmethod
+    def operands(self) -> tuple[Operand, ...]:
+        """Fields of an input beat, lowest bits first."""
+
+    @property
+    @abstractmethod
+    def results(self) -> tuple[Operand, ...]:
+        """Fields of an output beat, lowest bits first."""
+
+    @property
+    def configuration(self) -> tuple[Operand, ...]:
+        """Inputs that hold still while the circuit works; arrays of one row."""
+        return ()
+
+    @abstractmethod
+    def stimulus(self, rng: np.random.Generator, count: int) -> dict[str, Codes]:
+        """Operand and configuration arrays that make ``count`` results, corners included."""
+
+    @abstractmethod
+    def compute(self, arrays: Arrays) -> dict[str, Codes]:
+        """Result arrays of operand and configuration arrays.
+
+        Raises
+        ------
+        ValueError
+            If an array is missing, has a wrong shape or type, or holds a code out of range.
+        """
+
+    def explain(self, arrays: Arrays, index: int) -> list[str]:
+        """Reading aid for result ``index``: a line for each field, in codes and reals."""
+        lines: list[str] = []
+        for operand in (*self.operands, *self.configuration):
+            array = arrays[operand.name]
+            row = array[index] if len(array) > index and len(array) > 1 else array[0]
+            lines.append(describe(operand, row))
+        return lines
+
+
+def describe(operand: Operand, row: npt.ArrayLike) -> str:
+    """One field of one beat in codes (hexadecimal) and reals."""
+    codes = np.atleast_1d(np.asarray(row, dtype=np.int64))
+    digits = (operand.format.width + 3) // 4
+    shown = " ".join(f"{int(code):0{digits}x}" for code in codes)
+    reals = " ".join(f"{real:.10g}" for real in operand.format.decode(codes))
+    return f"{operand.name} = {shown} ({operand.format.name}: {reals})"
+
+
+def random_codes(
+    rng: np.random.Generator, operand: Operand, count: int, corner_share: float = 0.125
+) -> Codes:
+    """Uniform codes of shape ``operand.shape(count)``, a share of them drawn from the corners."""
+    shape = operand.shape(count)
+    codes = rng.integers(0, 2**operand.format.width, size=shape, dtype=np.int64)
+    corners = rng.choice(operand.format.corners, size=shape)
+    return np.where(rng.random(shape) < corner_share, corners, codes)

@@ -1,0 +1,108 @@
+"""Operands: the named, formatted fields that a circuit takes and gives, and how they pack to bits.
+
+Arrays of operands hold codes, one row a beat. Packed, the first operand of a tuple lies in the
+lowest bits, and lane 0 of an operand below lane 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from golden.formats import FixedPoint, Format
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Codes = npt.NDArray[np.int64]
+
+__all__ = ["FLAG", "Operand", "check_arrays", "pack", "total_width", "unpack"]
+
+FLAG = FixedPoint(1, signed=False)
+"""One bit, such as ``first`` or ``last``."""
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A named field of codes: a scalar, or ``lanes`` of them side by side."""
+
+    name: str
+    format: Format
+    meaning: str
+    lanes: int | None = None
+
+    @property
+    def width(self) -> int:
+        """Bits of the whole field."""
+        return self.format.width * (self.lanes or 1)
+
+    def shape(self, count: int) -> tuple[int, ...]:
+        """Shape of an array of ``count`` beats: (count,) or (count, lanes)."""
+        return (count,) if self.lanes is None else (count, self.lanes)
+
+
+def total_width(operands: Sequence[Operand]) -> int:
+    """Bits of all operands packed."""
+    return sum(operand.width for operand in operands)
+
+
+def check_arrays(operands: Sequence[Operand], arrays: Mapping[str, npt.ArrayLike]) -> int:
+    """Number of beats of ``arrays``, one array an operand, after checking shapes and codes.
+
+    Raises
+    ------
+    ValueError
+        If an operand is missing, an array has a wrong shape or type, or a code is out of range.
+    """
+    count = -1
+    for operand in operands:
+        if operand.name not in arrays:
+            raise ValueError(f"Operand '{operand.name}' is missing; give an array of its codes.")
+        array = np.asarray(arrays[operand.name])
+        count = (array.shape[0] if array.ndim else 0) if count < 0 else count
+        if array.shape != operand.shape(count):
+            raise ValueError(
+                f"Operand '{operand.name}' must have shape {operand.shape(count)},"
+                f" not {array.shape}."
+            )
+        try:
+            operand.format.check(array)
+        except ValueError as error:
+            raise ValueError(f"Operand '{operand.name}': {error}") from error
+    return max(count, 0)
+
+
+def pack(operands: Sequence[Operand], arrays: Mapping[str, Codes]) -> npt.NDArray[np.uint64]:
+    """Beats as little-endian words of 64 bits, shape (count, ceil(total width / 64))."""
+    count = len(arrays[operands[0].name]) if operands else 0
+    words = np.zeros((count, (total_width(operands) + 63) // 64), dtype=np.uint64)
+    offset = 0
+    for operand in operands:
+        lanes = np.asarray(arrays[operand.name], dtype=np.int64).astype(np.uint64)
+        for lane in lanes.reshape(count, operand.lanes or 1).T:
+            word, shift = divmod(offset, 64)
+            words[:, word] |= lane << np.uint64(shift)
+            if shift + operand.format.width > 64:
+                words[:, word + 1] |= lane >> np.uint64(64 - shift)
+            offset += operand.format.width
+    return words
+
+
+def unpack(operands: Sequence[Operand], words: npt.NDArray[np.uint64]) -> dict[str, Codes]:
+    """The arrays that :func:`pack` packed."""
+    arrays: dict[str, Codes] = {}
+    offset = 0
+    for operand in operands:
+        lanes: list[Codes] = []
+        for _ in range(operand.lanes or 1):
+            word, shift = divmod(offset, 64)
+            lane = words[:, word] >> np.uint64(shift)
+            if shift + operand.format.width > 64:
+                lane = lane | (words[:, word + 1] << np.uint64(64 - shift))
+            lanes.append((lane & np.uint64(2**operand.format.width - 1)).astype(np.int64))
+            offset += operand.format.width
+        arrays[operand.name] = lanes[0] if operand.lanes is None else np.stack(lanes, axis=1)
+    return arrays
