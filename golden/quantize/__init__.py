@@ -1,0 +1,1 @@
+"""From real weights to those of each number system."""

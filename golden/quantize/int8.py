@@ -1,0 +1,298 @@
+r"""From a real LSTM to the integer LSTM, calibrated on real sequences.
+
+What each tensor becomes:
+
+=====================  =====  ===============================================  ===================
+tensor                 bits   scale                                            zero point
+=====================  =====  ===============================================  ===================
+input, hidden          8      (max - min)/255 of the calibration, 0 included   from -128 to 127
+weights of a gate      8      max \\|w\\|/127                                    0
+bias of a gate         32     weight scale times input scale                   0
+cell                   16     2^ceil(log2 max \\|c\\|)/32768                     0
+=====================  =====  ===============================================  ===================
+
+Scales are computed in double precision and rounded once to binary32. Every rounding to an integer,
+zero points included, goes to the nearest and at a tie to the even one, and saturates afterwards.
+The scale of weights puts the largest at 127 or -127, so that none becomes -128.
+
+Source: Li and Alvarez, "On the quantization of recurrent neural networks", arXiv 2101.05453,
+section 3.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from golden.activations import ActivationKind
+from golden.arithmetic import Raws, Rounding, saturate
+from golden.lstm.float64 import Float64Lstm, Reals, run_with_cell
+from golden.lstm.int8 import HIGHEST_CELL_EXPONENT, LOWEST_CELL_EXPONENT, Int8Lstm
+
+__all__ = [
+    "asymmetric_parameters",
+    "cell_exponent",
+    "dequantize",
+    "quantize",
+    "quantize_lstm",
+]
+
+_CODES = 1 << 8
+_HIGHEST_WEIGHT = 127
+_GATE_STEP = 2.0**-12
+_SEQUENCE_AXES = ("time", "inputs")
+_BATCH_AXES = ("batch", *_SEQUENCE_AXES)
+# Leaves the accumulator as much room for the products as the bias takes.
+_HIGHEST_BIAS = 1 << 30
+_SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def _scale(exact: float, name: str) -> float:
+    """Round a scale to binary32, refusing what is no normal number there."""
+    if not _SMALLEST_NORMAL <= exact <= _LARGEST:
+        raise ValueError(
+            f"The {name} must span a range that binary32 can hold, but its scale would be "
+            f"{exact:.3g}; rescale the data or the model."
+        )
+    return float(np.float32(exact))
+
+
+def asymmetric_parameters(low: float, high: float, name: str = "values") -> tuple[float, int]:
+    """Scale and zero point of 8-bit raws for the reals from `low` to `high`.
+
+    The range is widened to hold 0, and the zero point rounded, so that 0 is exact.
+
+    Parameters
+    ----------
+    low, high
+        Extremes of the reals.
+    name
+        What they are, for the error.
+
+    Returns
+    -------
+    scale
+        ``(high - low)/255``, rounded to binary32.
+    zero_point
+        ``-128 - low/scale`` to the nearest, ties to even; from -128 to 127.
+
+    Raises
+    ------
+    ValueError
+        If both are 0, or binary32 cannot hold the scale.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    if low == high:
+        raise ValueError(f"The {name} must not all be 0, for they would have no scale.")
+    scale = _scale((high - low) / (_CODES - 1), name)
+    return scale, int(saturate(round(-_CODES / 2 - low / scale), 8))
+
+
+def cell_exponent(largest: float) -> int:
+    """Exponent of the cell's step: ``ceil(log2 largest) - 15``, saturated to -15...-9.
+
+    A cell beyond 64 therefore saturates; so does one of exactly `largest` where that is a power of
+    two, to a step less.
+
+    Parameters
+    ----------
+    largest
+        Largest absolute value of the cell, at least 0.
+    """
+    fraction, exponent = math.frexp(largest)
+    # log2 of a power of two is an integer, and frexp gives its fraction as 0.5.
+    ceiling = exponent - 1 if fraction == 0.5 else exponent
+    if largest == 0:
+        return LOWEST_CELL_EXPONENT
+    return min(max(ceiling - 15, LOWEST_CELL_EXPONENT), HIGHEST_CELL_EXPONENT)
+
+
+def quantize(real: npt.ArrayLike, scale: float, zero_point: int, width: int = 8) -> Raws:
+    """Raws of reals: the nearest, ties of ``real/scale`` to even, saturated to `width` bits.
+
+    Raises
+    ------
+    ValueError
+        If a real is not finite.
+    """
+    values = np.asarray(real, np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"Values must be finite, not {values[~np.isfinite(values)][0]}.")
+    # Past the word by far, the quotient would not fit int64: it saturates as a float first.
+    bound = 2.0 ** (width + 1)
+    with np.errstate(over="ignore"):
+        rounded = np.rint(np.clip(values / scale, -bound, bound))
+    return saturate(rounded.astype(np.int64) + zero_point, width)
+
+
+def dequantize(raw: npt.ArrayLike, scale: float, zero_point: int) -> Reals:
+    """Reals of raws: ``(raw - zero_point) scale``."""
+    return (np.asarray(raw, np.int64) - zero_point) * np.float64(scale)
+
+
+def quantize_lstm(
+    model: Float64Lstm,
+    x: npt.NDArray[np.floating] | Sequence[npt.ArrayLike],
+    lengths: npt.ArrayLike | None = None,
+    *,
+    activation: ActivationKind = "table",
+    rounding: Rounding = "double",
+) -> Int8Lstm:
+    """Quantise a layer; the ranges of input, hidden and cell are those it shows on `x`.
+
+    The rules stand at the head of this module. Two cases that they leave open: a gate tensor that
+    is 0 throughout gets the scale that makes its effective multiplier 1; and a gate whose bias
+    would exceed 2^30 steps gets the weight scale at which it is 2^30.
+
+    Parameters
+    ----------
+    model
+        The real layer.
+    x
+        Calibration sequences: a padded array, shape (batch, time, inputs), or a sequence of arrays
+        of shape (time, inputs). Take them from the training data.
+    lengths
+        Number of vectors in each sequence of a padded array, shape (batch,); all of them if not
+        given.
+    activation, rounding
+        Of the resulting layer.
+
+    Raises
+    ------
+    ValueError
+        If the calibration data are empty, of a wrong shape or not finite, or have no range.
+    """
+    padded, counts = _calibration(model, x, lengths)
+    valid = np.less(np.arange(padded.shape[1], dtype=np.int64), counts[:, np.newaxis])
+    input_scale, input_zero_point = _range(padded[valid], "calibration inputs")
+    input_weights, input_weight_scales = _quantize_weights(
+        model.input_weights, input_scale, np.abs(model.bias).max(axis=1)
+    )
+    hidden, cell = run_with_cell(model, padded)
+    hidden_scale, hidden_zero_point = _range(
+        hidden[valid], "hidden values of the model on the calibration data"
+    )
+    recurrent_weights, recurrent_weight_scales = _quantize_weights(
+        model.recurrent_weights, hidden_scale, np.zeros(len(model.bias))
+    )
+    bias_steps = input_weight_scales * np.float32(input_scale)
+    return Int8Lstm(
+        input_weights=input_weights,
+        recurrent_weights=recurrent_weights,
+        bias=np.stack(
+            [
+                quantize(bias, float(step), 0, 32)
+                for bias, step in zip(model.bias, bias_steps, strict=True)
+            ]
+        ).astype(np.int32),
+        input_weight_scales=input_weight_scales,
+        recurrent_weight_scales=recurrent_weight_scales,
+        input_scale=input_scale,
+        input_zero_point=input_zero_point,
+        hidden_scale=hidden_scale,
+        hidden_zero_point=hidden_zero_point,
+        intermediate_scale=hidden_scale,
+        intermediate_zero_point=hidden_zero_point,
+        cell_exponent=cell_exponent(float(np.abs(cell[valid]).max())),
+        activation=activation,
+        rounding=rounding,
+    )
+
+
+def _range(values: Reals, name: str) -> tuple[float, int]:
+    return asymmetric_parameters(float(values.min()), float(values.max()), name)
+
+
+def _quantize_weights(
+    weights: Reals, activation_scale: float, largest_bias: Reals
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Raws, shape (4, hidden, operands), and scales, shape (4,)."""
+    raws = np.zeros(weights.shape, np.int8)
+    scales = np.zeros(len(weights), np.float32)
+    for gate, (tensor, bias) in enumerate(zip(weights, largest_bias, strict=True)):
+        exact = float(np.abs(tensor).max()) / _HIGHEST_WEIGHT
+        if exact < _SMALLEST_NORMAL:
+            exact = _GATE_STEP / activation_scale
+        exact = max(exact, float(bias) / _HIGHEST_BIAS / activation_scale)
+        scales[gate] = _scale(exact, "weights of a gate")
+        raws[gate] = quantize(tensor, float(scales[gate]), 0)
+    return raws, scales
+
+
+def _calibration(
+    model: Float64Lstm,
+    x: npt.NDArray[np.floating] | Sequence[npt.ArrayLike],
+    lengths: npt.ArrayLike | None,
+) -> tuple[Reals, Raws]:
+    """Sequences padded with 0, shape (batch, time, inputs), and their lengths, shape (batch,)."""
+    if isinstance(x, np.ndarray):
+        padded, counts = _check_padded(x, lengths)
+    elif lengths is None:
+        padded, counts = _pad([_check_sequence(sequence, model.inputs) for sequence in x])
+    else:
+        raise ValueError("lengths must be None where x is a sequence of arrays, which have theirs.")
+    if padded.shape[2] != model.inputs:
+        raise ValueError(
+            f"Calibration data must have {model.inputs} inputs, as the model has, not "
+            f"{padded.shape[2]}."
+        )
+    valid = np.less(np.arange(padded.shape[1], dtype=np.int64), counts[:, np.newaxis])
+    kept = np.where(valid[..., np.newaxis], padded, 0.0)
+    if not np.isfinite(kept).all():
+        at = tuple(np.argwhere(~np.isfinite(kept))[0].tolist())
+        raise ValueError(
+            f"Calibration data must be finite, not {kept[at]} at (sequence, time, input) {at}; "
+            "remove or repair that sequence."
+        )
+    return kept, counts
+
+
+def _check_padded(x: npt.NDArray[np.floating], lengths: npt.ArrayLike | None) -> tuple[Reals, Raws]:
+    if x.ndim != len(_BATCH_AXES) or x.dtype.kind not in "iuf":
+        raise ValueError(
+            "Calibration data must be real numbers of shape (batch, time, inputs), not "
+            f"{x.dtype} of shape {x.shape}."
+        )
+    batch, time, _ = x.shape
+    if x.size == 0:
+        raise ValueError(f"Calibration data must not be empty, but their shape is {x.shape}.")
+    counts = np.full(batch, time) if lengths is None else np.asarray(lengths)
+    if counts.shape != (batch,) or counts.dtype.kind not in "iu":
+        raise ValueError(
+            f"lengths must be integers of shape ({batch},), not {counts.dtype} of shape "
+            f"{counts.shape}."
+        )
+    wrong = (counts < 1) | (counts > time)
+    if wrong.any():
+        raise ValueError(f"lengths must be from 1 to {time}, not {counts[wrong][0]}.")
+    return x.astype(np.float64, copy=False), counts.astype(np.int64)
+
+
+def _check_sequence(sequence: npt.ArrayLike, inputs: int) -> Reals:
+    values = np.asarray(sequence)
+    if values.ndim != len(_SEQUENCE_AXES) or values.dtype.kind not in "iuf":
+        raise ValueError(
+            "A calibration sequence must be real numbers of shape (time, inputs), not "
+            f"{values.dtype} of shape {values.shape}."
+        )
+    if values.size == 0:
+        raise ValueError(
+            f"A calibration sequence must not be empty, but the shape of one is {values.shape}."
+        )
+    if values.shape[1] != inputs:
+        raise ValueError(
+            f"Calibration data must have {inputs} inputs, as the model has, not {values.shape[1]}."
+        )
+    return values.astype(np.float64)
+
+
+def _pad(sequences: list[Reals]) -> tuple[Reals, Raws]:
+    if not sequences:
+        raise ValueError("Calibration data must hold at least one sequence, not none.")
+    counts = np.array([len(sequence) for sequence in sequences], np.int64)
+    padded = np.zeros((len(sequences), int(counts.max()), sequences[0].shape[1]))
+    for row, sequence in zip(padded, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return padded, counts

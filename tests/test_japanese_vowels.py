@@ -1,0 +1,253 @@
+"""The recordings, the trained recogniser, and how it does in float and in integers."""
+
+import hashlib
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from examples.japanese_vowels import prepare, recognise
+from examples.japanese_vowels.prepare import pack, read_ts
+from examples.japanese_vowels.recognise import (
+    classify_float,
+    classify_int8,
+    decide,
+    input_raws,
+    load_float_model,
+    quantized_model,
+    run_golden,
+)
+from examples.japanese_vowels.recordings import RECORDINGS_FILE, Recordings, load_recordings
+from golden.arithmetic import Raws
+from golden.lstm.int8 import Int8Lstm
+
+README = Path(recognise.__file__).with_name("README.md")
+PUBLISHED = "JAPANESE_VOWELS"
+FRAMES_SHA256 = "58610bde208449208a90e116bc541da621a97a3b53c6a9798c1d97b9a2cfe953"
+
+
+@pytest.fixture(scope="module")
+def sets() -> tuple[Recordings, Recordings]:
+    return load_recordings()
+
+
+def test_recordings_are_those_published(sets: tuple[Recordings, Recordings]) -> None:
+    """Counts as the authors state them, and a digest of the numbers."""
+    train, test = sets
+    assert np.bincount(train.speakers).tolist() == [30] * 9
+    assert np.bincount(test.speakers).tolist() == [31, 35, 88, 44, 29, 24, 40, 50, 29]
+    lengths = np.concatenate([train.lengths, test.lengths])
+    assert (lengths.min(), lengths.max()) == (7, 29)
+    frames = np.concatenate(train.utterances + test.utterances)
+    assert frames.shape == (9961, 12)
+    text = "\n".join(f"{number:.6f}" for number in frames.ravel().tolist())
+    assert hashlib.sha256(text.encode()).hexdigest() == FRAMES_SHA256
+    assert RECORDINGS_FILE.stat().st_size < 1_000_000
+
+
+@pytest.mark.skipif(
+    PUBLISHED not in os.environ,
+    reason=f"{PUBLISHED} must name the folder of the two published .ts files",
+)
+def test_recordings_equal_the_published_files(sets: tuple[Recordings, Recordings]) -> None:
+    for name, recordings in zip(("TRAIN", "TEST"), sets, strict=True):
+        text = (Path(os.environ[PUBLISHED]) / f"JapaneseVowels_{name}.ts").read_text()
+        lines = text.partition("@data\n")[2].splitlines()
+        assert len(lines) == len(recordings)
+        for line, utterance, speaker in zip(
+            lines, recordings.utterances, recordings.speakers, strict=True
+        ):
+            *series, label = line.split(":")
+            expected = [[float(number) for number in one.split(",")] for one in series]
+            assert utterance.T.tolist() == expected
+            assert int(label) == speaker + 1
+
+
+def published(folder: Path, lines: dict[str, list[str]]) -> None:
+    for name in ("TRAIN", "TEST"):
+        text = "\n".join(["# a comment", "@problemName JapaneseVowels", "@data", *lines[name], ""])
+        (folder / f"JapaneseVowels_{name}.ts").write_text(text)
+
+
+def test_packing_is_exact(tmp_path: Path) -> None:
+    """Exponents, few decimals and the last decimal survive; so do lengths and speakers."""
+    one = ":".join(["1.5,-9.63E-4", *["0.000001,2.203141"] * 11, "3"])
+    two = ":".join([*["-1.852765"] * 12, "9"])
+    published(tmp_path, {"TRAIN": [two], "TEST": [one, two]})
+    out = tmp_path / "packed.npz"
+    pack(tmp_path, out)
+    train, test = load_recordings(out)
+    assert train.utterances[0].tolist() == [[-1.852765] * 12]
+    assert test.utterances[0].tolist() == [[1.5, *[0.000001] * 11], [-0.000963, *[2.203141] * 11]]
+    assert (train.speakers.tolist(), test.speakers.tolist()) == ([8], [2, 8])
+    assert test.lengths.tolist() == [2, 1]
+    assert test.padded[1].tolist() == [[-1.852765] * 12, [0.0] * 12]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (":".join([*["1"] * 11, "3"]), "must hold 12 series of equal length."),
+        (":".join([*["1"] * 11, "1,2", "3"]), "must hold 12 series of equal length."),
+        (":".join([*["1"] * 12, "10"]), "speaker must be 1 to 9, not '10'."),
+        (":".join([*["1.0000001"] * 12, "3"]), "a number has more than six decimals."),
+        (":".join([*["one"] * 12, "3"]), "holds something not a number."),
+        (":".join([*["nan"] * 12, "3"]), "holds something not a number."),
+    ],
+)
+def test_crooked_source_is_refused(tmp_path: Path, line: str, message: str) -> None:
+    published(tmp_path, {"TRAIN": [line], "TEST": []})
+    path = tmp_path / "JapaneseVowels_TRAIN.ts"
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole text is compared
+        read_ts(path)
+    assert str(caught.value) == f"{path}, line 4: {message}"
+
+
+def test_prepare_as_a_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "packed.npz"
+    monkeypatch.setattr(sys, "argv", ["prepare", str(tmp_path), "--out", str(out)])
+    assert prepare.main() == 2
+    assert "JapaneseVowels_TRAIN.ts" in capsys.readouterr().err
+    assert not out.exists()
+    line = ":".join([*["1"] * 12, "3"])
+    published(tmp_path, {"TRAIN": [line], "TEST": [line]})
+    assert prepare.main() == 0
+    assert out.exists()
+
+
+def test_spread_hears_every_speaker(sets: tuple[Recordings, Recordings]) -> None:
+    _, test = sets
+    some = test.spread(20)
+    assert len(some) == 20
+    assert set(some.speakers.tolist()) == set(range(9))
+    assert test.spread(370).speakers.tolist() == test.speakers.tolist()
+    with pytest.raises(ValueError, match=r"^count must be from 1 to 370 utterances, not 371\.$"):
+        test.spread(371)
+
+
+def test_missing_recordings_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none\.npz: there are no recordings; make them with"):
+        load_recordings(tmp_path / "none.npz")
+
+
+def test_accuracies_are_good_and_those_the_readme_states(
+    sets: tuple[Recordings, Recordings],
+) -> None:
+    _, test = sets
+    exact = classify_float(load_float_model(), test)
+    assert exact.accuracy >= 0.97
+    rows = {"| float64 | exact |": exact}
+    for activation in ("table", "gemmlowp"):
+        integer = classify_int8(quantized_model(activation), test)
+        assert integer.accuracy >= exact.accuracy - 0.01
+        assert (integer.classes == exact.classes).mean() >= 0.99
+        rows[f"| int8 (golden model) | {activation} |"] = integer
+    text = README.read_text()
+    for start, row in rows.items():
+        assert f"{start} {row.correct} | {row.accuracy:.1%} |" in text
+
+
+def test_quantised_layer_is_the_same_every_time() -> None:
+    first = quantized_model("table").lstm
+    quantized_model.cache_clear()
+    second = quantized_model("table").lstm
+    assert first is not second
+    for field in fields(first):
+        np.testing.assert_array_equal(getattr(first, field.name), getattr(second, field.name))
+    assert (first.inputs, first.hidden) == (12, 32)
+
+
+def test_utterance_alone_gives_the_raws_it_gives_in_the_batch(
+    sets: tuple[Recordings, Recordings],
+) -> None:
+    some = sets[1].spread(12)
+    model = quantized_model()
+    together = run_golden(model.lstm, input_raws(model, some))
+    for index, length in enumerate(some.lengths.tolist()):
+        one = some.select(np.array([index]))
+        alone = run_golden(model.lstm, input_raws(model, one))
+        assert alone.shape == (1, length, 32)
+        np.testing.assert_array_equal(alone[0], together[index, :length])
+
+
+def test_backend_is_plugged_in(sets: tuple[Recordings, Recordings]) -> None:
+    """Another backend gets the input raws, and what it gives is what is recognised from."""
+    some = sets[1].spread(40)
+    model = quantized_model()
+    seen: list[tuple[Int8Lstm, Raws]] = []
+
+    def late(lstm: Int8Lstm, x: Raws) -> Raws:
+        """Give every hidden vector a step too late."""
+        seen.append((lstm, x))
+        return np.roll(run_golden(lstm, x), 1, axis=1)
+
+    def deaf(lstm: Int8Lstm, x: Raws) -> Raws:
+        return np.full((*x.shape[:2], lstm.hidden), lstm.hidden_zero_point)
+
+    golden = classify_int8(model, some)
+    assert golden.accuracy > 0.9
+    late_scores = classify_int8(model, some, late)
+    assert seen[0][0] is model.lstm
+    np.testing.assert_array_equal(seen[0][1], input_raws(model, some))
+    expected = decide(model, np.roll(run_golden(model.lstm, seen[0][1]), 1, axis=1), some)
+    np.testing.assert_array_equal(late_scores.classes, expected.classes)
+    unheard = classify_int8(model, some, deaf)
+    assert len(set(unheard.classes.tolist())) == 1
+    assert unheard.accuracy < 0.3
+
+
+def test_recognise_as_a_program(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert recognise.main() == 0
+    output = capsys.readouterr().out
+    assert "370 utterances" in output
+    assert "gemmlowp" in output
+    load_float_model.cache_clear()
+    monkeypatch.setattr(recognise, "FLOAT_MODEL_FILE", tmp_path / "none.npz")
+    try:
+        assert recognise.main() == 2
+    finally:
+        load_float_model.cache_clear()
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_training_is_repeatable_and_its_model_file_says_the_same(
+    sets: tuple[Recordings, Recordings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One epoch: the folded standardisation, gate order and read-out are those of the network."""
+    torch = pytest.importorskip("torch")
+    from examples.japanese_vowels import train as training
+    from golden.lstm import float64
+
+    monkeypatch.setattr(training, "EPOCHS", 1)
+    recordings, _ = sets
+    data, mean, deviation = training.standardise(recordings)
+    for pooling in training.POOLINGS:
+        network = training.fit(data, pooling, seed=4)
+        model = training.as_model(network, mean, deviation)
+        again = training.as_model(training.fit(data, pooling, seed=4), mean, deviation)
+        np.testing.assert_array_equal(model.lstm.input_weights, again.lstm.input_weights)
+        with torch.no_grad():
+            expected = network(data.x, data.lengths).numpy()
+        assert isinstance(model.lstm, float64.Float64Lstm)
+        assert model.read_out is not None
+        hidden = float64.run(model.lstm, recordings.padded)
+        scores = model.read_out.scores(hidden, recordings.lengths)
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=2e-5)
+
+
+def test_folds_are_runs_of_every_speaker() -> None:
+    pytest.importorskip("torch")
+    from examples.japanese_vowels.train import FOLDS, folds
+
+    speakers: npt.NDArray[np.int64] = np.repeat(np.arange(9), 30)
+    fold_of = folds(speakers)
+    for speaker in range(9):
+        assert fold_of[speakers == speaker].tolist() == np.repeat(np.arange(FOLDS), 6).tolist()
