@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Codes = npt.NDArray[np.int64]
     Arrays = Mapping[str, Codes]
 
-__all__ = ["Contract", "random_codes"]
+__all__ = ["Contract", "check_whole", "describe", "random_codes"]
 
 
 class Contract(ABC):
@@ -65,6 +65,20 @@ class Contract(ABC):
         return lines
 
 
+def check_whole(name: str, value: object, minimum: int, maximum: int) -> None:
+    """Refuse a parameter unless it is a whole number in a range.
+
+    Raises
+    ------
+    ValueError
+        If it isn't.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        raise ValueError(
+            f"{name} must be a whole number from {minimum} to {maximum}, not {value!r}."
+        )
+
+
 def describe(operand: Operand, row: npt.ArrayLike) -> str:
     """One field of one beat in codes (hexadecimal) and reals."""
     codes = np.atleast_1d(np.asarray(row, dtype=np.int64))
@@ -74,11 +88,15 @@ def describe(operand: Operand, row: npt.ArrayLike) -> str:
     return f"{operand.name} = {shown} ({operand.format.name}: {reals})"
 
 
-def random_codes(
-    rng: np.random.Generator, operand: Operand, count: int, corner_share: float = 0.125
-) -> Codes:
-    """Uniform codes of shape ``operand.shape(count)``, a share of them drawn from the corners."""
+def random_codes(rng: np.random.Generator, operand: Operand, count: int) -> Codes:
+    """Uniform codes of shape ``operand.shape(count)``, one in eight drawn from the corners."""
     shape = operand.shape(count)
-    codes = rng.integers(0, 2**operand.format.width, size=shape, dtype=np.int64)
-    corners = rng.choice(operand.format.corners, size=shape)
-    return np.where(rng.random(shape) < corner_share, corners, codes)
+    width = operand.format.width
+    kind = np.uint8 if width <= 8 else np.uint16 if width <= 16 else np.uint64
+    codes = rng.integers(0, 2**width, size=shape, dtype=kind).astype(np.int64)
+    # One random number decides whether a code is a corner, and which.
+    corners = operand.format.corners
+    choice = rng.integers(0, 8 * len(corners), size=shape, dtype=np.uint16)
+    is_corner = choice < len(corners)
+    codes[is_corner] = corners[choice[is_corner]]
+    return codes

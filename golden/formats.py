@@ -180,8 +180,9 @@ class FixedPoint(Format):
     signed: bool = True
 
     def __post_init__(self) -> None:
-        if not 1 <= self.width <= 62:
-            raise ValueError(f"FixedPoint width must be from 1 to 62 bits, not {self.width}.")
+        # Up to 53 bits every raw is a float64, too, so that reals are exact.
+        if not 1 <= self.width <= 53:
+            raise ValueError(f"FixedPoint width must be from 1 to 53 bits, not {self.width}.")
 
     @property
     def name(self) -> str:
@@ -238,7 +239,7 @@ class FixedPoint(Format):
         return array.astype(np.int64) & (2**self.width - 1)
 
     def _decode(self, codes: Codes) -> Reals:
-        return self.raw(codes) * self.step
+        return self.raw(codes).astype(np.float64) * self.step
 
     def _encode(self, reals: Reals) -> Codes:
         raws = np.clip(np.rint(reals / self.step), self.smallest_raw, self.largest_raw)

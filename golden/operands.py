@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Codes = npt.NDArray[np.int64]
 
-__all__ = ["FLAG", "Operand", "check_arrays", "pack", "total_width", "unpack"]
+__all__ = ["FLAG", "Operand", "check_arrays", "checked", "pack", "total_width", "unpack"]
 
 FLAG = FixedPoint(1, signed=False)
 """One bit, such as ``first`` or ``last``."""
@@ -49,30 +49,38 @@ def total_width(operands: Sequence[Operand]) -> int:
     return sum(operand.width for operand in operands)
 
 
-def check_arrays(operands: Sequence[Operand], arrays: Mapping[str, npt.ArrayLike]) -> int:
-    """Number of beats of ``arrays``, one array an operand, after checking shapes and codes.
+def checked(operands: Sequence[Operand], arrays: Mapping[str, npt.ArrayLike]) -> dict[str, Codes]:
+    """The arrays of ``operands`` as int64, after checking shapes and codes.
 
     Raises
     ------
     ValueError
         If an operand is missing, an array has a wrong shape or type, or a code is out of range.
     """
-    count = -1
+    count: int | None = None
+    codes: dict[str, Codes] = {}
     for operand in operands:
         if operand.name not in arrays:
             raise ValueError(f"Operand '{operand.name}' is missing; give an array of its codes.")
         array = np.asarray(arrays[operand.name])
-        count = (array.shape[0] if array.ndim else 0) if count < 0 else count
+        if count is None:
+            count = array.shape[0] if array.ndim else 0
         if array.shape != operand.shape(count):
             raise ValueError(
                 f"Operand '{operand.name}' must have shape {operand.shape(count)},"
                 f" not {array.shape}."
             )
         try:
-            operand.format.check(array)
+            codes[operand.name] = operand.format.check(array)
         except ValueError as error:
             raise ValueError(f"Operand '{operand.name}': {error}") from error
-    return max(count, 0)
+    return codes
+
+
+def check_arrays(operands: Sequence[Operand], arrays: Mapping[str, npt.ArrayLike]) -> int:
+    """Number of beats of ``arrays``, refused as by :func:`checked`."""
+    codes = checked(operands, arrays)
+    return len(next(iter(codes.values()))) if codes else 0
 
 
 def pack(operands: Sequence[Operand], arrays: Mapping[str, Codes]) -> npt.NDArray[np.uint64]:

@@ -1,8 +1,10 @@
 """Exact arithmetic on Fractions: the outside oracle of the float circuits. Not collected."""
 
 from fractions import Fraction
+from functools import cache
 
 
+@cache
 def floatsd8(code: int, bias: int = 10) -> Fraction:
     """Value of a FloatSD8 code, from the layout 0bEEESKKKK."""
     index = code & 0b1111
@@ -21,16 +23,19 @@ def minifloat(code: int, exponent_bits: int, mantissa_bits: int, bias: int) -> F
     return sign * (1 + mantissa) * Fraction(2) ** (exponent - bias)
 
 
+@cache
 def e5m2(code: int, bias: int = 15) -> Fraction:
     """Value of a finite e5m2 code."""
     return minifloat(code, 5, 2, bias)
 
 
+@cache
 def binary16(code: int) -> Fraction:
     """Value of a binary16 code; exponent 31 is one more octave."""
     return minifloat(code, 5, 10, 15)
 
 
+@cache
 def to_binary16(value: Fraction) -> int:
     """Code of the nearest binary16 value, ties to even, saturated; bisection over all codes."""
     magnitude = abs(value)

@@ -213,7 +213,7 @@ def test_multiply_by_split_multiplier_broadcasts() -> None:
         ),
     ],
 )
-def test_bad_operands_are_refused_in_words(call, message: str) -> None:  # noqa: ANN001
+def test_bad_operands_are_refused_in_words(call, message: str) -> None:
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the text is compared below
         call()
     assert message in str(error.value)

@@ -347,7 +347,7 @@ def disagreements(litert: ModuleType, broken: Callable[[Int8Lstm], Int8Lstm]) ->
     return count
 
 
-def small_model(**change: Any) -> Int8Lstm:  # noqa: ANN401 - any field
+def small_model(**change: Any) -> Int8Lstm:
     return replace(random_case(3, exponent=-12).model, **change)
 
 

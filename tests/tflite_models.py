@@ -35,7 +35,7 @@ class _Graph:
     # Buffer 0 is empty by convention: tensors without constant data point at it.
     buffers: list[Any] = field(default_factory=lambda: [schema.BufferT()])
 
-    def tensor(  # noqa: PLR0913 - a tensor has that many
+    def tensor(
         self,
         name: str,
         dtype: npt.DTypeLike,
@@ -104,7 +104,7 @@ class LstmFile:
     cell_state: int
 
 
-def write_lstm(  # noqa: PLR0913 - the tensor parameters that a file may hold
+def write_lstm(
     model: Int8Lstm,
     batch: int,
     time: int,

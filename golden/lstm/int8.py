@@ -304,7 +304,7 @@ def _saturate_to_clip(cell: Raws, clip: Raws) -> Raws:
     return np.where(clip > 0, np.clip(cell, -clip, clip), cell)
 
 
-def update_unit(  # noqa: PLR0913 - the constants of a layer, one by one
+def update_unit(
     accumulators: npt.ArrayLike,
     multipliers: npt.ArrayLike,
     shifts: npt.ArrayLike,

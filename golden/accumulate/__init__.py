@@ -1,0 +1,1 @@
+"""What each multiply-accumulate unit computes."""

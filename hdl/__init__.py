@@ -1,0 +1,1 @@
+"""The circuits, in Amaranth, and the registry of designs."""

@@ -1,0 +1,1 @@
+"""One multiply-accumulate unit a module."""

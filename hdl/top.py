@@ -1,0 +1,97 @@
+"""A component as a Verilog user wants it: one port an operand, named as in its contract."""
+
+from dataclasses import dataclass
+
+from amaranth.back import rtlil
+from amaranth.hdl import Cat, Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.contract import Contract
+
+__all__ = ["Port", "Top", "ports_of", "to_rtlil"]
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port of a generated module."""
+
+    name: str
+    width: int
+    direction: str
+    meaning: str
+    format: str = "bit"
+    lanes: int | None = None
+    stream: str | None = None
+    """The stream whose handshake says when the port counts: ``i``, ``o`` or None."""
+
+
+def ports_of(contract: Contract) -> tuple[Port, ...]:
+    """All ports of the module of a contract, in the order of the Verilog header."""
+    ports = [
+        Port("clk", 1, "input", "clock; all registers take the rising edge"),
+        Port("rst", 1, "input", "synchronous reset, high for at least one cycle before use"),
+    ]
+    ports.extend(
+        Port(operand.name, operand.width, "input", operand.meaning, operand.format.name)
+        for operand in contract.configuration
+    )
+    for stream, operands, forward, backward in (
+        ("i", contract.operands, "input", "output"),
+        ("o", contract.results, "output", "input"),
+    ):
+        ports.append(Port(f"{stream}_valid", 1, forward, "the beat counts", stream=stream))
+        ports.append(Port(f"{stream}_ready", 1, backward, "the beat is taken", stream=stream))
+        ports.extend(
+            Port(
+                operand.name,
+                operand.width,
+                forward,
+                operand.meaning,
+                operand.format.name,
+                operand.lanes,
+                stream,
+            )
+            for operand in operands
+        )
+    return tuple(ports)
+
+
+class Top(wiring.Component):
+    """Wraps a component with streams ``i`` and ``o`` into one with a plain port an operand.
+
+    The component's statements become the module's own, so that no level of hierarchy is added.
+    """
+
+    def __init__(self, component: wiring.Component, contract: Contract) -> None:
+        self.component = component
+        # Amaranth would warn that the component never became a submodule: it is elaborated below.
+        component._MustUse__used = True
+        self.contract = contract
+        super().__init__(
+            {
+                port.name: (In if port.direction == "input" else Out)(port.width)
+                for port in ports_of(contract)
+                if port.name not in ("clk", "rst")
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = self.component.elaborate(platform)
+        inner = self.component
+        m.d.comb += [
+            inner.i.payload.eq(Cat(getattr(self, field.name) for field in self.contract.operands)),
+            inner.i.valid.eq(self.i_valid),
+            self.i_ready.eq(inner.i.ready),
+            Cat(getattr(self, field.name) for field in self.contract.results).eq(inner.o.payload),
+            self.o_valid.eq(inner.o.valid),
+            inner.o.ready.eq(self.o_ready),
+        ]
+        for field in self.contract.configuration:
+            m.d.comb += getattr(inner, field.name).eq(getattr(self, field.name))
+        return m
+
+
+def to_rtlil(component: wiring.Component, contract: Contract, name: str) -> str:
+    """RTLIL text of a component wrapped by :class:`Top`, the same every time."""
+    return rtlil.convert(Top(component, contract), name=name, emit_src=False)
