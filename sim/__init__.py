@@ -1,0 +1,1 @@
+"""Simulation: cocotb benches, the simulator runner, and compiled bulk simulation."""
