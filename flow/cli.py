@@ -1,0 +1,368 @@
+"""The ``fewbit`` command.
+
+Exit status: 0 all well, 1 a check failed, 2 wrong use or a missing tool. A user's mistake is one
+sentence on standard error, never a traceback.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from flow.errors import UsageError, check_target, write_text
+from hdl.design import ParameterError
+from hdl.designs import DESIGNS, find
+from sim import yosys
+from sim.runner import SIMULATORS, SimulatorError
+from sim.verilog import generator_version
+
+__all__ = ["main"]
+
+_LARGEST_COUNT = 10**8
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage text."""
+
+    def error(self, message: str) -> NoReturn:
+        sentence = message[0].upper() + message[1:]
+        self.exit(2, f"{sentence}; '{self.prog} --help' tells more.\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = _build_parser()
+    options = parser.parse_args(arguments)
+    try:
+        _settle(options)
+        return options.run(options)
+    except (UsageError, ParameterError, SimulatorError, yosys.YosysError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("There is not enough memory for that many; lower --count.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe went away, as `| head` does; nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        place = f" '{error.filename}'" if error.filename else ""
+        print(f"The system refused{place}: {error.strerror}.", file=sys.stderr)
+        return 2
+
+
+def _build_parser() -> _Parser:
+    parser = _Parser(prog="fewbit", description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.description = "RTL generator and verification flow for LSTM arithmetic at few bits."
+    parser.add_argument("--version", action="version", version=generator_version())
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=_Parser
+    )
+
+    command = _command(commands, "designs", _designs, "list the designs and their parameters")
+    _add_json(command)
+
+    command = _command(commands, "generate", _generate, "write Verilog and a data sheet")
+    _add_designs(command, fewest=1)
+    _add_settings(command)
+    command.add_argument(
+        "--out", type=Path, default=Path("build/verilog"), metavar="DIR", help="folder to write to"
+    )
+
+    command = _command(commands, "vectors", _vectors, "write reference vectors")
+    _add_designs(command, fewest=1, most=1)
+    _add_settings(command)
+    command.add_argument("--count", type=_count, default=1000, help="results, default 1000")
+    command.add_argument("--seed", type=_seed, default=1, help="default 1")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
+
+    command = _command(commands, "regress", _regress, "run the cocotb benches")
+    _add_designs(command)
+    _add_settings(command)
+    command.add_argument("--simulator", choices=SIMULATORS, default="verilator")
+    command.add_argument("--count", type=_count, default=2000, help="results, default 2000")
+    command.add_argument("--seed", type=_seed, default=1, help="default 1")
+    command.add_argument(
+        "--jobs",
+        type=_count,
+        default=os.cpu_count() or 1,
+        help="designs at a time, default one a core",
+    )
+    command.add_argument(
+        "--build", type=Path, default=Path("build/sim"), metavar="DIR", help="folder of the builds"
+    )
+    _add_json(command)
+
+    command = _command(commands, "synth", _synth, "measure the area with Yosys")
+    _add_designs(command)
+    _add_settings(command)
+    command.add_argument(
+        "--target",
+        default="gates",
+        help="gates (default), ice40, ecp5, xilinx, gowin or liberty",
+    )
+    command.add_argument("--liberty", type=Path, metavar="FILE", help="process for target liberty")
+    command.add_argument("--dsp", action="store_true", help="let FPGA targets use DSP blocks")
+    _add_json(command)
+    return parser
+
+
+def _command(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_designs(
+    command: argparse.ArgumentParser, fewest: int = 0, most: int | None = None
+) -> None:
+    # How many there are is checked in _settle: some may have been read as settings.
+    command.set_defaults(fewest=fewest, most=most)
+    command.add_argument(
+        "designs",
+        nargs="*",
+        metavar="DESIGN",
+        help="name of a design" + ("" if fewest else "; all if none is given"),
+    )
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set",
+        dest="settings",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="parameters that differ from their defaults",
+    )
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON, too")
+
+
+def _count(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= value <= _LARGEST_COUNT:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 10^8, not {text}")
+    return value
+
+
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 2**32):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2^32 - 1, not {text}")
+    return int(text)
+
+
+def _settle(options: argparse.Namespace) -> None:
+    """Turn names and NAME=VALUE texts into designs and settings, checked before any work."""
+    if getattr(options, "json", None) is not None:
+        check_target(options.json)
+    if not hasattr(options, "designs"):
+        return
+    # `--set a=1 DESIGN` reads as a setting; a word without an equals sign can only be a design.
+    words = getattr(options, "settings", [])
+    names = [*options.designs, *(word for word in words if "=" not in word)]
+    if len(names) < options.fewest:
+        raise UsageError(f"Name a design: {', '.join(DESIGNS)}.")
+    if options.most is not None and len(names) > options.most:
+        raise UsageError(f"Name one design, not {len(names)}.")
+    settings = [word.split("=", 1)[0] for word in words if "=" in word]
+    for name in settings:
+        if settings.count(name) > 1:
+            raise UsageError(
+                f"Parameter '{name}' is set {settings.count(name)} times; set it once."
+            )
+    options.settings = dict(word.split("=", 1) for word in words if "=" in word)
+    options.designs = [find(name) for name in dict.fromkeys(names)] or list(DESIGNS.values())
+    for design in options.designs:
+        design.resolve(options.settings)
+
+
+def _designs(options: argparse.Namespace) -> int:
+    table = _table("design", "parameter", "default", "allowed", "meaning")
+    for design in DESIGNS.values():
+        table.add_section()
+        table.add_row(f"[bold]{design.name}[/]", "", "", "", design.summary)
+        for parameter in design.parameters:
+            default = "none" if parameter.default is None else str(parameter.default)
+            meaning = parameter.meaning
+            if parameter.none_means:
+                meaning += f" (none: {parameter.none_means})"
+            table.add_row("", parameter.name, default, parameter.allowed, meaning)
+    _console().print(table)
+    rows = [
+        {
+            "design": design.name,
+            "summary": design.summary,
+            "parameters": [
+                {
+                    "name": parameter.name,
+                    "default": parameter.default,
+                    "allowed": parameter.allowed,
+                    "meaning": parameter.meaning,
+                }
+                for parameter in design.parameters
+            ],
+        }
+        for design in DESIGNS.values()
+    ]
+    _write_json(options.json, generator_version(), rows)
+    return 0
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from flow.generate import generate
+
+    yosys.warm_up()
+    for path in generate(options.designs, options.settings, options.out):
+        print(path)
+    return 0
+
+
+def _vectors(options: argparse.Namespace) -> int:
+    from flow.vectors import write_vectors
+
+    path = check_target(options.out)
+    if path.suffix != ".npz":
+        path = path.with_name(f"{path.name}.npz")
+    count = write_vectors(options.designs[0], options.settings, options.count, options.seed, path)
+    print(f"{path}: {count} results, seed {options.seed}")
+    return 0
+
+
+def _regress(options: argparse.Namespace) -> int:
+    from flow.regress import regress, row_of
+
+    yosys.warm_up()
+    with _progress("Simulating", len(options.designs)) as advance:
+        outcomes = regress(
+            options.designs,
+            options.settings,
+            simulator=options.simulator,
+            seed=options.seed,
+            count=options.count,
+            jobs=options.jobs,
+            folder=options.build,
+            done=lambda outcome: advance(),
+        )
+    rows = [
+        row_of(design, options.settings, outcome)
+        for design, outcome in zip(options.designs, outcomes, strict=True)
+    ]
+    table = _table(
+        "design", "simulator", "seed", "tests", "failed", "transactions", "seconds", right=2
+    )
+    for row in rows:
+        style = "bold red" if row["failed"] else None
+        fields = ("design", "simulator", "seed", "tests", "failed")
+        table.add_row(
+            *(str(row[field]) for field in fields),
+            f"{row['transactions']:,}",
+            f"{row['seconds']:.1f}",
+            style=style,
+        )
+    _console().print(table)
+    for outcome in outcomes:
+        for failure in outcome.failures:
+            print(f"{outcome.design}: {failure}", file=sys.stderr)
+    _write_json(options.json, outcomes[0].simulator if outcomes else "", rows)
+    return 0 if all(outcome.passed for outcome in outcomes) else 1
+
+
+def _synth(options: argparse.Namespace) -> int:
+    from flow.synth import synthesize
+
+    if options.dsp and options.target in ("gates", "liberty"):
+        raise UsageError(f"Target {options.target} has no DSP blocks; leave --dsp out.")
+    yosys.warm_up()
+    rows: list[dict[str, Any]] = []
+    with _progress("Synthesising", len(options.designs)) as advance:
+        for design in options.designs:
+            rows.append(
+                synthesize(
+                    design,
+                    options.settings,
+                    options.target,
+                    liberty=options.liberty,
+                    dsp=options.dsp,
+                )
+            )
+            advance()
+    figures = [name for name in rows[0] if name not in ("design", "parameters", "target", "cells")]
+    table = _table("design", "parameters", *figures, right=2)
+    for row in rows:
+        shown = " ".join(
+            f"{name}={'none' if value is None else value}"
+            for name, value in row["parameters"].items()
+        )
+        table.add_row(row["design"], shown, *(_figure(row[name]) for name in figures))
+    table.caption = f"target {options.target}, {yosys.version()}"
+    _console().print(table)
+    _write_json(options.json, yosys.version(), rows)
+    return 0
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+
+
+def _console() -> Console:
+    # A pipe has no width of its own: let no figure be cut there.
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+def _table(*columns: str, right: int = 99) -> Table:
+    """A table whose columns from number ``right`` on hold numbers."""
+    table = Table()
+    for index, column in enumerate(columns):
+        table.add_column(
+            column.replace("_", " "),
+            justify="right" if index >= right else "left",
+            overflow="fold",
+        )
+    return table
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on a terminal, silence elsewhere."""
+    columns: Iterable[Any] = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
+
+
+def _write_json(path: Path | None, engine: str, rows: list[dict[str, Any]]) -> None:
+    if path is not None:
+        write_text(path, json.dumps({"engine": engine, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

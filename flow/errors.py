@@ -1,0 +1,69 @@
+"""A user's mistake, told in one sentence; files written whole or not at all."""
+
+import os
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+__all__ = ["UsageError", "check_target", "write_bytes", "write_text"]
+
+
+class UsageError(Exception):
+    """Wrong use: one sentence that names the offender and the remedy; exit status 2."""
+
+
+def check_target(path: Path) -> Path:
+    """The path, refused unless a file can be written there. Makes nothing.
+
+    Raises
+    ------
+    UsageError
+        If it is a folder, or its folder is none or can't be written.
+    """
+    if path.name in ("", "..") or path.is_dir():
+        raise UsageError(f"'{path}' is a folder; name a file in it.")
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UsageError(f"'{folder}' is not a folder; choose another place for '{path.name}'.")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"Folder '{folder}' can't be written; choose another one.")
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, and its folder if it is missing.
+
+    Raises
+    ------
+    UsageError
+        If it can't be written.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, and its folder if it is missing.
+
+    Raises
+    ------
+    UsageError
+        If it can't be written.
+    """
+    partial: Path | None = None
+    try:
+        check_target(path).parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent, prefix=".fewbit-", delete=False) as file:
+            partial = Path(file.name)
+            file.write(content)
+        # A temporary file is its owner's alone; a written one is as the user's other files.
+        mask = os.umask(0)
+        os.umask(mask)
+        partial.chmod(0o666 & ~mask)
+        partial.replace(path)
+    except OSError as error:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+        raise UsageError(
+            f"File '{path}' can't be written ({error.strerror}); choose another place."
+        ) from error
