@@ -57,13 +57,13 @@ def checked(operands: Sequence[Operand], arrays: Mapping[str, npt.ArrayLike]) ->
     ValueError
         If an operand is missing, an array has a wrong shape or type, or a code is out of range.
     """
-    count: int | None = None
+    count = -1
     codes: dict[str, Codes] = {}
     for operand in operands:
         if operand.name not in arrays:
             raise ValueError(f"Operand '{operand.name}' is missing; give an array of its codes.")
         array = np.asarray(arrays[operand.name])
-        if count is None:
+        if count < 0:
             count = array.shape[0] if array.ndim else 0
         if array.shape != operand.shape(count):
             raise ValueError(

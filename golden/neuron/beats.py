@@ -1,0 +1,112 @@
+"""A layer's time step as the beats of its neuron: the packing of weights, biases and state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from golden.formats import INT8, INT16, INT32
+from golden.lstm.int8 import GATES
+from golden.neuron.int8 import SHIFT, SIGNIFICAND_POSITION
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from golden.lstm.int8 import Int8Lstm
+
+    Codes = npt.NDArray[np.int64]
+    Raws = npt.NDArray[np.int64]
+
+__all__ = ["beats_of_unit", "neuron_configuration", "step_beats"]
+
+
+def beats_of_unit(model: Int8Lstm, lanes: int) -> int:
+    """Beats of a unit: four gates, the input and the recurrent part each padded to whole beats."""
+    return len(GATES) * (-(-model.inputs // lanes) + -(-model.hidden // lanes))
+
+
+def neuron_configuration(model: Int8Lstm) -> dict[str, Codes]:
+    """Configuration arrays of the neuron for a model, one row each.
+
+    Raises
+    ------
+    ValueError
+        If the model rounds in a way that the circuit doesn't.
+    """
+    if model.rounding != "double":
+        raise ValueError(
+            f"The neuron rounds twice; quantise the model with rounding 'double',"
+            f" not '{model.rounding}'."
+        )
+    if model.hidden_shift > 0:
+        raise ValueError(
+            f"The neuron's last requantisation only shifts right, not left by"
+            f" {model.hidden_shift}; give the model a coarser hidden scale."
+        )
+    return {
+        "cell_integer_bits": np.array([model.cell_exponent + 15]),
+        "cell_clip": np.array([model.cell_clip]),
+        "hidden_multiplier": np.array([model.hidden_multiplier >> SIGNIFICAND_POSITION]),
+        "hidden_shift": np.array([-model.hidden_shift]),
+        "hidden_zero_point": INT8.code(np.array([model.intermediate_zero_point])),
+    }
+
+
+def step_beats(model: Int8Lstm, x: Raws, hidden: Raws, cell: Raws, lanes: int) -> dict[str, Codes]:
+    """Beats of one time step: for each sequence, all units; for each unit, its eight rows.
+
+    Parameters
+    ----------
+    model
+        The quantised layer.
+    x, hidden, cell
+        Input raws (batch, inputs), old hidden and cell raws (batch, hidden).
+    lanes
+        Products of a beat; rows are padded with zeros to whole beats.
+
+    Returns
+    -------
+    dict
+        Codes by operand of :class:`golden.neuron.int8.Int8LstmNeuron`, a row a beat.
+    """
+    batch, units = len(x), model.hidden
+    weights = np.concatenate(
+        [_in_beats(model.input_weights, lanes), _in_beats(model.recurrent_weights, lanes)], axis=2
+    )
+    activations = np.concatenate([_in_beats(x, lanes), _in_beats(hidden, lanes)], axis=1)
+    beats = weights.shape[2]
+    recurrent = -(-model.inputs // lanes)
+    # (batch, unit, gate, beat), the order in which the neuron wants them.
+    shape = (batch, units, len(GATES), beats)
+    count = batch * units * len(GATES) * beats
+    part = np.repeat(np.array([0, 1]), [recurrent, beats - recurrent])
+    first, last = np.zeros((2, beats), dtype=np.int64)
+    first[[0, recurrent]] = 1
+    last[[recurrent - 1, beats - 1]] = 1
+
+    def whole(values: Codes) -> Codes:
+        return np.broadcast_to(values, shape).reshape(count)
+
+    bias = model.folded_bias.astype(np.int64)[:, part, :].transpose(2, 0, 1)
+    return {
+        "weights": INT8.code(
+            np.broadcast_to(weights.swapaxes(0, 1), (*shape, lanes)).reshape(count, lanes)
+        ),
+        "activations": INT8.code(
+            np.broadcast_to(activations[:, None, None], (*shape, lanes)).reshape(count, lanes)
+        ),
+        "first": whole(first),
+        "last": whole(last),
+        "bias": INT32.code(whole(bias)),
+        "multiplier": whole(model.multipliers[:, part] >> SIGNIFICAND_POSITION),
+        "shift": SHIFT.code(whole(model.shifts[:, part])),
+        "old_cell": INT16.code(whole(cell[:, :, None, None])),
+    }
+
+
+def _in_beats(rows: npt.NDArray[np.integer], lanes: int) -> Raws:
+    """Rows (…, n) as (…, beats, lanes), padded with zeros."""
+    padding = [(0, 0)] * (rows.ndim - 1) + [(0, -rows.shape[-1] % lanes)]
+    padded = np.pad(rows.astype(np.int64), padding)
+    return padded.reshape(*rows.shape[:-1], -1, lanes)

@@ -1,0 +1,46 @@
+"""Lanes of int8 products, summed with a start value in one cycle."""
+
+from amaranth.hdl import Const, Module, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.arithmetic import Row, booth_rows, carry_save_sum
+
+__all__ = ["Int8Products"]
+
+
+class Int8Products(wiring.Component):
+    """``total = start + sum of weights * activations``, modulo 2^32; combinational.
+
+    Parameters
+    ----------
+    lanes
+        Products, at least 1.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        if lanes < 1:
+            raise ValueError(f"lanes must be at least 1, not {lanes}.")
+        self.lanes = lanes
+        super().__init__(
+            {
+                "weights": In(data.ArrayLayout(signed(8), lanes)),
+                "activations": In(data.ArrayLayout(signed(8), lanes)),
+                "start": In(signed(32)),
+                "total": Out(signed(32)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        rows: list[Row] = []
+        constant = 0
+        for lane in range(self.lanes):
+            partial, offset = booth_rows(
+                m, self.activations[lane], self.weights[lane], Const(0, 1), f"lane_{lane}"
+            )
+            rows += partial
+            constant += offset
+        rows.append(Row(self.start))
+        m.d.comb += self.total.eq(carry_save_sum(m, rows, 32, "sum", constant))
+        return m

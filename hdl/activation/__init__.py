@@ -1,0 +1,1 @@
+"""One activation a module."""

@@ -1,0 +1,113 @@
+"""Sigmoid and tanh by a table of 256 entries and interpolation, but for the multiplication.
+
+The table is that of the sigmoid in steps of 1/24; tanh(x) is 2*sigmoid(2x) - 1. A raw's distance
+from zero in table steps gives the entry and the fraction; the height above the entry is fraction
+times slope, which the circuit around it multiplies, with the multiplier that it has anyway.
+"""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.activations import interpolation_table
+from hdl.arithmetic import Row, carry_save_sum, wire
+
+__all__ = ["FRACTION", "TableLookup", "shift_of", "start_of"]
+
+FRACTION = 9
+"""Bits of a distance below a table step."""
+
+BASE = 3 << 14
+"""Taken off each entry, all of which are from 2^15 to 2^16, so that 15 signed bits hold it."""
+
+
+class TableLookup(wiring.Component):
+    """Where a raw lies in the table; combinational.
+
+    Ports
+    -----
+    raw
+        Signed raw of 16 bits: Q3.12 for the sigmoid.
+    is_sigmoid
+        1 for the sigmoid, 0 for tanh.
+    integer_bits
+        Integer bits of the raw for tanh, 0 to 6; 3 for a gate. Not read for the sigmoid.
+    entry
+        Signed, ``T[index] - 3 * 2^14`` in steps of 2^-16.
+    slope
+        Unsigned, ``T[index + 1] - T[index]``.
+    fraction
+        Unsigned, the part of the table step in 2^-9.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "raw": In(signed(16)),
+                "is_sigmoid": In(1),
+                "integer_bits": In(3),
+                "entry": Out(signed(15)),
+                "slope": Out(10),
+                "fraction": Out(FRACTION),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        negative = wire(m, self.raw[-1], "negative")
+        # For a negative raw this is one less than its distance from zero.
+        distance = wire(m, self.raw[:15] ^ negative.replicate(15), "distance")
+
+        # Three table steps of 2^-3 are one step of 2^-12 times 2: hence the factor 3. Tanh of a
+        # finer raw drops up to three bits, rounding half up: half down for a negative distance.
+        halves = Signal(3)
+        with m.If(~self.is_sigmoid):
+            m.d.comb += halves.eq(
+                Mux(self.integer_bits[:2] == 0, 4, Mux(self.integer_bits[0], 2, 1))
+            )
+            with m.If(self.integer_bits >= 3):
+                m.d.comb += halves.eq(0)
+        rounds = wire(m, halves.any(), "rounds")
+        # 3 * (distance + 1) + halves - 1 for a negative raw.
+        correction = wire(
+            m,
+            (halves + Mux(negative, Mux(rounds, Const(2, 2), Const(3, 2)), Const(0, 2)))[:3],
+            "correction",
+        )
+        tripled = carry_save_sum(
+            m, [Row(distance), Row(distance, 1), Row(correction)], 17, "tripled"
+        )
+
+        # Two bits that fall off below, and one to clear: tanh's own fraction has 8 bits.
+        left = wire(m, Mux(self.is_sigmoid, Const(2, 3), self.integer_bits), "left")
+        scaled = wire(m, (tripled << left)[2:23], "scaled")
+        beyond = wire(m, scaled[FRACTION + 8 :].any(), "beyond")
+        index = wire(m, scaled[FRACTION : FRACTION + 8] | beyond.replicate(8), "index")
+        m.d.comb += self.fraction.eq(Cat(scaled[0] & self.is_sigmoid, scaled[1:FRACTION]))
+
+        table = [int(entry) for entry in interpolation_table()]
+        with m.Switch(index):
+            for position, entry in enumerate(table):
+                following = table[min(position + 1, len(table) - 1)]
+                with m.Case(position):
+                    m.d.comb += [self.entry.eq(entry - BASE), self.slope.eq(following - entry)]
+        return m
+
+
+def shift_of(is_sigmoid: Value) -> Value:
+    """Right shift that takes ``entry * 2^FRACTION + slope * fraction`` to steps of 2^-15."""
+    return Mux(is_sigmoid, Const(FRACTION + 1, 4), Const(FRACTION, 4))
+
+
+def start_of(is_sigmoid: Value, negative: Value) -> Value:
+    """What the shifted height, inverted for a negative raw, is added to: signed, 16 bits.
+
+    Half of ``BASE`` for the sigmoid, and ``BASE`` less 2^15 for tanh; for a negative raw, 2^15
+    less that, and minus that.
+    """
+    return Cat(
+        Const(0, 13),
+        is_sigmoid,
+        Mux(is_sigmoid, ~negative, Const(1, 1)),
+        ~is_sigmoid & negative,
+    ).as_signed()

@@ -1,0 +1,1 @@
+"""One neuron a number system."""
