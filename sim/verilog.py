@@ -31,6 +31,10 @@ write_verilog -noattr -nostr design.v
 # -nomux keeps if and case statements; -norom keeps tables logic, where a memory would hide their
 # area. Power-up values go: a register starts when reset says so, and a bench sees it if not.
 
+_LINT = """\
+// Yosys leaves it to Verilog to extend the narrower of two operands with zeros.
+/* verilator lint_off WIDTH */"""
+
 
 @cache
 def generator_version() -> str:
@@ -80,7 +84,7 @@ def verilog_of(design: Design, settings: Mapping[str, Value | str] | None = None
         for module in re.findall(r"^module .*?^endmodule$", texts["design.v"], re.M | re.S)
     ]
     text = _without_keywords("\n\n".join(modules))
-    return f"{_header(design, parameters)}\n\n{text}\n"
+    return f"{_header(design, parameters)}\n\n{_LINT}\n\n{text}\n"
 
 
 def _header(design: Design, parameters: Mapping[str, Value]) -> str:

@@ -1,0 +1,66 @@
+# `make` sets up .venv and runs the main job; `make test` runs the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Reinstalled when what it depends on changes.
+SETUP := $(VENV)/.ready
+JOBS ?= 2
+
+.PHONY: all setup tools test test-all lint verilog regress area speakers bulk train clean
+
+all: $(SETUP) tools
+	$(BIN)/python -m examples.main_job --jobs $(JOBS)
+
+setup: $(SETUP)
+
+$(SETUP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("fewbit needs Python 3.11 or newer, not %s; set PYTHON=python3.11." % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@echo "Setting up $(VENV): some 300 MB of packages, a minute or two."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "Python's venv module is missing; on Debian, run 'apt-get install python3-venv'." >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	@touch $@
+
+# The simulators compile C++ at run time.
+tools:
+	@for tool in c++:g++ g++:g++ make:make perl:perl; do \
+	  command -v $${tool%%:*} >/dev/null || { echo "Program $${tool%%:*} is missing; on Debian, run 'apt-get install $${tool##*:}'." >&2; exit 1; }; \
+	done
+
+test: $(SETUP) tools
+	$(BIN)/python -m pytest
+
+# Everything, long campaigns included.
+test-all: test bulk speakers
+
+lint: $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+verilog: $(SETUP)
+	$(BIN)/fewbit generate $$($(BIN)/python -c 'from hdl.designs import DESIGNS; print(*DESIGNS)') --out build/verilog
+
+regress: $(SETUP) tools
+	$(BIN)/fewbit regress --jobs $(JOBS)
+
+area: $(SETUP)
+	$(BIN)/fewbit synth
+	$(BIN)/fewbit synth --target ice40
+	$(BIN)/fewbit synth --target ecp5
+
+# Long campaigns: all 370 test utterances, and ten million vectors, through the RTL.
+speakers: $(SETUP) tools
+	$(BIN)/python -m examples.japanese_vowels.rtl
+	$(BIN)/python -m examples.japanese_vowels.rtl --activation gemmlowp
+
+bulk: $(SETUP) tools
+	$(BIN)/python -m examples.bulk_check --count 10000000
+
+# Retrains the example's model; needs PyTorch.
+train: $(SETUP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train]'
+	$(BIN)/python -m examples.japanese_vowels.train
+
+clean:
+	rm -rf build $(VENV) *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Programs that use fewbit from end to end."""

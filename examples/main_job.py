@@ -1,0 +1,179 @@
+"""The main job: three circuits generated, checked and measured, and one of them put to use.
+
+Ends with one table of the designs, and the speakers that an LSTM recognises in RTL.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from examples.japanese_vowels.recognise import (
+    classify_float,
+    classify_int8,
+    load_float_model,
+    load_recordings,
+    quantized_model,
+)
+from examples.japanese_vowels.rtl import recognise_in_rtl
+from flow.errors import UsageError
+from flow.generate import generate
+from flow.regress import regress
+from flow.synth import synthesize
+from hdl.design import Design, ParameterError
+from hdl.designs import DESIGNS
+from sim import yosys
+from sim.bulk import BulkError, check_bulk, check_compiler
+from sim.runner import Outcome, SimulatorError, check_tools
+
+_BUILD = Path("build")
+_BULK_RESULTS = {"beat": 500_000, "row": 100_000, "hidden unit": 20_000}
+_UTTERANCES = 20
+
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What the table says of a design."""
+
+    vectors: int
+    mismatches: int
+    explanation: str
+
+
+def main() -> int:
+    """Run as a program; return the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--jobs", type=int, default=2, help="designs at a time, default 2")
+    options = parser.parse_args()
+    try:
+        return _run(max(1, options.jobs))
+    except (UsageError, ParameterError, SimulatorError, BulkError, yosys.YosysError) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _run(jobs: int) -> int:
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    started = time.perf_counter()
+
+    def say(text: str) -> None:
+        console.print(f"[dim]{time.perf_counter() - started:5.0f} s[/]  {text}", highlight=False)
+
+    check_tools("verilator")
+    check_compiler()
+    yosys.warm_up(say)
+    designs = list(DESIGNS.values())
+
+    say("Generating Verilog and data sheets.")
+    for path in generate(designs, {}, _BUILD / "verilog"):
+        say(f"  {path}")
+
+    fresh = not (_BUILD / "sim").is_dir()
+    say(
+        "Simulating with cocotb under random stalls"
+        + (" (building three simulators, the first time: a minute or two)." if fresh else ".")
+    )
+    outcomes = regress(
+        designs,
+        {},
+        simulator="verilator",
+        seed=1,
+        count=2000,
+        jobs=jobs,
+        folder=_BUILD / "sim",
+        done=lambda outcome: say(f"  {outcome.design}: {outcome.transactions:,} results"),
+    )
+
+    say("Comparing compiled RTL with the golden models in bulk.")
+    rows = _side_by_side(jobs, lambda design: _check(design, outcomes), designs)
+
+    say("Measuring areas: gate equivalents, and LUTs of an iCE40.")
+    gates = _side_by_side(jobs, lambda design: synthesize(design, {}), designs)
+    luts = _side_by_side(jobs, lambda design: synthesize(design, {}, "ice40"), designs)
+
+    say(f"Recognising speakers: {_UTTERANCES} test utterances through the RTL neuron.")
+    table = Table()
+    for column in ("design", "parameters"):
+        table.add_column(column, overflow="fold")
+    for column in ("vectors checked", "mismatches", "GE", "of them logic", "flip-flops", "LUT4"):
+        table.add_column(column, justify="right")
+    for design, row, gate, lut in zip(designs, rows, gates, luts, strict=True):
+        table.add_row(
+            design.name,
+            " ".join(
+                f"{name}={'none' if value is None else value}"
+                for name, value in design.resolve({}).items()
+            ),
+            f"{row.vectors:,}",
+            f"{row.mismatches:,}",
+            f"{gate['area_ge']:,.0f}",
+            f"{gate['combinational_ge']:,.0f}",
+            f"{gate['flip_flops']:,}",
+            f"{lut['luts']:,}",
+            style="bold red" if row.mismatches else None,
+        )
+    speakers, agree = _speakers()
+    console.print(table)
+    console.print(
+        "Verilator, cocotb and CXXRTL against golden; GE: NAND2 equivalents, flip-flops included;"
+        f" LUT4: iCE40. {yosys.version()}",
+        style="dim",
+        highlight=False,
+    )
+    console.print(speakers, highlight=False)
+    for row in rows:
+        if row.explanation:
+            print(row.explanation, file=sys.stderr)
+    return 0 if agree and not any(row.mismatches for row in rows) else 1
+
+
+def _side_by_side(
+    jobs: int, task: Callable[[Design], _Result], designs: list[Design]
+) -> list[_Result]:
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(task, designs))
+
+
+def _check(design: Design, outcomes: list[Outcome]) -> _Row:
+    cocotb = next(outcome for outcome in outcomes if outcome.design == design.name)
+    bulk = check_bulk(design, count=_BULK_RESULTS[design.transaction], cache_dir=_BUILD / "bulk")
+    texts = [*cocotb.failures, *([bulk.counterexample] if bulk.mismatches else [])]
+    return _Row(
+        cocotb.transactions + bulk.vectors,
+        cocotb.failed + bulk.mismatches,
+        "\n".join(f"{design.name}: {text}" for text in texts),
+    )
+
+
+def _speakers() -> tuple[str, bool]:
+    """The result in words, and whether RTL and golden agree on every code."""
+    _, test = load_recordings()
+    some = test.spread(_UTTERANCES)
+    model = quantized_model()
+    in_float = classify_float(load_float_model(), test)
+    in_int8 = classify_int8(model, test)
+    run = recognise_in_rtl(model, some, _BUILD / "bulk")
+    expected = classify_int8(model, some)
+    agree = run.differing_codes == 0 and np.array_equal(run.recognition.classes, expected.classes)
+    verdict = "equal to" if agree else f"{run.differing_codes} DIFFERENT from"
+    text = (
+        f"Speakers: float {in_float.accuracy:.1%} and int8 {in_int8.accuracy:.1%} of"
+        f" {len(test)} test utterances; {run.recognition.correct} of {len(some)} through the RTL"
+        f" neuron, all {run.codes:,} int8 and int16 codes {verdict} golden's."
+    )
+    return text, agree
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
