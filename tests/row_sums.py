@@ -68,9 +68,15 @@ class RowSums(Contract):
         last = np.zeros(2 * count, dtype=np.int64)
         last[rng.choice(2 * count - 1, count - 1, replace=False)] = 1
         last[-1] = 1
+        left, right = (random_codes(rng, field, 2 * count) for field in self.operands[:2])
+        # Corners of both factors at once are too rare to be left to chance.
+        corners = self.operands[0].format.corners
+        both = slice(None, None, 16)
+        left[both] = rng.choice(corners, left[both].shape)
+        right[both] = rng.choice(corners, right[both].shape)
         return {
-            "left": random_codes(rng, self.operands[0], 2 * count),
-            "right": random_codes(rng, self.operands[1], 2 * count),
+            "left": left,
+            "right": right,
             "last": last,
             "offset": random_codes(rng, self.configuration[0], 1),
             "fault": np.array([self.fault.value]),

@@ -70,7 +70,7 @@ def test_contract_refuses_what_has_no_meaning(changes: dict[str, int], message: 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"lanes": 0}, "lanes must be from 1 to 64, not 0."),
+        ({"lanes": 0}, "lanes must be a whole number from 1 to 64, not 0."),
         ({"activation": "relu"}, 'activation must be "table" or "gemmlowp", not \'relu\'.'),
         ({"chunk": 5}, "chunk must be 4, 8 or 16, not 5."),
     ],

@@ -1,5 +1,7 @@
 """The layer's time step as neuron beats: same bytes as the golden layer, on golden and on RTL."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,8 @@ from golden.lstm.int8 import Int8Lstm, reset_state, run, step
 from golden.neuron.beats import beats_of_unit, neuron_configuration, step_beats
 from golden.neuron.int8 import Int8LstmNeuron
 from hdl.designs import DESIGNS
-from sim.bulk import BulkSimulation
+from hdl.neuron.int8 import Int8LstmNeuron as Circuit
+from sim.bulk import BulkSimulation, check_bulk
 from sim.neuron import NeuronBackend
 
 
@@ -65,6 +68,53 @@ def test_models_that_the_neuron_cannot_run_are_refused():
     rng = np.random.default_rng(1)
     with pytest.raises(ValueError, match="quantise the model with rounding 'double'"):
         neuron_configuration(random_model(rng, 2, 3, rounding="single"))
+
+
+def test_inputs_of_a_wrong_shape_or_kind_are_refused():
+    model = random_model(np.random.default_rng(1), 4, 3)
+    hidden, cell = reset_state(model, 2)
+    x = np.zeros((2, 4), dtype=np.int64)
+    with pytest.raises(ValueError, match=r"x must have the shape \(any, 4\), not \(2, 3\)"):
+        step_beats(model, x[:, :3], hidden, cell, 2)
+    with pytest.raises(ValueError, match="x must be integers, not float64"):
+        step_beats(model, x + 0.6, hidden, cell, 2)
+    with pytest.raises(ValueError, match="cell must have the shape"):
+        step_beats(model, x, hidden, cell[:1, :1], 2)
+    assert len(step_beats(model, x[:0], hidden[:0], cell[:0], 2)["first"]) == 0
+
+
+def test_streams_without_whole_rows_are_refused():
+    contract = Int8LstmNeuron(2)
+    arrays = contract.stimulus(np.random.default_rng(3), 3)
+    broken = arrays["first"].copy()
+    broken[0] = 0
+    with pytest.raises(ValueError, match="but beat 0 does not fit"):
+        contract.compute({**arrays, "first": broken})
+    with pytest.raises(ValueError, match="lanes must be a whole number from 1 to 64, not 2.5."):
+        Int8LstmNeuron(2.5)
+
+
+def test_explanations_show_the_beats_of_the_unit():
+    contract = Int8LstmNeuron(2)
+    arrays = contract.stimulus(np.random.default_rng(3), 6)
+    lines = contract.explain(arrays, 4)
+    start = int(np.flatnonzero(arrays["last"])[31]) + 1
+    weights = " ".join(f"{code:02x}" for code in arrays["weights"][start])
+    assert f"  weights = {weights} " in lines[6]
+    assert [line for line in lines if line.startswith("row")] == [
+        f"row {gate} {part}:" for gate in "ifgo" for part in ("input", "recurrent")
+    ]
+    assert sum("old_cell" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("chunk", [8, 16])
+def test_faster_multipliers_give_the_same_results(chunk):
+    def component(lanes, activation):
+        return Circuit(lanes, activation, chunk)
+
+    design = replace(DESIGNS["int8_lstm_neuron"], component=component)
+    outcome = check_bulk(design, {"lanes": 1}, count=10_000, seed=chunk)
+    assert outcome.passed, outcome.counterexample
 
 
 def test_data_sheet_tells_the_cycles_of_the_circuit():

@@ -67,11 +67,14 @@ def clip_code(clip: float, scale: float, width: int = 16) -> int:
         raise ValueError(f"A clip must be a finite number of at least 0, not {clip}.")
     if not 0 < scale < math.inf:
         raise ValueError(f"The scale of a clip must be a finite number above 0, not {scale}.")
-    # In Python's floats first: a quotient beyond binary32 is far beyond the word too.
     highest = (1 << (width - 1)) - 1
-    if clip / scale > 2 * highest:
-        return highest
-    return min(int(np.float32(clip) / np.float32(scale)), highest)
+    # Operands that binary32 cannot hold are far beyond the word: infinity, or a division by zero.
+    with np.errstate(all="ignore"):
+        rounded = np.float32(clip)
+        quotient = rounded / np.float32(scale)
+    if rounded == 0:
+        return 0
+    return int(quotient) if quotient < highest else highest
 
 
 @dataclass(frozen=True, eq=False)
@@ -404,10 +407,10 @@ def step(
     hidden, cell
         New raws, shape (batch, hidden) each.
     """
-    inputs = _of_shape(x, "x", _INT8, (-1, model.inputs))
+    inputs = as_shaped_raws(x, "x", _INT8, (-1, model.inputs))
     units = (len(inputs), model.hidden)
-    old_hidden = _of_shape(hidden, "hidden", _INT8, units)
-    old_cell = _of_shape(cell, "cell", _INT16, units)
+    old_hidden = as_shaped_raws(hidden, "hidden", _INT8, units)
+    old_cell = as_shaped_raws(cell, "cell", _INT16, units)
     return update_unit(
         _accumulators(model, inputs, old_hidden),
         model.multipliers,
@@ -454,7 +457,7 @@ def run(
     -------
     Raws of 8 bits, shape (batch, time, hidden).
     """
-    inputs = _of_shape(x, "x", _INT8, (-1, -1, model.inputs))
+    inputs = as_shaped_raws(x, "x", _INT8, (-1, -1, model.inputs))
     batch, time, _ = inputs.shape
     state = reset_state(model, batch)
     old_hidden = state[0] if hidden is None else hidden
@@ -466,7 +469,7 @@ def run(
     return result
 
 
-def _of_shape(
+def as_shaped_raws(
     raw: npt.ArrayLike, name: str, bounds: tuple[int, int], shape: tuple[int, ...]
 ) -> Raws:
     """Return checked raws of `shape`, where -1 stands for any length."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from golden.formats import INT8, INT16, INT32
-from golden.lstm.int8 import GATES
+from golden.lstm.int8 import GATES, as_shaped_raws
 from golden.neuron.int8 import SHIFT, SIGNIFICAND_POSITION
 
 if TYPE_CHECKING:
@@ -69,8 +69,16 @@ def step_beats(model: Int8Lstm, x: Raws, hidden: Raws, cell: Raws, lanes: int) -
     -------
     dict
         Codes by operand of :class:`golden.neuron.int8.Int8LstmNeuron`, a row a beat.
+
+    Raises
+    ------
+    ValueError
+        If an array has a wrong shape, or holds what is no raw.
     """
+    x = as_shaped_raws(x, "x", (-128, 127), (-1, model.inputs))
     batch, units = len(x), model.hidden
+    hidden = as_shaped_raws(hidden, "hidden", (-128, 127), (batch, units))
+    cell = as_shaped_raws(cell, "cell", (-(2**15), 2**15 - 1), (batch, units))
     weights = np.concatenate(
         [_in_beats(model.input_weights, lanes), _in_beats(model.recurrent_weights, lanes)], axis=2
     )
@@ -109,4 +117,4 @@ def _in_beats(rows: npt.NDArray[np.integer], lanes: int) -> Raws:
     """Rows (…, n) as (…, beats, lanes), padded with zeros."""
     padding = [(0, 0)] * (rows.ndim - 1) + [(0, -rows.shape[-1] % lanes)]
     padded = np.pad(rows.astype(np.int64), padding)
-    return padded.reshape(*rows.shape[:-1], -1, lanes)
+    return padded.reshape(*rows.shape[:-1], padded.shape[-1] // lanes, lanes)

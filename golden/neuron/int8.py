@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from golden.activations import ActivationKind
-from golden.contract import Contract, random_codes
+from golden.contract import Contract, check_whole, describe, random_codes
 from golden.formats import INT8, INT16, INT32, FixedPoint
 from golden.lstm.int8 import GATES, PARTS, update_unit
 from golden.operands import FLAG, Operand, checked
@@ -60,8 +60,7 @@ class Int8LstmNeuron(Contract):
     activation: ActivationKind = "table"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.lanes <= 64:
-            raise ValueError(f"lanes must be from 1 to 64, not {self.lanes}.")
+        check_whole("lanes", self.lanes, 1, 64)
         if self.activation not in get_args(ActivationKind):
             raise ValueError(f'activation must be "table" or "gemmlowp", not {self.activation!r}.')
 
@@ -168,6 +167,27 @@ class Int8LstmNeuron(Contract):
             drawn["hidden_shift"] = rng.integers(20, 25, size=1)
         return drawn
 
+    def explain(self, arrays: Arrays, index: int) -> list[str]:
+        """Configuration and all beats of a unit, each row headed by its name."""
+        last = np.flatnonzero(arrays["last"])[index * ROWS : (index + 1) * ROWS].tolist()
+        beat = int(np.flatnonzero(arrays["last"])[index * ROWS - 1]) + 1 if index else 0
+        lines = [describe(field, arrays[field.name][0]) for field in self.configuration]
+        names = [f"{gate} {part}" for gate in GATES for part in PARTS]
+        for name, end in zip(names, last, strict=True):
+            lines.append(f"row {name}:")
+            while beat <= end:
+                counts = {"weights", "activations"}
+                counts |= {"bias"} if arrays["first"][beat] else set()
+                counts |= {"multiplier", "shift"} if beat == end else set()
+                counts |= {"old_cell"} if beat == last[CELL_ROW] else set()
+                lines += [
+                    f"  {describe(field, arrays[field.name][beat])}"
+                    for field in self.operands
+                    if field.name in counts
+                ]
+                beat += 1
+        return lines
+
     def compute(self, arrays: Arrays) -> dict[str, Codes]:
         """New hidden and cell codes, one of each for eight beats with ``last``.
 
@@ -175,6 +195,12 @@ class Int8LstmNeuron(Contract):
         (beats, lanes), the others (beats,); the configuration (1,).
         """
         arrays = checked(self.operands, arrays) | checked(self.configuration, arrays)
+        starts = np.concatenate(([1], arrays["last"][:-1]))[: len(arrays["first"])]
+        if (starts != arrays["first"]).any():
+            raise ValueError(
+                "A row's first beat, and no other, must have 'first' set, but beat"
+                f" {int(np.flatnonzero(starts != arrays['first'])[0])} does not fit."
+            )
         configuration = {field.name: int(arrays[field.name][0]) for field in self.configuration}
         if configuration["cell_integer_bits"] > HIGHEST_INTEGER_BITS:
             raise ValueError(

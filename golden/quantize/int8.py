@@ -101,6 +101,8 @@ def cell_exponent(largest: float) -> int:
     largest
         Largest absolute value of the cell, at least 0.
     """
+    if not 0 <= largest < math.inf:
+        raise ValueError(f"The largest cell must be finite and at least 0, not {largest}.")
     fraction, exponent = math.frexp(largest)
     # log2 of a power of two is an integer, and frexp gives its fraction as 0.5.
     ceiling = exponent - 1 if fraction == 0.5 else exponent
@@ -120,6 +122,10 @@ def quantize(real: npt.ArrayLike, scale: float, zero_point: int, width: int = 8)
     values = np.asarray(real, np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"Values must be finite, not {values[~np.isfinite(values)][0]}.")
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale must be a finite number above 0, not {scale}.")
+    if not 1 <= width <= 32:
+        raise ValueError(f"width must be from 1 to 32 bits, not {width}.")
     # Past the word by far, the quotient would not fit int64: it saturates as a float first.
     bound = 2.0 ** (width + 1)
     with np.errstate(over="ignore"):

@@ -81,8 +81,8 @@ class Int8Update(wiring.Component):
 
     The next row is taken while the one before is used. With shifts of at most 0 a unit takes 35,
     61 or 108 cycles by table, with a chunk of 16, 8 or 4, and some 215, 322 or 527 by gemmlowp's
-    steps, of which a raw skips some; each left shift by one adds a cycle. The result follows the
-    last row by 10 cycles by table with a chunk of 16.
+    steps, of which a raw skips some; each left shift by one adds a cycle at most. The result
+    follows the last row by 10, 16 or 27 cycles by table.
 
     Bit for bit :func:`golden.lstm.int8.update_unit` with double rounding.
 
