@@ -27,7 +27,7 @@ tools:
 	done
 
 test: $(SETUP) tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS)
 
 # Everything, long campaigns included.
 test-all: test bulk speakers

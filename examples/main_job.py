@@ -95,7 +95,11 @@ def _run(jobs: int) -> int:
         done=lambda outcome: say(f"  {outcome.design}: {outcome.transactions:,} results"),
     )
 
-    say("Comparing compiled RTL with the golden models in bulk.")
+    fresh = not (_BUILD / "bulk").is_dir()
+    say(
+        "Comparing compiled RTL with the golden models in bulk"
+        + (" (compiling it, the first time: a minute or two)." if fresh else ".")
+    )
     rows = _side_by_side(jobs, lambda design: _check(design, outcomes), designs)
 
     say("Measuring areas: gate equivalents, and LUTs of an iCE40.")

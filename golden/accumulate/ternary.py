@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from golden.accumulate.rows import row_sums
 from golden.contract import Contract, check_whole, describe, random_codes
 from golden.formats import TERNARY, FixedPoint
 from golden.operands import FLAG, Operand, checked
@@ -125,10 +126,5 @@ class TernaryAccumulate(Contract):
         activations = self.activation_format.raw(arrays["activations"])
         sums = (weights * activations).sum(axis=1)
         sums += np.where(first, self.accumulator_format.raw(arrays["accumulator"]), 0)
-        # Running totals modulo 2**64 differ by the sum of a row, whatever came before it.
-        running = np.cumsum(sums)
-        starts = np.flatnonzero(first)
-        ends = np.flatnonzero(arrays["last"])
-        start_of_end = starts[np.searchsorted(starts, ends, side="right") - 1]
-        before = running[start_of_end] - sums[start_of_end]
-        return {"result": (running[ends] - before) & (2**self.accumulator_width - 1)}
+        totals = row_sums(sums, arrays["first"], arrays["last"])
+        return {"result": totals & (2**self.accumulator_width - 1)}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
+from golden.accumulate.rows import row_sums
 from golden.activations import ActivationKind
 from golden.contract import Contract, check_whole, describe, random_codes
 from golden.formats import INT8, INT16, INT32, FixedPoint
@@ -236,10 +237,5 @@ class Int8LstmNeuron(Contract):
         sums = (INT8.raw(arrays["weights"]) * INT8.raw(arrays["activations"])).sum(axis=1)
         first = arrays["first"].astype(bool)
         sums += np.where(first, INT32.raw(arrays["bias"]), 0)
-        # Running totals modulo 2^64 differ by the sum of a row, whatever came before it.
-        running = np.cumsum(sums)
-        starts = np.flatnonzero(first)
-        ends = np.flatnonzero(arrays["last"])
-        start_of_end = starts[np.searchsorted(starts, ends, side="right") - 1]
-        before = running[start_of_end] - sums[start_of_end]
-        return ((running[ends] - before + 2**31) & (2**32 - 1)) - 2**31
+        totals = row_sums(sums, arrays["first"], arrays["last"])
+        return ((totals + 2**31) & (2**32 - 1)) - 2**31
