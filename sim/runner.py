@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 import zlib
 from collections.abc import Mapping
@@ -227,7 +228,15 @@ def _environment(folder: Path, simulator: str) -> dict[str, str]:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(foreign)
     }
-    environment["PYTHONPATH"] = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path)
+    # Verilator's makefile runs the python3 of the PATH: let it be this one, and tell no other
+    # where this one's standard library is.
+    library = Path(sysconfig.get_path("stdlib")).resolve()
+    entries = [Path(entry).resolve() for entry in sys.path if not entry.endswith(".zip")]
+    own = [entry for entry in entries if entry not in (library, library / "lib-dynload")]
+    environment["PYTHONPATH"] = os.pathsep.join(str(entry) for entry in own)
+    environment["PATH"] = os.pathsep.join(
+        (str(Path(sys.executable).parent), environment.get("PATH", os.defpath))
+    )
     environment["FEWBIT_BENCH"] = str(folder)
     # With it, cocotb asks pytest to read its configuration, whose paths come before ours then.
     environment["COCOTB_REWRITE_ASSERTION_FILES"] = ""

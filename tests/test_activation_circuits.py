@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Sigmoid and tanh of the int8 update, every raw and every cell step, in compiled RTL.
 
 The circuits share one multiplier with the rest of the update, so they are reached through it: rows

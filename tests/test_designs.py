@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The registry: every entry resolves, converts to Verilog, and tells the truth about its ports."""
 
 import json

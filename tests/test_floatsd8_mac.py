@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """FloatSD8 multiply-accumulate: golden against Fractions, then the circuit against both."""
 
 import exact

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The int8 LSTM neuron: contract against circuit, cycles, and what must be caught."""
 
 from __future__ import annotations

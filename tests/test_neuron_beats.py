@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The layer's time step as neuron beats: same bytes as the golden layer, on golden and on RTL."""
 
 from dataclasses import replace
