@@ -13,6 +13,7 @@ from flow import synth
 from flow.cli import main
 from golden.accumulate.floatsd8_mac import FloatSD8Mac
 from hdl.designs import DESIGNS
+from sim.verilog import verilog_of
 
 
 def run(capsys, *words: str) -> tuple[int, str, str]:
@@ -258,3 +259,22 @@ def test_regress_reports_each_design(capsys, tmp_path):
     assert row["transactions"] >= 300
     assert row["simulator"].startswith("verilator ")
     assert "ternary_accumulate" in out
+
+
+def test_regress_of_a_broken_circuit_fails_and_shows_a_counterexample(
+    capsys, tmp_path, monkeypatch
+):
+    def broken(design, settings):
+        return verilog_of(design, settings).replace(" ^ ", " | ")
+
+    monkeypatch.setattr("flow.regress.verilog_of", broken)
+    file = tmp_path / "regress.json"
+    settings = ["--set", "lanes=2", "activation_width=4", "accumulator_width=8"]
+    words = ["ternary_accumulate", *settings, "--count", "50", "--json", file]
+    status, out, err = run(capsys, "regress", *words, "--build", tmp_path / "sim")
+    assert status == 1
+    (row,) = json.loads(file.read_text())["rows"]
+    assert row["failed"] > 0
+    assert "ternary_accumulate" in out
+    assert "weights = " in err
+    assert "expected" in err
