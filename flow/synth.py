@@ -177,7 +177,7 @@ def synthesize(
         return row | _fpga(design.name, _FAMILIES[target], dsp, inputs)
     if target == "gates":
         inputs |= {"gates.lib": _LIBRARY, "dffr.v": _DFFR_MAP}
-        script = _GATES.format(name=design.name, abc=_ABC_SCRIPT.replace(" ", ","))
+        script = _GATES.format(name=design.name, abc=_ABC_SCRIPT)
         texts = yosys.run(script, inputs, ("stat.json", "netlist.json"))
         return row | _gates(design.name, texts, _registers(_LIBRARY))
     assert liberty is not None

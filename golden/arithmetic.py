@@ -25,10 +25,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from golden.shapes import check_shape
+
 __all__ = [
     "Raws",
     "Rounding",
     "as_raws",
+    "as_shaped_raws",
     "multiply_by_split_multiplier",
     "rounding_shift_right",
     "saturate",
@@ -60,6 +63,21 @@ def as_raws(raw: npt.ArrayLike, name: str, low: int, high: int) -> Raws:
         offender = given.min() if given.min() < low else given.max()
         raise ValueError(f"{name} must be from {low} to {high}, not {offender}.")
     return given.astype(np.int64, copy=False)
+
+
+def as_shaped_raws(
+    raw: npt.ArrayLike, name: str, bounds: tuple[int, int], shape: tuple[int, ...]
+) -> Raws:
+    """Return integers within `bounds` as int64, refusing any but `shape`, where -1 is any length.
+
+    Raises
+    ------
+    ValueError
+        If `raw` holds no integers, one out of bounds, or has another shape.
+    """
+    given = as_raws(raw, name, *bounds)
+    check_shape(given, name, shape)
+    return given
 
 
 def _check_width(width: int) -> None:

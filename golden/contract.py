@@ -57,12 +57,10 @@ class Contract(ABC):
 
     def explain(self, arrays: Arrays, index: int) -> list[str]:
         """Reading aid for result ``index``: a line for each field, in codes and reals."""
-        lines: list[str] = []
-        for operand in (*self.operands, *self.configuration):
-            array = arrays[operand.name]
-            row = array[index] if len(array) > index and len(array) > 1 else array[0]
-            lines.append(describe(operand, row))
-        return lines
+        return [
+            *(describe(field, arrays[field.name][index]) for field in self.operands),
+            *(describe(field, arrays[field.name][0]) for field in self.configuration),
+        ]
 
 
 def check_whole(name: str, value: object, minimum: int, maximum: int) -> None:

@@ -21,8 +21,7 @@ from examples.japanese_vowels.recognise import (
     quantized_model,
 )
 from examples.japanese_vowels.recordings import Recordings
-from golden.arithmetic import Raws
-from golden.lstm.int8 import Int8Lstm, reset_state, step
+from golden.lstm.int8 import run_with_cell
 from sim.bulk import BulkError
 from sim.neuron import NeuronBackend
 from sim.yosys import YosysError
@@ -52,7 +51,7 @@ def recognise_in_rtl(
     x = input_raws(model, recordings)
     backend = NeuronBackend(lanes, cache_dir=cache_dir)
     hidden = backend(model.lstm, x)
-    expected_hidden, expected_cell = _golden(model.lstm, x)
+    expected_hidden, expected_cell = run_with_cell(model.lstm, x)
     within = np.arange(x.shape[1]) < recordings.lengths[:, None]
     differing = (hidden != expected_hidden)[within].sum() + (backend.cells != expected_cell)[
         within
@@ -64,16 +63,6 @@ def recognise_in_rtl(
         units=backend.units,
         cycles=backend.cycles,
     )
-
-
-def _golden(lstm: Int8Lstm, x: Raws) -> tuple[Raws, Raws]:
-    """Hidden and cell raws of all frames, each (batch, time, hidden)."""
-    state = reset_state(lstm, len(x))
-    steps: list[tuple[Raws, Raws]] = []
-    for frame in range(x.shape[1]):
-        state = step(lstm, x[:, frame], *state)
-        steps.append(state)
-    return np.stack([h for h, _ in steps], axis=1), np.stack([c for _, c in steps], axis=1)
 
 
 def main() -> int:

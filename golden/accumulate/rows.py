@@ -11,7 +11,16 @@ if TYPE_CHECKING:
 
     Codes = npt.NDArray[np.int64]
 
-__all__ = ["row_sums"]
+__all__ = ["row_flags", "row_sums"]
+
+
+def row_flags(beats: Codes) -> tuple[Codes, Codes]:
+    """``first`` and ``last`` of rows one after the other, each of so many beats."""
+    ends = np.cumsum(beats) - 1
+    first, last = np.zeros((2, int(beats.sum())), dtype=np.int64)
+    first[ends - beats + 1] = 1
+    last[ends] = 1
+    return first, last
 
 
 def row_sums(terms: Codes, first: Codes, last: Codes) -> Codes:

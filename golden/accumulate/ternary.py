@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden.accumulate.rows import row_sums
+from golden.accumulate.rows import row_flags, row_sums
 from golden.contract import Contract, check_whole, describe, random_codes
 from golden.formats import TERNARY, FixedPoint
 from golden.operands import FLAG, Operand, checked
@@ -94,9 +94,7 @@ class TernaryAccumulate(Contract):
         activation = rng.choice(self.activation_format.code(limits), size=count)[row][:, None]
         arrays["weights"] = np.where(extreme[:, None], weight, arrays["weights"])
         arrays["activations"] = np.where(extreme[:, None], activation, arrays["activations"])
-        ends = np.cumsum(beats) - 1
-        arrays["last"] = np.isin(np.arange(total), ends).astype(np.int64)
-        arrays["first"] = np.isin(np.arange(total), ends - beats + 1).astype(np.int64)
+        arrays["first"], arrays["last"] = row_flags(beats)
         return arrays
 
     def explain(self, arrays: Arrays, index: int) -> list[str]:

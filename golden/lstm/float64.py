@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from golden.shapes import check_shape
+
 __all__ = ["Float64Lstm", "Reals", "run", "run_with_cell", "step"]
 
 Reals = npt.NDArray[np.float64]
@@ -84,12 +86,7 @@ def _as_reals(value: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> Reals:
     given = np.asarray(value)
     if given.dtype.kind not in "iuf":
         raise ValueError(f"{name} must be real numbers, not {given.dtype}.")
-    fits = given.ndim == len(shape) and all(
-        wanted in {-1, length} for wanted, length in zip(shape, given.shape, strict=True)
-    )
-    if not fits:
-        wanted = str(tuple("any" if length == -1 else length for length in shape)).replace("'", "")
-        raise ValueError(f"{name} must have the shape {wanted}, not {given.shape}.")
+    check_shape(given, name, shape)
     return given.astype(np.float64, copy=False)
 
 

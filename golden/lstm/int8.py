@@ -26,6 +26,7 @@ from golden.arithmetic import (
     Raws,
     Rounding,
     as_raws,
+    as_shaped_raws,
     multiply_by_split_multiplier,
     rounding_shift_right,
     saturate,
@@ -33,7 +34,17 @@ from golden.arithmetic import (
     wrap,
 )
 
-__all__ = ["GATES", "PARTS", "Int8Lstm", "clip_code", "reset_state", "run", "step", "update_unit"]
+__all__ = [
+    "GATES",
+    "PARTS",
+    "Int8Lstm",
+    "clip_code",
+    "reset_state",
+    "run",
+    "run_with_cell",
+    "step",
+    "update_unit",
+]
 
 GATES = ("i", "f", "g", "o")
 PARTS = ("input", "recurrent")
@@ -432,6 +443,29 @@ def reset_state(model: Int8Lstm, batch: int) -> tuple[Raws, Raws]:
     return np.full(units, model.hidden_zero_point, np.int64), np.zeros(units, np.int64)
 
 
+def run_with_cell(
+    model: Int8Lstm,
+    x: npt.ArrayLike,
+    *,
+    hidden: npt.ArrayLike | None = None,
+    cell: npt.ArrayLike | None = None,
+) -> tuple[Raws, Raws]:
+    """Hidden and cell raws of a batch of sequences, shape (batch, time, hidden) each.
+
+    The parameters are those of `run`.
+    """
+    inputs = as_shaped_raws(x, "x", _INT8, (-1, -1, model.inputs))
+    batch, time, _ = inputs.shape
+    state = reset_state(model, batch)
+    new_hidden = state[0] if hidden is None else hidden
+    new_cell = state[1] if cell is None else cell
+    hiddens, cells = np.zeros((2, batch, time, model.hidden), np.int64)
+    for moment in range(time):
+        new_hidden, new_cell = step(model, inputs[:, moment], new_hidden, new_cell)
+        hiddens[:, moment], cells[:, moment] = new_hidden, new_cell
+    return hiddens, cells
+
+
 def run(
     model: Int8Lstm,
     x: npt.ArrayLike,
@@ -457,27 +491,4 @@ def run(
     -------
     Raws of 8 bits, shape (batch, time, hidden).
     """
-    inputs = as_shaped_raws(x, "x", _INT8, (-1, -1, model.inputs))
-    batch, time, _ = inputs.shape
-    state = reset_state(model, batch)
-    old_hidden = state[0] if hidden is None else hidden
-    old_cell = state[1] if cell is None else cell
-    result = np.zeros((batch, time, model.hidden), np.int64)
-    for moment in range(time):
-        old_hidden, old_cell = step(model, inputs[:, moment], old_hidden, old_cell)
-        result[:, moment] = old_hidden
-    return result
-
-
-def as_shaped_raws(
-    raw: npt.ArrayLike, name: str, bounds: tuple[int, int], shape: tuple[int, ...]
-) -> Raws:
-    """Return checked raws of `shape`, where -1 stands for any length."""
-    given = as_raws(raw, name, *bounds)
-    fits = given.ndim == len(shape) and all(
-        wanted in {-1, length} for wanted, length in zip(shape, given.shape, strict=True)
-    )
-    if not fits:
-        wanted = str(tuple("any" if length == -1 else length for length in shape)).replace("'", "")
-        raise ValueError(f"{name} must have the shape {wanted}, not {given.shape}.")
-    return given
+    return run_with_cell(model, x, hidden=hidden, cell=cell)[0]

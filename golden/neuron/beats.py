@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from golden.arithmetic import as_shaped_raws
 from golden.formats import INT8, INT16, INT32
-from golden.lstm.int8 import GATES, as_shaped_raws
+from golden.lstm.int8 import GATES
 from golden.neuron.int8 import SHIFT, SIGNIFICAND_POSITION
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from golden.accumulate.rows import row_sums
+from golden.accumulate.rows import row_flags, row_sums
 from golden.activations import ActivationKind
 from golden.contract import Contract, check_whole, describe, random_codes
 from golden.formats import INT8, INT16, INT32, FixedPoint
@@ -130,8 +130,7 @@ class Int8LstmNeuron(Contract):
         ends = np.cumsum(beats) - 1
         starts = ends - beats + 1
         arrays = {operand.name: random_codes(rng, operand, total) for operand in self.operands}
-        arrays["first"] = np.isin(np.arange(total), starts).astype(np.int64)
-        arrays["last"] = np.isin(np.arange(total), ends).astype(np.int64)
+        arrays["first"], arrays["last"] = row_flags(beats)
 
         extreme = (row // ROWS) % 8 == 7
         for name in ("weights", "activations"):

@@ -159,16 +159,9 @@ class FloatSD8Mac(wiring.Component):
             tops.append(top)
         highest: Value = largest(m, tops, "highest")
         if self.stages >= 3:
-            staged = pipeline.register(
-                **{f"staged_operand_{k}": operand for k, operand in enumerate(operands)},
-                **{f"staged_top_{k}": top for k, top in enumerate(tops)},
-                staged_signs=Cat(signs),
-                staged_highest=highest,
-                start_sign=sign,
+            operands, (*tops, highest), signs, sign = self._stage(
+                pipeline, operands, [*tops, highest], signs, sign
             )
-            count = len(operands)
-            operands, tops = list(staged[:count]), list(staged[count : 2 * count])
-            signs, highest, sign = list(staged[-3]), staged[-2], staged[-1]
         fields: list[Value] = []
         for index, (operand, top) in enumerate(zip(operands, tops, strict=True)):
             distance = Signal(width, name=f"distance_{index}")
@@ -192,15 +185,9 @@ class FloatSD8Mac(wiring.Component):
     ) -> tuple[Value, Value, Value]:
         """Exact sum of all operands in one fixed-point field; room; the reference sign."""
         if self.stages >= 3:
-            staged = pipeline.register(
-                **{f"staged_operand_{k}": operand for k, operand in enumerate(operands)},
-                **{f"staged_exponent_{k}": exponent for k, exponent in enumerate(exponents)},
-                staged_signs=Cat(signs),
-                start_sign=sign,
+            operands, exponents, signs, sign = self._stage(
+                pipeline, operands, exponents, signs, sign
             )
-            count = len(operands)
-            operands, exponents = list(staged[:count]), list(staged[count : 2 * count])
-            signs, sign = list(staged[-2]), staged[-1]
         # Exponents are at least 1, so the lowest bit of a shifted field is left out.
         lowest = min(1 - self._bias, -24)
         places = [1 - self._bias - lowest] * self.products + [-24 - lowest]
@@ -219,6 +206,24 @@ class FloatSD8Mac(wiring.Component):
         # The smallest normal number, 2**-14, is the lowest place of a leading one.
         room = width + growth - 1 - (-14 - lowest)
         return self._sum(m, fields, signs, growth), Const(room), sign
+
+    @staticmethod
+    def _stage(
+        pipeline: Pipeline,
+        operands: list[Value],
+        exponents: list[Value],
+        signs: list[Value],
+        sign: Value,
+    ) -> tuple[list[Value], list[Value], list[Value], Value]:
+        """Registers for all that the alignment takes, in the same order."""
+        *staged, staged_signs, staged_sign = pipeline.register(
+            **{f"staged_operand_{k}": operand for k, operand in enumerate(operands)},
+            **{f"staged_exponent_{k}": exponent for k, exponent in enumerate(exponents)},
+            staged_signs=Cat(signs),
+            start_sign=sign,
+        )
+        count = len(operands)
+        return list(staged[:count]), list(staged[count:]), list(staged_signs), staged_sign
 
     def _sum(self, m: Module, fields: list[Value], signs: list[Value], growth: int) -> Signal:
         """Two's-complement sum of fields, all but the last one with a sign."""
