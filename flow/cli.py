@@ -11,13 +11,20 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from flow.arrays import read_array, write_array
 from flow.errors import UsageError, check_target, write_text
+from flow.models import open_model
+from flow.quantize import FORMATS, quantize_to_file
+from flow.run import BACKENDS, chunks_of, run_sequences
+from golden.activations import ActivationKind
+from golden.arithmetic import Rounding
+from golden.network import Network
 from hdl.design import ParameterError
 from hdl.designs import DESIGNS, find
 from sim import yosys
@@ -80,6 +87,21 @@ def _build_parser() -> _Parser:
     command.add_argument(
         "--out", type=Path, default=Path("build/verilog"), metavar="DIR", help="folder to write to"
     )
+    command.add_argument(
+        "--model",
+        type=Path,
+        metavar="MODEL",
+        help="a quantised .npz or .tflite: the layer that runs it, and its parameter image",
+    )
+    command.add_argument(
+        "--lstm", metavar="NAME", help="which LSTM of the model, by name or index; commas between"
+    )
+    command.add_argument(
+        "--activation", choices=get_args(ActivationKind), help="in place of the model's own"
+    )
+    command.add_argument(
+        "--fixed", action="store_true", help="the circuit holds the model's parameters for good"
+    )
 
     command = _command(commands, "vectors", _vectors, "write reference vectors")
     _add_designs(command, fewest=1, most=1)
@@ -116,7 +138,55 @@ def _build_parser() -> _Parser:
     command.add_argument("--liberty", type=Path, metavar="FILE", help="process for target liberty")
     command.add_argument("--dsp", action="store_true", help="let FPGA targets use DSP blocks")
     _add_json(command)
+
+    command = _command(commands, "quantize", _quantize, "turn a real model into a quantised one")
+    _add_model(command, ".safetensors, .onnx or real .npz")
+    command.add_argument("--to", choices=FORMATS, required=True, help="number format")
+    command.add_argument(
+        "--calibrate",
+        type=Path,
+        required=True,
+        metavar="X.npy",
+        help="reals of shape (batch, time, inputs), of the training data",
+    )
+    command.add_argument("--activation", choices=get_args(ActivationKind), default="table")
+    command.add_argument("--rounding", choices=get_args(Rounding), default="double")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
+
+    command = _command(commands, "run", _run, "run sequences through a model")
+    _add_model(command, ".tflite, .npz, .safetensors or .onnx")
+    command.add_argument(
+        "--input",
+        type=Path,
+        required=True,
+        metavar="X.npy",
+        help="raws from -128 to 127, or reals, of shape (batch, time, inputs)",
+    )
+    command.add_argument("--output", type=Path, required=True, metavar="Y.npy")
+    command.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="golden",
+        help="golden (default), or rtl: the generated layer in the simulator",
+    )
+    command.add_argument("--lanes", type=_count, help="of the generated layer")
+    command.add_argument("--neurons", type=_count, help="of the generated layer")
+    command.add_argument(
+        "--activation",
+        choices=get_args(ActivationKind),
+        help="default: the model's own; gemmlowp, which is LiteRT's, for a .tflite",
+    )
+    command.add_argument(
+        "--real", action="store_true", help="real numbers in and out of an integer model"
+    )
     return parser
+
+
+def _add_model(command: argparse.ArgumentParser, endings: str) -> None:
+    command.add_argument("model", type=Path, metavar="MODEL", help=f"a {endings} file")
+    command.add_argument(
+        "--lstm", metavar="NAME", help="which LSTM of the file, by name or index; commas between"
+    )
 
 
 def _command(
@@ -230,10 +300,23 @@ def _designs(options: argparse.Namespace) -> int:
 
 
 def _generate(options: argparse.Namespace) -> int:
-    from flow.generate import generate
+    from flow.generate import generate, generate_model
 
-    yosys.warm_up()
-    for path in generate(options.designs, options.settings, options.out):
+    for name in ("lstm", "activation", "fixed"):
+        if options.model is None and getattr(options, name):
+            raise UsageError(f"--{name} goes with --model; give the model, too.")
+    if options.model is None:
+        yosys.warm_up()
+        paths = generate(options.designs, options.settings, options.out)
+    else:
+        if len(options.designs) != 1:
+            raise UsageError("Name one design with --model: int8_lstm_layer.")
+        network = _open(options)
+        yosys.warm_up()
+        paths = generate_model(
+            options.designs[0], options.settings, options.out, network, fixed=options.fixed
+        )
+    for path in paths:
         print(path)
     return 0
 
@@ -319,6 +402,82 @@ def _synth(options: argparse.Namespace) -> int:
     _console().print(table)
     _write_json(options.json, yosys.version(), rows)
     return 0
+
+
+def _quantize(options: argparse.Namespace) -> int:
+    target = check_target(options.out)
+    if target.suffix != ".npz":
+        target = target.with_name(f"{target.name}.npz")
+    network = _open(options)
+    x = read_array(options.calibrate)
+    with _progress("Quantising", len(network.nodes)) as advance, _enough_memory():
+        quantised = quantize_to_file(
+            options.model,
+            network,
+            x,
+            target,
+            activation=options.activation,
+            rounding=options.rounding,
+            done=advance,
+        )
+    print(
+        f"{target}: {_layers(quantised)}, {options.to}, activation {options.activation}, "
+        f"calibrated on {len(x)} sequences of {x.shape[1]} steps"
+    )
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    check_target(options.output)
+    network = _open(options)
+    x = read_array(options.input)
+    total = chunks_of(x, options.backend) * len(network.nodes)
+    with _progress("Running", total) as advance, _enough_memory():
+        outcome = run_sequences(
+            options.model,
+            network,
+            x,
+            kind=options.backend,
+            lanes=options.lanes,
+            neurons=options.neurons,
+            real=options.real,
+            done=advance,
+        )
+    write_array(options.output, outcome.output)
+    print(
+        f"{options.model}: {_layers(network)}, {x.shape} to {outcome.output.shape} in "
+        f"{options.backend}, {_rate(outcome.steps_per_second)} steps a second"
+    )
+    return 0
+
+
+def _open(options: argparse.Namespace) -> Network:
+    """Network of the model named, its warnings told."""
+    # Quantising has an activation, too, but not in place of one that the model has.
+    activation = None if options.command == "quantize" else options.activation
+    imported = open_model(options.model, options.lstm, activation)
+    for warning in imported.warnings:
+        print(f"Warning: {warning}.", file=sys.stderr)
+    return imported.network
+
+
+def _rate(value: float) -> str:
+    """Whole number, or two digits of a small one: a simulator may take minutes for a step."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _layers(network: Network) -> str:
+    return f"{network.layers} layer{'s' * (network.layers > 1)}"
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise UsageError(
+            "There is not enough memory for so many sequences; take some at a time."
+        ) from error
 
 
 def _figure(value: float) -> str:

@@ -37,6 +37,11 @@ class Contract(ABC):
         """Fields of an output beat, lowest bits first."""
 
     @property
+    def handshakes(self) -> dict[str, tuple[str, str]]:
+        """Names of the ports valid and ready of the streams ``i`` and ``o``."""
+        return {"i": ("i_valid", "i_ready"), "o": ("o_valid", "o_ready")}
+
+    @property
     def configuration(self) -> tuple[Operand, ...]:
         """Inputs that hold still while the circuit works; arrays of one row."""
         return ()

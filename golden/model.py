@@ -2,8 +2,11 @@
 
 A model is an ``.npz`` file without pickles: the fields of its layer by name, ``kind``
 ("float64_lstm" or "int8_lstm"), ``version``, and for a read-out ``read_out_weights``,
-``read_out_bias`` and ``read_out_pooling``. Real arrays are stored as float32 where that is exact,
-else as float64.
+``read_out_bias`` and ``read_out_pooling``. Fields of a variant that the layer lacks are left out.
+Real arrays are stored as float32 where that is exact, else as float64.
+
+Files of several layers are made of the same parts: `arrays_of_layer` and `write_archive` store,
+`read_archive` within `explained`, `layer_from` and `take_arrays` load.
 
 A file may come from anywhere: `load_model` takes nothing in it for granted. Names, types, shapes
 and sizes are checked before an array is made, and nothing in the file is ever executed.
@@ -15,7 +18,8 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -28,8 +32,28 @@ from golden.arithmetic import Rounding
 from golden.lstm.float64 import Float64Lstm, Reals
 from golden.lstm.int8 import Int8Lstm
 
-__all__ = ["LARGEST_FILE", "Model", "Pooling", "ReadOut", "load_model", "save_model"]
+__all__ = [
+    "LARGEST_FILE",
+    "LAYER_ARRAYS",
+    "Contents",
+    "Lstm",
+    "Model",
+    "Pooling",
+    "ReadOut",
+    "StoredArray",
+    "arrays_of_layer",
+    "explained",
+    "layer_from",
+    "load_model",
+    "read_archive",
+    "save_model",
+    "take_arrays",
+    "write_archive",
+]
 
+Lstm = Float64Lstm | Int8Lstm
+Contents = dict[str, bytes]
+"""Array files of an archive by array name, headers included, nothing in them checked yet."""
 Pooling = Literal["last", "mean"]
 
 LARGEST_FILE = 64 << 20
@@ -115,27 +139,40 @@ class Model:
     Raises
     ------
     ValueError
-        If the read-out does not fit the layer's hidden units.
+        If the read-out does not fit the layer's hidden values.
     """
 
-    lstm: Float64Lstm | Int8Lstm
+    lstm: Lstm
     read_out: ReadOut | None = None
 
     def __post_init__(self) -> None:
         """Check that layer and read-out fit."""
-        if self.read_out is not None and self.read_out.weights.shape[1] != self.lstm.hidden:
+        # What the recurrent part reads is what the layer puts out.
+        outputs = self.lstm.recurrent_weights.shape[2]
+        if self.read_out is not None and self.read_out.weights.shape[1] != outputs:
             raise ValueError(
-                f"The read-out must have {self.lstm.hidden} hidden values, as the layer has, not "
+                f"The read-out must have {outputs} hidden values, as the layer has, not "
                 f"{self.read_out.weights.shape[1]}."
             )
 
 
 @dataclass(frozen=True)
-class _Array:
-    """What an array of a file must be; a name in `shape` is the same length everywhere."""
+class StoredArray:
+    """What an array of a file must be.
+
+    Parameters
+    ----------
+    kinds
+        Types that it may have: "int8", "int16", "int32", "float32", "float64", "text".
+    shape
+        Its axes: lengths, or names that stand for the same length in all arrays taken together.
+    optional
+        Whether it may be missing.
+    """
 
     kinds: tuple[str, ...]
     shape: tuple[int | str, ...] = ()
+    optional: bool = False
 
     def __str__(self) -> str:
         """Name the types, then the shape, as an error shows them."""
@@ -145,42 +182,76 @@ class _Array:
 
 
 _REAL = ("float32", "float64")
-_HEADER: dict[str, _Array] = {"kind": _Array(("text",)), "version": _Array(("int32",))}
-_READ_OUT: dict[str, _Array] = {
-    "read_out_weights": _Array(_REAL, ("classes", "hidden")),
-    "read_out_bias": _Array(_REAL, ("classes",)),
-    "read_out_pooling": _Array(("text",)),
+_KIND: dict[str, StoredArray] = {"kind": StoredArray(("text",))}
+_HEADER: dict[str, StoredArray] = {"version": StoredArray(("int32",))}
+_READ_OUT: dict[str, StoredArray] = {
+    "read_out_weights": StoredArray(_REAL, ("classes", "outputs")),
+    "read_out_bias": StoredArray(_REAL, ("classes",)),
+    "read_out_pooling": StoredArray(("text",)),
 }
-_LAYERS: dict[str, dict[str, _Array]] = {
+_LAYERS: dict[str, dict[str, StoredArray]] = {
     "float64_lstm": {
-        "input_weights": _Array(_REAL, (4, "hidden", "inputs")),
-        "recurrent_weights": _Array(_REAL, (4, "hidden", "hidden")),
-        "bias": _Array(_REAL, (4, "hidden")),
+        "input_weights": StoredArray(_REAL, ("gates", "hidden", "inputs")),
+        "recurrent_weights": StoredArray(_REAL, ("gates", "hidden", "outputs")),
+        "bias": StoredArray(_REAL, ("gates", "hidden")),
+        "peephole_weights": StoredArray(_REAL, ("peepholes", "hidden"), optional=True),
+        "projection_weights": StoredArray(_REAL, ("outputs", "hidden"), optional=True),
+        "projection_bias": StoredArray(_REAL, ("outputs",), optional=True),
     },
     "int8_lstm": {
-        "input_weights": _Array(("int8",), (4, "hidden", "inputs")),
-        "recurrent_weights": _Array(("int8",), (4, "hidden", "hidden")),
-        "bias": _Array(("int32",), (4, "hidden")),
-        "input_weight_scales": _Array(("float32",), (4,)),
-        "recurrent_weight_scales": _Array(("float32",), (4,)),
-        "input_scale": _Array(("float32",)),
-        "input_zero_point": _Array(("int32",)),
-        "hidden_scale": _Array(("float32",)),
-        "hidden_zero_point": _Array(("int32",)),
-        "intermediate_scale": _Array(("float32",)),
-        "intermediate_zero_point": _Array(("int32",)),
-        "cell_exponent": _Array(("int32",)),
-        "cell_clip": _Array(("int32",)),
-        "activation": _Array(("text",)),
-        "rounding": _Array(("text",)),
+        "input_weights": StoredArray(("int8",), ("gates", "hidden", "inputs")),
+        "recurrent_weights": StoredArray(("int8",), ("gates", "hidden", "outputs")),
+        "bias": StoredArray(("int32",), ("gates", "hidden")),
+        "input_weight_scales": StoredArray(("float32",), ("gates",)),
+        "recurrent_weight_scales": StoredArray(("float32",), ("gates",)),
+        "input_scale": StoredArray(("float32",)),
+        "input_zero_point": StoredArray(("int32",)),
+        "hidden_scale": StoredArray(("float32",)),
+        "hidden_zero_point": StoredArray(("int32",)),
+        "intermediate_scale": StoredArray(("float32",)),
+        "intermediate_zero_point": StoredArray(("int32",)),
+        "cell_exponent": StoredArray(("int32",)),
+        "cell_clip": StoredArray(("int32",)),
+        "activation": StoredArray(("text",)),
+        "rounding": StoredArray(("text",)),
+        "peephole_weights": StoredArray(("int16",), ("peepholes", "hidden"), optional=True),
+        "peephole_weight_scales": StoredArray(("float32",), ("peepholes",), optional=True),
+        "peephole_ties_up": StoredArray(("int32",), optional=True),
+        "norm_weights": StoredArray(("int16",), ("gates", "hidden"), optional=True),
+        "norm_weight_scales": StoredArray(("float32",), ("gates",), optional=True),
+        "norm_scales": StoredArray(("float32",), ("gates",), optional=True),
+        "projection_weights": StoredArray(("int8",), ("outputs", "hidden"), optional=True),
+        "projection_weight_scale": StoredArray(("float32",), optional=True),
+        "projection_bias": StoredArray(("int32",), ("outputs",), optional=True),
+        "projection_clip": StoredArray(("int32",), optional=True),
     },
 }
+_CLASSES: dict[str, type[Lstm]] = {"float64_lstm": Float64Lstm, "int8_lstm": Int8Lstm}
 _TEXTS: dict[str, tuple[str, ...]] = {
     "kind": tuple(_LAYERS),
     "activation": get_args(ActivationKind),
     "rounding": get_args(Rounding),
     "read_out_pooling": get_args(Pooling),
 }
+
+LAYER_ARRAYS = frozenset(_KIND).union(*_LAYERS.values())
+"""Names of all arrays that a layer of any kind may have."""
+
+
+def arrays_of_layer(lstm: Lstm) -> dict[str, npt.NDArray[Any]]:
+    """Arrays from which `layer_from` makes the layer again, ``kind`` among them.
+
+    Fields that the layer lacks, or that are an optional 0, are left out.
+    """
+    kind = "int8_lstm" if isinstance(lstm, Int8Lstm) else "float64_lstm"
+    arrays: dict[str, npt.NDArray[Any]] = {"kind": np.array(kind)}
+    for field in fields(lstm):
+        value = getattr(lstm, field.name)
+        expected = _LAYERS[kind][field.name]
+        # Of a scalar that may be missing, 0 is what it is then.
+        if not expected.optional or (value is not None if expected.shape else value):
+            arrays[field.name] = _as_stored(value, expected)
+    return arrays
 
 
 def save_model(path: str | os.PathLike[str], model: Model) -> None:
@@ -193,25 +264,24 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
     ValueError
         If the file cannot be written, or would be larger than `LARGEST_FILE`.
     """
-    target = Path(path)
-    kind = "int8_lstm" if isinstance(model.lstm, Int8Lstm) else "float64_lstm"
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "kind": np.array(kind),
-        "version": np.array(_VERSION, np.int32),
-    }
-    given: dict[str, Any] = {
-        field.name: getattr(model.lstm, field.name) for field in fields(model.lstm)
-    }
-    expected = dict(_LAYERS[kind])
+    arrays: dict[str, npt.NDArray[Any]] = {"version": np.array(_VERSION, np.int32)}
+    arrays |= arrays_of_layer(model.lstm)
     if model.read_out is not None:
-        expected |= _READ_OUT
-        given |= {
-            "read_out_weights": model.read_out.weights,
-            "read_out_bias": model.read_out.bias,
-            "read_out_pooling": model.read_out.pooling,
-        }
-    for name, array in expected.items():
-        arrays[name] = _as_stored(given[name], array)
+        for field in fields(model.read_out):
+            name = f"read_out_{field.name}"
+            arrays[name] = _as_stored(getattr(model.read_out, field.name), _READ_OUT[name])
+    write_archive(path, arrays)
+
+
+def write_archive(path: str | os.PathLike[str], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write arrays as an ``.npz`` file, whole or not at all.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be written, or would be larger than `LARGEST_FILE`.
+    """
+    target = Path(path)
     size = sum(array.nbytes for array in arrays.values())
     if size > LARGEST_FILE:
         raise ValueError(
@@ -221,7 +291,7 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
     _replace(target, arrays)
 
 
-def _as_stored(value: object, expected: _Array) -> npt.NDArray[Any]:
+def _as_stored(value: object, expected: StoredArray) -> npt.NDArray[Any]:
     if expected.kinds == ("text",):
         return np.array(str(value))
     exact = np.asarray(value)
@@ -257,9 +327,25 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         If the file cannot be read, is no model file, is larger than `LARGEST_FILE` packed or
         unpacked, or an array in it is missing, unknown, or of a wrong type, shape, size or value.
     """
+    with explained(path):
+        return _build(read_archive(path, _KNOWN.__contains__))
+
+
+_KNOWN = LAYER_ARRAYS.union(_HEADER, _READ_OUT)
+
+
+@contextmanager
+def explained(path: str | os.PathLike[str], remedy: str = _REMEDY) -> Generator[None]:
+    """Whatever goes wrong within while a file is read, said in one sentence that names the file.
+
+    Raises
+    ------
+    ValueError
+        For any error of the file, of the archive, or of a check.
+    """
     source = Path(path)
     try:
-        return _build(_read_arrays(source))
+        yield
     except FileNotFoundError as error:
         raise ValueError(f"{source}: there is no such file; give the path of a model.") from error
     except OSError as error:
@@ -277,21 +363,29 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     ) as error:
         raise ValueError(
             f"{source}: is no readable .npz archive ({str(error) or type(error).__name__}); "
-            f"{_REMEDY}."
+            f"{remedy}."
         ) from error
     except ValueError as error:
-        raise ValueError(f"{source}: {str(error).rstrip('.')}; {_REMEDY}.") from error
+        raise ValueError(f"{source}: {str(error).rstrip('.')}; {remedy}.") from error
 
 
-def _read_arrays(source: Path) -> dict[str, bytes]:
-    """Contents of every array file of the archive by array name, headers included."""
+def read_archive(path: str | os.PathLike[str], known: Callable[[str], bool]) -> Contents:
+    """Contents of every array file of an ``.npz`` archive; to be called within `explained`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    known
+        Whether an array of this name may be there.
+    """
+    source = Path(path)
     if not source.is_file() and source.exists():
         raise ValueError("a model must be a file, not a folder or a device")
     size = source.stat().st_size
     if size > LARGEST_FILE:
         raise ValueError(f"a model file must hold at most {LARGEST_FILE} bytes, not {size}")
-    known = {f"{name}.npy" for part in (_HEADER, _READ_OUT, *_LAYERS.values()) for name in part}
-    contents: dict[str, bytes] = {}
+    contents: Contents = {}
     with zipfile.ZipFile(source) as archive:
         members = archive.infolist()
         # The sizes that the archive declares bound what zipfile unpacks.
@@ -302,9 +396,9 @@ def _read_arrays(source: Path) -> dict[str, bytes]:
                 "declared"
             )
         for member in members:
-            if member.filename not in known:
-                raise ValueError(f"the file {member.filename[:80]!r} in the archive is unknown")
             name = member.filename.removesuffix(".npy")
+            if name == member.filename or not known(name):
+                raise ValueError(f"the file {member.filename[:80]!r} in the archive is unknown")
             if name in contents:
                 raise ValueError(f"{name} must be in the archive once, not twice")
             if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
@@ -316,36 +410,81 @@ def _read_arrays(source: Path) -> dict[str, bytes]:
     return contents
 
 
-def _build(contents: dict[str, bytes]) -> Model:
-    lengths: dict[str, int] = {}
-    header = _take(contents, _HEADER, lengths)
-    version = int(header["version"])
+def _build(contents: Contents) -> Model:
+    version = int(take_arrays(contents, _HEADER)["version"])
     if version != _VERSION:
         raise ValueError(f"version must be {_VERSION}, not {version}")
-    layer = _take(contents, _LAYERS[header["kind"]], lengths)
-    lstm = Int8Lstm(**layer) if header["kind"] == "int8_lstm" else Float64Lstm(**layer)
+    kind = take_arrays(contents, _KIND, keep=True)["kind"]
+    lengths: dict[str, int] = {}
+    lstm = layer_from(contents, lengths)
     read_out = None
-    if contents:
-        taken = _take(contents, _READ_OUT, lengths)
+    if any(name in contents for name in _READ_OUT):
+        taken = take_arrays(contents, _READ_OUT, lengths)
         read_out = ReadOut(
             weights=taken["read_out_weights"],
             bias=taken["read_out_bias"],
             pooling=taken["read_out_pooling"],
         )
     if contents:
-        raise ValueError(f"{min(contents)} does not belong to a model of kind {header['kind']}")
+        raise ValueError(f"{min(contents)} does not belong to a model of kind {kind}")
     return Model(lstm, read_out)
 
 
-def _take(
-    contents: dict[str, bytes], expected: dict[str, _Array], lengths: dict[str, int]
+def layer_from(contents: Contents, lengths: dict[str, int] | None = None) -> Lstm:
+    """Layer whose arrays are in `contents`, from which they are removed.
+
+    Parameters
+    ----------
+    contents
+        As `read_archive` gives them; `arrays_of_layer` gives the names.
+    lengths
+        Where to keep the lengths of the layer's axes by name.
+
+    Raises
+    ------
+    ValueError
+        If an array is missing, or of a wrong type, shape, size or value.
+    """
+    kind = take_arrays(contents, _KIND)["kind"]
+    made = _CLASSES[kind]
+    names = {field.name for field in fields(made)}
+    expected = {name: array for name, array in _LAYERS[kind].items() if name in names}
+    return made(**take_arrays(contents, expected, lengths))
+
+
+def take_arrays(
+    contents: Contents,
+    expected: Mapping[str, StoredArray],
+    lengths: dict[str, int] | None = None,
+    *,
+    keep: bool = False,
 ) -> dict[str, Any]:
-    """Remove the expected arrays from `contents` and decode them; scalars and texts as such."""
+    """Decode the expected arrays, scalars and texts as such, and remove them from `contents`.
+
+    Parameters
+    ----------
+    contents
+        As `read_archive` gives them.
+    expected
+        What each array must be; of those that are optional, the missing are left out.
+    lengths
+        What names of axes stand for; added to.
+    keep
+        Whether `contents` keep them.
+
+    Raises
+    ------
+    ValueError
+        If an array is missing, or of a wrong type, shape or size.
+    """
     taken: dict[str, Any] = {}
+    known = {} if lengths is None else lengths
     for name, array in expected.items():
         if name not in contents:
+            if array.optional:
+                continue
             raise ValueError(f"{name} is missing")
-        value = _decode(name, contents.pop(name), array, lengths)
+        value = _decode(name, contents[name] if keep else contents.pop(name), array, known)
         if array.kinds == ("text",):
             taken[name] = _as_text(name, value)
         else:
@@ -361,6 +500,7 @@ _HEADER_TEXT = re.compile(
 )
 _KINDS = {
     "|i1": "int8",
+    "<i2": "int16",
     "<i4": "int32",
     "<f4": "float32",
     "<f8": "float64",
@@ -369,7 +509,7 @@ _KINDS = {
 
 
 def _decode(
-    name: str, content: bytes, expected: _Array, lengths: dict[str, int]
+    name: str, content: bytes, expected: StoredArray, lengths: dict[str, int]
 ) -> npt.NDArray[Any]:
     """Array of an ``.npy`` file, its header read by pattern and checked against `expected`.
 
@@ -410,7 +550,8 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...], lengths: dict[s
 
 def _as_text(name: str, value: npt.NDArray[Any]) -> str:
     text = value.tobytes().decode("utf-32-le", errors="replace").rstrip("\0")
-    if text not in _TEXTS[name]:
-        listed = " or ".join(f'"{choice}"' for choice in _TEXTS[name])
+    choices = _TEXTS.get(name)
+    if choices is not None and text not in choices:
+        listed = " or ".join(f'"{choice}"' for choice in choices)
         raise ValueError(f"{name} must be {listed}, not {text!r}")
     return text

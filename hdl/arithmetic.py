@@ -7,19 +7,26 @@ its signs extended to the width of the sum, for each ``*``.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike, signed
 
 __all__ = [
     "Row",
+    "Structure",
     "booth_rows",
     "carry_save_sum",
+    "check_structure",
+    "product_rows",
     "rounding_shift_right",
     "saturate",
     "saturate_to_clip",
+    "sum_of_rows",
     "wire",
 ]
+
+Structure = Literal["gates", "fpga"]
+"""How sums are built: trees of full adders for gates, trees of carry chains for FPGAs."""
 
 
 class Row(NamedTuple):
@@ -211,6 +218,156 @@ def carry_save_sum(
         for index, part in enumerate(("sums", "carries"))
     )
     return wire(m, (first + second)[:width], name)
+
+
+def check_structure(structure: str) -> None:
+    """Refuse what is no structure.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    if structure not in get_args(Structure):
+        raise ValueError(f'structure must be "gates" or "fpga", not {structure!r}.')
+
+
+def product_rows(
+    m: Module,
+    multiplicand: Value,
+    multiplier: Value,
+    below: ValueLike,
+    name: str,
+    structure: Structure,
+) -> tuple[list[Row], int]:
+    """Partial products for `sum_of_rows`, and a constant that belongs to the sum.
+
+    The parameters are those of `booth_rows`.
+    """
+    if structure == "gates":
+        return booth_rows(m, multiplicand, multiplier, below, name)
+    return _select_rows(m, multiplicand, multiplier, below, name), 0
+
+
+def sum_of_rows(
+    m: Module,
+    rows: Sequence[Row],
+    width: int,
+    name: str,
+    constant: int,
+    structure: Structure,
+) -> Signal:
+    """Sum of rows and a constant modulo 2**width, as an unsigned word."""
+    if structure == "gates":
+        return carry_save_sum(m, rows, width, name, constant)
+    rows = [*rows, Row(Const(constant % 2**width, width))] if constant else rows
+    return _chained_sum(m, rows, width, name)
+
+
+def _select_rows(
+    m: Module, multiplicand: Value, multiplier: Value, below: ValueLike, name: str
+) -> list[Row]:
+    """Signed partial products of a signed multiplier, each bit a function of four.
+
+    Digits are from -1 to 2, with a carry from digit to digit, which leaves two bits to select by;
+    only the highest may be -2.
+    """
+    width = len(multiplicand) + (1 if multiplicand.shape().signed else 2)
+    once = Signal(signed(width), name=f"{name}_once")
+    m.d.comb += once.eq(multiplicand)
+    carry = Value.cast(below)
+    rows: list[Row] = []
+    for digit in range(len(multiplier) // 2):
+        low, high = multiplier[2 * digit], multiplier[2 * digit + 1]
+        is_last = 2 * digit + 2 == len(multiplier)
+        is_one = wire(m, (low ^ carry) & (is_last | ~high), f"{name}_{digit}_is_one")
+        negates = wire(
+            m, high & (~(low & carry) if is_last else low ^ carry), f"{name}_{digit}_negates"
+        )
+        if is_last:
+            is_two = wire(
+                m, (low & carry & ~high) | (high & ~(low | carry)), f"{name}_{digit}_is_two"
+            )
+            chosen = (once[:] & is_one.replicate(width)) | (
+                (once << 1)[:width] & is_two.replicate(width)
+            )
+            bits = chosen ^ negates.replicate(width)
+        else:
+            # 0: nothing; 1: once; 2: twice; 3: once, negated.
+            is_two = wire(m, Mux(high, ~(low | carry), low & carry), f"{name}_{digit}_is_two")
+            select = wire(m, Cat(is_one | negates, is_two | negates), f"{name}_{digit}_select")
+            bits = Mux(
+                select[1],
+                Mux(select[0], ~once[:], (once << 1)[:width]),
+                Mux(select[0], once[:], 0),
+            )
+            carry = wire(m, high & (low | carry), f"{name}_{digit}_carry")
+        row = Signal(signed(width), name=f"{name}_{digit}_row")
+        m.d.comb += row.eq(bits)
+        # Two's complement of a negative digit: inverted, plus one.
+        rows += [Row(row, 2 * digit), Row(negates, 2 * digit)]
+    return rows
+
+
+def _chained_sum(m: Module, rows: Sequence[Row], width: int, name: str) -> Signal:
+    """Sum by a tree of additions, each on a carry chain, of neighbours among the rows."""
+    words = [row for row in rows if len(row.bits) > 1]
+    # A single bit goes into the empty places below a word, where there is one.
+    lone: list[Row] = []
+    for bit in sorted((row for row in rows if len(row.bits) == 1), key=lambda row: -row.offset):
+        above = [
+            (word.offset, index) for index, word in enumerate(words) if word.offset > bit.offset
+        ]
+        if not above:
+            lone.append(bit)
+            continue
+        # Of several that begin at the lowest place, each takes a bit, the last one first.
+        offset = min(above)[0]
+        index = max(index for place, index in above if place == offset)
+        joined = Cat(bit.bits, Const(0, offset - bit.offset - 1), words[index].bits)
+        words[index] = Row(
+            joined.as_signed() if words[index].bits.shape().signed else joined, bit.offset
+        )
+    # The others are counted, place by place, and go to the word of the highest place.
+    for offset in sorted({bit.offset for bit in lone}):
+        ones = [bit.bits for bit in lone if bit.offset == offset]
+        count = wire(m, sum(ones[1:], ones[0]), f"{name}_ones_{offset}")
+        index = max(range(len(words)), key=lambda index: words[index].offset)
+        words[index] = _added(
+            m, [words[index], Row(count, offset)], width, f"{name}_with_ones_{offset}"
+        )
+    level = 0
+    while len(words) > 1:
+        level += 1
+        words = [
+            _added(m, words[place : place + 2], width, f"{name}_level_{level}_{place // 2}")
+            for place in range(0, len(words), 2)
+        ]
+    return wire(m, (words[0].bits << words[0].offset)[:width], name)
+
+
+def _added(m: Module, pair: list[Row], width: int, name: str) -> Row:
+    """The sum of one row or two; what lies below one of them goes past the addition."""
+    if len(pair) == 1:
+        return pair[0]
+    lower, upper = sorted(pair, key=lambda row: row.offset)
+    past = min(upper.offset - lower.offset, len(lower.bits) - 1)
+    first = _signed(lower.bits)[past:].as_signed()
+    second = _signed(upper.bits << (upper.offset - lower.offset - past))
+    size = max(len(first), len(second))
+    total = Signal(signed(min(size, width - lower.offset - past)), name=f"{name}_upper")
+    m.d.comb += total.eq(first + second)
+    bits = Cat(lower.bits[:past], total)
+    if len(total) == size:
+        # The sign is told apart, in place of a wider addition. Synthesis would else make one adder
+        # of a sum of sums, and that of full adders, which cost twice as much as a carry chain.
+        sign = wire(m, Mux(first[-1] ^ second[-1], total[-1], first[-1]), f"{name}_sign")
+        bits = Cat(bits, sign)
+    return Row(bits.as_signed(), lower.offset)
+
+
+def _signed(bits: Value) -> Value:
+    return bits if bits.shape().signed else Cat(bits, Const(0, 1)).as_signed()
 
 
 class _Bit(NamedTuple):

@@ -4,12 +4,16 @@ Adding a circuit is one module for its golden contract, one for the circuit, and
 the command line, the regression, the synthesis, the table in the README and the tests read it.
 """
 
+from typing import Any
+
 from golden.accumulate.floatsd8_mac import FloatSD8Mac as FloatSD8MacContract
 from golden.accumulate.ternary import TernaryAccumulate as TernaryAccumulateContract
+from golden.layer.int8 import Int8LstmLayer as Int8LstmLayerContract
 from golden.neuron.int8 import Int8LstmNeuron as Int8LstmNeuronContract
 from hdl.accumulate.floatsd8_mac import FloatSD8Mac
 from hdl.accumulate.ternary_accumulate import TernaryAccumulate
 from hdl.design import Design, Parameter, ParameterError, Timing
+from hdl.layer.int8 import Int8LstmLayer
 from hdl.neuron.int8 import Int8LstmNeuron, default_chunk
 
 __all__ = ["DESIGNS", "find"]
@@ -55,7 +59,7 @@ TERNARY_ACCUMULATE = Design(
 def _neuron_timing(chunk: int, activation: str) -> Timing:
     """Cycles of the update by the bits that its multiplier takes; left shifts take more."""
     if activation == "table":
-        latency, unit = {4: (27, 108), 8: (16, 61), 16: (10, 35)}[chunk]
+        latency, unit = {4: (26, 107), 8: (15, 60), 16: (9, 34)}[chunk]
         return Timing(str(latency), f"1 a beat; a unit takes the larger of its beats and {unit}")
     latency, unit = {4: (125, 580), 8: (75, 360), 16: (50, 230)}[chunk]
     return Timing(
@@ -64,17 +68,24 @@ def _neuron_timing(chunk: int, activation: str) -> Timing:
     )
 
 
+def _layer_timing(structure: str, **parameters: Any) -> Timing:
+    beats = Int8LstmLayerContract(**parameters).schedule.step_beats
+    return Timing("see step", f"{beats} a step and some for its end, or more where units are short")
+
+
+ACTIVATION = Parameter(
+    "activation",
+    "table",
+    "sigmoid and tanh: interpolated table, or LiteRT's gemmlowp polynomials",
+    choices=("table", "gemmlowp"),
+)
+
 INT8_LSTM_NEURON = Design(
     name="int8_lstm_neuron",
     summary="one hidden unit of an integer LSTM at a time: gate rows in, hidden and cell value out",
     parameters=(
         Parameter("lanes", 16, "int8 products a beat", 1, 64),
-        Parameter(
-            "activation",
-            "table",
-            "sigmoid and tanh: interpolated table, or LiteRT's gemmlowp polynomials",
-            choices=("table", "gemmlowp"),
-        ),
+        ACTIVATION,
     ),
     component=Int8LstmNeuron,
     contract=lambda activation, lanes: Int8LstmNeuronContract(lanes=lanes, activation=activation),
@@ -82,7 +93,36 @@ INT8_LSTM_NEURON = Design(
     transaction="hidden unit",
 )
 
-DESIGNS = {design.name: design for design in (FLOATSD8_MAC, TERNARY_ACCUMULATE, INT8_LSTM_NEURON)}
+INT8_LSTM_LAYER = Design(
+    name="int8_lstm_layer",
+    summary="a layer of an integer LSTM with its parameters and state: packets in, packets out",
+    parameters=(
+        Parameter("inputs", 16, "length of the input vector", 1, 4096),
+        Parameter("hidden", 32, "cells, and hidden values unless there is a projection", 1, 4096),
+        Parameter("lanes", 4, "int8 products a neuron and cycle", 1, 64),
+        Parameter("neurons", 1, "hidden units side by side", 1, 16),
+        ACTIVATION,
+        Parameter("cifg", 0, "1: the input gate is one minus the forget gate", 0, 1),
+        Parameter("peephole", 0, "1: the gates i, f and o see the cell", 0, 1),
+        Parameter("layer_norm", 0, "1: the gates are normalised", 0, 1),
+        Parameter("projection", 0, "hidden values after a projection; 0: no projection", 0, 4096),
+        Parameter(
+            "structure",
+            "gates",
+            "sums as carry-save trees for gates, or as adders for an FPGA's carry chains",
+            choices=("gates", "fpga"),
+        ),
+    ),
+    component=Int8LstmLayer,
+    contract=lambda structure, **parameters: Int8LstmLayerContract(**parameters),
+    timing=_layer_timing,
+    transaction="byte",
+)
+
+DESIGNS = {
+    design.name: design
+    for design in (FLOATSD8_MAC, TERNARY_ACCUMULATE, INT8_LSTM_NEURON, INT8_LSTM_LAYER)
+}
 """All designs by name, in the order in which they are listed."""
 
 

@@ -40,8 +40,9 @@ def ports_of(contract: Contract) -> tuple[Port, ...]:
         ("i", contract.operands, "input", "output"),
         ("o", contract.results, "output", "input"),
     ):
-        ports.append(Port(f"{stream}_valid", 1, forward, "the beat counts", stream=stream))
-        ports.append(Port(f"{stream}_ready", 1, backward, "the beat is taken", stream=stream))
+        valid, ready = contract.handshakes[stream]
+        ports.append(Port(valid, 1, forward, "the beat counts", stream=stream))
+        ports.append(Port(ready, 1, backward, "the beat is taken", stream=stream))
         ports.extend(
             Port(
                 operand.name,
@@ -79,13 +80,16 @@ class Top(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = self.component.elaborate(platform)
         inner = self.component
+        i_valid, i_ready, o_valid, o_ready = (
+            getattr(self, name) for stream in "io" for name in self.contract.handshakes[stream]
+        )
         m.d.comb += [
             inner.i.payload.eq(Cat(getattr(self, field.name) for field in self.contract.operands)),
-            inner.i.valid.eq(self.i_valid),
-            self.i_ready.eq(inner.i.ready),
+            inner.i.valid.eq(i_valid),
+            i_ready.eq(inner.i.ready),
             Cat(getattr(self, field.name) for field in self.contract.results).eq(inner.o.payload),
-            self.o_valid.eq(inner.o.valid),
-            inner.o.ready.eq(self.o_ready),
+            o_valid.eq(inner.o.valid),
+            inner.o.ready.eq(o_ready),
         ]
         for field in self.contract.configuration:
             m.d.comb += getattr(inner, field.name).eq(getattr(self, field.name))

@@ -36,7 +36,8 @@ __all__ = [
 Codes = npt.NDArray[np.int64]
 
 _HARNESS = Path(__file__).with_name("bulk_harness.cc")
-_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-w")
+# A word that a memory doesn't have may be addressed as long as it doesn't count.
+_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-w", "-DCXXRTL_NDEBUG")
 _SCRIPT = """\
 read_verilog design.v
 hierarchy -check -top {top}
@@ -360,6 +361,10 @@ def _harness(name: str, contract: Contract) -> str:
             fields.append(f"FIELD({_mangled(operand.name)}, {lowest})")
             lowest += operand.width
         lines.append(f"#define {title} {' '.join(fields)}")
+    for stream in "io":
+        valid, ready = contract.handshakes[stream]
+        lines.append(f"#define {stream.upper()}_VALID {_mangled(valid)}")
+        lines.append(f"#define {stream.upper()}_READY {_mangled(ready)}")
     lines.append(f"#define OPERAND_WORDS {_word_count(contract.operands)}")
     lines.append(f"#define RESULT_WORDS {_word_count(contract.results)}")
     return "\n".join(lines) + "\n" + _HARNESS.read_text(encoding="utf-8")

@@ -2,7 +2,7 @@
 //
 // Python puts a few definitions before this text: DESIGN, the include of the design, and for each
 // of CONFIGURATION, OPERANDS and RESULTS a list FIELD(port, lowest bit), besides *_WORDS, the
-// 64-bit words of a row.
+// 64-bit words of a row, and the handshakes' ports I_VALID, I_READY, O_VALID, O_READY.
 
 #include <cstdint>
 #include <cstring>
@@ -108,8 +108,8 @@ void fewbit_delete(void *circuit) { delete static_cast<Circuit *>(circuit); }
 void fewbit_reset(void *handle) {
     Circuit &circuit = *static_cast<Circuit *>(handle);
     circuit.top.p_rst.data[0] = 1;
-    value_of(circuit.top.p_i__valid).data[0] = 0;
-    value_of(circuit.top.p_o__ready).data[0] = 0;
+    value_of(circuit.top.I_VALID).data[0] = 0;
+    value_of(circuit.top.O_READY).data[0] = 0;
     for (int cycle = 0; cycle < 2; cycle++) {
         circuit.low();
         circuit.high();
@@ -127,8 +127,8 @@ int64_t fewbit_run(void *handle, const uint64_t *configuration, const uint64_t *
     uint64_t held[RESULT_WORDS], now[RESULT_WORDS], nonsense[OPERAND_WORDS];
     uint64_t sent = 0, got = 0, cycles = 0, idle = 0;
     bool offering = false, holding = false;
-    auto &i_valid = value_of(circuit.top.p_i__valid).data[0];
-    auto &o_ready = value_of(circuit.top.p_o__ready).data[0];
+    auto &i_valid = value_of(circuit.top.I_VALID).data[0];
+    auto &o_ready = value_of(circuit.top.O_READY).data[0];
     Status status = DONE;
     circuit.configure(configuration);
     while (sent < beat_count || got < result_count) {
@@ -148,8 +148,8 @@ int64_t fewbit_run(void *handle, const uint64_t *configuration, const uint64_t *
         i_valid = offering;
         o_ready = ready;
         circuit.low();
-        const bool taken = offering && value_of(circuit.top.p_i__ready).data[0];
-        const bool valid = value_of(circuit.top.p_o__valid).data[0];
+        const bool taken = offering && value_of(circuit.top.I_READY).data[0];
+        const bool valid = value_of(circuit.top.O_VALID).data[0];
         if (holding && !valid) {
             status = WITHDRAWN;
             break;
@@ -189,7 +189,7 @@ int64_t fewbit_run(void *handle, const uint64_t *configuration, const uint64_t *
     o_ready = 1;
     for (uint64_t cycle = 0; status == DONE && cycle < silence; cycle++) {
         circuit.low();
-        if (value_of(circuit.top.p_o__valid).data[0]) status = LEFT_OVER;
+        if (value_of(circuit.top.O_VALID).data[0]) status = LEFT_OVER;
         circuit.high();
     }
     progress[0] = sent;

@@ -133,6 +133,9 @@ class StreamBench:
         self.inputs = [_Port(dut, operand) for operand in contract.operands]
         self.settings = [_Port(dut, operand) for operand in contract.configuration]
         self.outputs = [getattr(dut, operand.name) for operand in contract.results]
+        (self.i_valid, self.i_ready), (self.o_valid, self.o_ready) = (
+            tuple(getattr(dut, name) for name in contract.handshakes[stream]) for stream in "io"
+        )
         self.compared = 0
         """Results compared so far, in all exchanges."""
         self.cycles = 0
@@ -141,8 +144,8 @@ class StreamBench:
     async def reset(self, arrays: Mapping[str, Codes]) -> None:
         """Reset for three cycles, with the configuration of ``arrays`` set meanwhile."""
         self.dut.rst.value = 1
-        self.dut.i_valid.value = 0
-        self.dut.o_ready.value = 0
+        self.i_valid.value = 0
+        self.o_ready.value = 0
         for port, operand in zip(self.settings, self.contract.configuration, strict=True):
             port.drive(port_values(operand, arrays[operand.name])[0])
         for port in self.inputs:
@@ -152,7 +155,7 @@ class StreamBench:
         self.dut.rst.value = 0
         for _ in range(2):
             await self.edge
-            if self._bit("o_valid"):
+            if self._o_valid():
                 raise BenchFailure("o_valid is high after a reset, before any beat went in.")
 
     async def exchange(
@@ -167,7 +170,7 @@ class StreamBench:
         BenchFailure
             At the first wrong result, breach of the protocol, or hang.
         """
-        dut, edge = self.dut, self.edge
+        edge = self.edge
         sends = [
             port_values(operand, vectors.arrays[operand.name]) for operand in self.contract.operands
         ]
@@ -182,7 +185,7 @@ class StreamBench:
         )
         total = len(sends[0])
         single = self.outputs[0] if len(self.outputs) == 1 else None
-        i_ready, o_valid = dut.i_ready, dut.o_valid
+        i_ready, o_valid = self.i_ready, self.o_valid
         sent = got = cycle = quiet = idle = 0
         first_in = last_in = last_out = 0
         offering = ready = shown_valid = False
@@ -195,13 +198,13 @@ class StreamBench:
                     port.drive(values[sent])
             if offering != shown_valid:
                 shown_valid = offering
-                dut.i_valid.value = int(offering)
+                self.i_valid.value = int(offering)
                 if not offering and sent < total:
                     self._drive_nonsense(sends, sent)
             accept = sink(held is not None, quiet)
             if accept != ready:
                 ready = accept
-                dut.o_ready.value = int(ready)
+                self.o_ready.value = int(ready)
 
             await edge
             cycle += 1
@@ -264,19 +267,19 @@ class StreamBench:
 
     async def expect_silence(self, cycles: int = 200) -> None:
         """Nothing is left over: no result comes any more, though the sink is ready."""
-        self.dut.i_valid.value = 0
-        self.dut.o_ready.value = 1
+        self.i_valid.value = 0
+        self.o_ready.value = 1
         for _ in range(cycles):
             await self.edge
-            if self._bit("o_valid"):
+            if self._o_valid():
                 raise BenchFailure("A result came after the last expected one.")
-        self.dut.o_ready.value = 0
+        self.o_ready.value = 0
 
-    def _bit(self, name: str) -> int:
+    def _o_valid(self) -> int:
         try:
-            return int(getattr(self.dut, name).value)
+            return int(self.o_valid.value)
         except ValueError as error:
-            raise BenchFailure(f"{name} is neither 0 nor 1 (X).") from error
+            raise BenchFailure("o_valid is neither 0 nor 1 (X).") from error
 
     def _drive_nonsense(self, sends: list[list[int]], index: int) -> None:
         """Drive what the next beat is not: an idle payload must not count."""

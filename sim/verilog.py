@@ -7,6 +7,7 @@ escaping become ordinary ones; after it, each module gets its ports in the heade
 a comment that says what the module is.
 """
 
+import hashlib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -137,7 +138,7 @@ def _plain_names(rtlil: str) -> str:
     Amaranth names a submodule ``top.sub``, a second wire ``x$2``, and gives each field of a
     structure a wire of its own (``payload.a``), read or not.
     """
-    rtlil = "".join(_without_dead_views(rtlil))
+    rtlil = _without_twins("".join(_without_dead_views(rtlil)))
     names = dict.fromkeys(re.findall(r'(?<=\\)[^\s\\"]+', rtlil))
     used = {name for name in names if re.fullmatch(r"\w+", name)}
     plain: dict[str, str] = {}
@@ -154,6 +155,64 @@ def _plain_names(rtlil: str) -> str:
 
     # A memory's name stands in a string as well, where its backslash is escaped.
     return re.sub(r'\\(?!\\)([^\s\\"]+)', replace, rtlil)
+
+
+_INSTANCE = re.compile(r"^( +cell )(\\\S+)(?= )", re.M)
+_NAMELESS = re.compile(r"\\port\$\d+\$\d+")
+
+
+def _numbered_ports(modules: list[str]) -> list[str]:
+    """Modules whose nameless ports are numbered one by one, not by a count over all modules."""
+    numbers: dict[str, dict[str, str]] = {}
+    for module in modules:
+        nameless = dict.fromkeys(_NAMELESS.findall(module))
+        numbers[_name_of(module)] = {
+            port: f"\\port_{number}" for number, port in enumerate(nameless)
+        }
+
+    def numbered(module: str) -> Iterator[str]:
+        own = numbers[_name_of(module)]
+        instance: dict[str, str] = {}
+        for line in module.splitlines(keepends=True):
+            words = line.split(" ")
+            if line.startswith("  cell "):
+                instance = numbers.get(words[3], {})
+            # The first name is the instance's own.
+            head = 1 + line.find(" ", 12) if line.startswith("    connect ") else 0
+            for text, names in ((line[:head], instance), (line[head:], own)):
+                yield _NAMELESS.sub(lambda match, names=names: names.get(match[0], match[0]), text)
+
+    return ["".join(numbered(module)) for module in modules]
+
+
+def _name_of(module: str) -> str:
+    return re.findall(r"^module (\S+)$", module, re.M)[0]
+
+
+def _without_twins(rtlil: str) -> str:
+    """RTLIL where equal modules are one: Amaranth writes one for each instance."""
+    *modules, rest = re.split(r"(?<=\nend\n)", rtlil)
+    modules = _numbered_ports(modules)
+    names = [_name_of(module) for module in modules]
+    # What a module is, whatever it is called; the modules of its instances come after it.
+    meanings: dict[str, str] = {}
+    for name, module in reversed(list(zip(names, modules, strict=True))):
+        body = _INSTANCE.sub(
+            lambda match: match[1] + meanings.get(match[2], match[2]),
+            module.partition(f"module {name}\n")[2],
+        )
+        meanings[name] = hashlib.sha256(body.encode()).hexdigest()
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(meanings[name], name)
+    kept = [
+        _INSTANCE.sub(
+            lambda match: match[1] + first.get(meanings.get(match[2], ""), match[2]), module
+        )
+        for name, module in zip(names, modules, strict=True)
+        if first[meanings[name]] == name
+    ]
+    return "".join(kept) + rest
 
 
 def _without_dead_views(rtlil: str) -> Iterator[str]:

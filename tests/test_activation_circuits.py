@@ -8,84 +8,35 @@ gate and tanh of the cell before its requantisation, shows both to the last bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from update_bench import Settings, simulation
 
 from golden.activations import ACTIVATIONS, ActivationKind, interpolation_table
 from golden.arithmetic import rounding_shift_right, saturate
-from golden.contract import Contract
 from golden.formats import INT8, INT16, INT32
-from golden.neuron.int8 import SHIFT, SIGNIFICAND, Int8LstmNeuron
-from golden.operands import Operand
-from hdl.design import Design, Timing
-from hdl.neuron.int8_update import Int8Update
-from sim.bulk import BulkSimulation
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from golden.contract import Arrays
+    from sim.bulk import BulkSimulation
 
-    Codes = npt.NDArray[np.int64]
     Raws = npt.NDArray[np.int64]
 
 EVERY_RAW = np.arange(-(1 << 15), 1 << 15)
 HIGHEST = (1 << 15) - 1
-KINDS: tuple[ActivationKind, ...] = ("table", "gemmlowp")
+CIRCUITS = (
+    Settings(),
+    Settings(structure="fpga"),
+    Settings(activation="gemmlowp", structure="fpga"),
+)
 
 
-@dataclass(frozen=True)
-class UpdateContract(Contract):
-    """Ports of the update; what it computes, each test knows."""
-
-    @property
-    def operands(self) -> tuple[Operand, ...]:
-        return (
-            Operand("accumulator", INT32, "accumulator of the row"),
-            Operand("multiplier", SIGNIFICAND, "upper 24 bits of the split multiplier"),
-            Operand("shift", SHIFT, "shift of the split multiplier"),
-            Operand("old_cell", INT16, "old cell raw, with a unit's fourth row"),
-        )
-
-    @property
-    def configuration(self) -> tuple[Operand, ...]:
-        return Int8LstmNeuron().configuration
-
-    @property
-    def results(self) -> tuple[Operand, ...]:
-        return (
-            Operand("result", INT8, "new hidden raw"),
-            Operand("cell_result", INT16, "new cell raw"),
-            Operand("exposed", INT32, "output gate times tanh of the cell"),
-        )
-
-    def stimulus(self, rng: np.random.Generator, count: int) -> dict[str, Codes]:
-        raise NotImplementedError
-
-    def compute(self, arrays: Arrays) -> dict[str, Codes]:
-        raise NotImplementedError
-
-
-def simulation(kind: ActivationKind) -> BulkSimulation:
-    design = Design(
-        name=f"int8_update_{kind}",
-        summary="the update of an int8 LSTM unit",
-        parameters=(),
-        component=lambda: Int8Update(kind),
-        contract=UpdateContract,
-        timing=lambda: Timing("", ""),
-        transaction="hidden unit",
-    )
-    return BulkSimulation(design, cache_dir=Path("build/bulk"))
-
-
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=CIRCUITS, ids=str)
 def circuit(request: pytest.FixtureRequest) -> tuple[ActivationKind, BulkSimulation]:
-    return request.param, simulation(request.param)
+    return request.param.activation, simulation(request.param)
 
 
 def run(bulk: BulkSimulation, gates: list[npt.ArrayLike], cell: Raws, bits: int) -> dict[str, Raws]:
@@ -95,17 +46,16 @@ def run(bulk: BulkSimulation, gates: list[npt.ArrayLike], cell: Raws, bits: int)
     for gate, raw in enumerate(gates):
         # All in the input part on even units and in the recurrent one on odd: both are the raw.
         rows[np.arange(units), 2 * gate + np.arange(units) % 2] = raw
-    # A multiplier of exactly 1 is 2^30 shifted left by one.
+    # A multiplier of exactly 1 is 2^30 shifted left by one; the last one is the hidden value's.
     arrays = {
         "accumulator": INT32.code(rows.ravel()),
-        "multiplier": np.full(units * 8, 1 << 23),
-        "shift": np.full(units * 8, 1),
+        "segment": np.zeros(units * 8, np.int64),
+        "multipliers": np.full((1, 9), 1 << 23),
+        "shifts": np.array([[1] * 8 + [-22 & 0x3F]]),
         "old_cell": INT16.code(np.repeat(cell, 8)),
         "cell_integer_bits": np.array([bits]),
         "cell_clip": np.array([0]),
-        "hidden_multiplier": np.array([1 << 23]),
-        "hidden_shift": np.array([22]),
-        "hidden_zero_point": np.array([0]),
+        "hidden_offset": np.array([0]),
     }
     codes = bulk.run(arrays, units)
     formats = {"result": INT8, "cell_result": INT16, "exposed": INT32}
@@ -173,7 +123,7 @@ def test_a_wrong_table_entry_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     table = interpolation_table().copy()
     table[77] += 1
     monkeypatch.setattr("hdl.activation.table.interpolation_table", lambda: table)
-    bulk = simulation("table")
+    bulk = simulation(Settings())
     activation = ACTIVATIONS["table"]
     got = run(bulk, [HIGHEST, HIGHEST, HIGHEST, EVERY_RAW], np.full(len(EVERY_RAW), 9), 3)
     expected = activation.sigmoid(EVERY_RAW) * activation.tanh(got["cell_result"], 3)

@@ -31,7 +31,7 @@ def test_defaults_resolve_and_texts_are_parsed(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_generated_files_agree(name, tmp_path):
     design = DESIGNS[name]
-    verilog_path, sheet_path = generate([design], {}, tmp_path)
+    verilog_path, sheet_path, *_ = generate([design], {}, tmp_path)
     verilog, sheet = verilog_path.read_text(), json.loads(sheet_path.read_text())
     assert f"\nmodule {name} (" in verilog
     assert verilog.startswith(f"// {name}: ")
@@ -93,7 +93,7 @@ def test_unknown_names_are_refused():
         find("floatsd9_mac")
     assert str(error.value) == (
         "There is no design 'floatsd9_mac'; there are floatsd8_mac, ternary_accumulate,"
-        " int8_lstm_neuron."
+        " int8_lstm_neuron, int8_lstm_layer."
     )
     with pytest.raises(ParameterError) as error:
         find("ternary_accumulate").resolve({"lane": 3})

@@ -131,10 +131,10 @@ def test_arrays_are_copied_and_frozen() -> None:
     ("change", "message"),
     [
         (
-            {"input_weights": np.ones((3, 2, 3))},
+            {"input_weights": np.ones((2, 2, 3))},
             (
-                "input_weights must have the shape (4, hidden, inputs), not (3, 2, 3); "
-                "the gates are i, f, g, o."
+                "input_weights must have the shape (4, hidden, inputs) for the gates i, f, g, o, "
+                "or (3, hidden, inputs) for f, g, o, not (2, 2, 3)."
             ),
         ),
         (

@@ -11,11 +11,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from int8_cases import VARIANTS, Variant, random_case
 
 from golden import model as model_files
 from golden.lstm.float64 import Float64Lstm
 from golden.lstm.int8 import Int8Lstm
-from golden.model import LARGEST_FILE, Model, ReadOut, load_model, save_model
+from golden.model import (
+    LARGEST_FILE,
+    LAYER_ARRAYS,
+    Model,
+    ReadOut,
+    StoredArray,
+    arrays_of_layer,
+    explained,
+    layer_from,
+    load_model,
+    read_archive,
+    save_model,
+    take_arrays,
+    write_archive,
+)
 
 Layer = Float64Lstm | Int8Lstm | ReadOut
 REMEDY = "write the file anew with golden.model.save_model."
@@ -49,6 +64,12 @@ def int8_layer() -> Int8Lstm:
     )
 
 
+def full_layer() -> Int8Lstm:
+    """A layer with every optional field."""
+    variant = Variant(False, True, True, True, True, True)
+    return replace(random_case(5, exponent=-12, variant=variant).model, peephole_ties_up=1)
+
+
 def read_out(seed: int = 2) -> ReadOut:
     rng = np.random.default_rng(seed)
     return ReadOut(rng.normal(size=(4, 5)), rng.normal(size=4), "mean")
@@ -79,6 +100,72 @@ def test_what_is_saved_comes_back(
     save_model(path, loaded)
     assert path.read_bytes() == first
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.npz"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_every_variant_comes_back(tmp_path: Path, variant: Variant) -> None:
+    layer = random_case(5, exponent=-12, variant=variant).model
+    path = tmp_path / "model.npz"
+    classes = ReadOut(np.ones((2, layer.outputs)), np.ones(2))
+    save_model(path, Model(layer, classes))
+    loaded = load_model(path)
+    assert_same(loaded.lstm, layer)
+    assert_same(classes, loaded.read_out)
+
+
+def test_what_a_layer_lacks_is_not_stored() -> None:
+    """Files of plain layers hold what they did before there were variants."""
+    optional = {field.name for field in fields(Int8Lstm) if field.name not in PLAIN_FIELDS}
+    assert len(optional) == 10
+    assert set(arrays_of_layer(int8_layer())) == PLAIN_FIELDS | {"kind"}
+    assert set(arrays_of_layer(full_layer())) == PLAIN_FIELDS | {"kind"} | optional
+
+
+PLAIN_FIELDS = {
+    "input_weights",
+    "recurrent_weights",
+    "bias",
+    "input_weight_scales",
+    "recurrent_weight_scales",
+    "input_scale",
+    "input_zero_point",
+    "hidden_scale",
+    "hidden_zero_point",
+    "intermediate_scale",
+    "intermediate_zero_point",
+    "cell_exponent",
+    "cell_clip",
+    "activation",
+    "rounding",
+}
+
+
+def test_several_layers_share_a_file_by_prefixes(tmp_path: Path) -> None:
+    """The parts of which files of several layers are made."""
+    layers = {"a_": int8_layer(), "b_": full_layer(), "c_": float_layer()}
+    path = tmp_path / "layers.npz"
+    arrays: Arrays = {"layers": np.array(3, np.int32), "order": np.array("a_b_c_")}
+    for prefix, layer in layers.items():
+        arrays |= {prefix + name: value for name, value in arrays_of_layer(layer).items()}
+    write_archive(path, arrays)
+
+    def known(name: str) -> bool:
+        return name in {"layers", "order"} or (name[:2] in layers and name[2:] in LAYER_ARRAYS)
+
+    with explained(path):
+        contents = read_archive(path, known)
+        header = {"layers": StoredArray(("int32",)), "order": StoredArray(("text",))}
+        assert take_arrays(contents, header) == {"layers": 3, "order": "a_b_c_"}
+        for prefix, layer in layers.items():
+            own = {name[2:]: contents.pop(name) for name in list(contents) if name[:2] == prefix}
+            assert_same(layer_from(own), layer)
+            assert not own
+    assert not contents
+    with (
+        pytest.raises(ValueError, match=f"^{path}: the file 'c_bias.npy' in .*; do this\\.$"),
+        explained(path, "do this"),
+    ):
+        read_archive(path, lambda name: name != "c_bias")
 
 
 def test_reals_are_stored_short_where_that_is_exact(tmp_path: Path) -> None:
@@ -203,27 +290,27 @@ def refused(path: Path) -> str:
             "input_weights",
             np.ones((4, 5, 3)),
             (
-                "input_weights must be int8 of shape (4, hidden, inputs), not float64 of shape "
-                "(4, 5, 3)"
+                "input_weights must be int8 of shape (gates, hidden, inputs), not float64 of "
+                "shape (4, 5, 3)"
             ),
         ),
         (
             "recurrent_weights",
             np.ones((4, 5, 6), np.int8),
-            (
-                "recurrent_weights must be int8 of shape (4, hidden, hidden), where hidden is 5, "
-                "not int8 of shape (4, 5, 6)"
-            ),
+            ("recurrent_weights must have the shape (4, 5, 5), not (4, 5, 6)"),
         ),
         (
             "input_weights",
             np.ones((4, 0, 3), np.int8),
-            "input_weights must be int8 of shape (4, hidden, inputs), not int8 of shape (4, 0, 3)",
+            "input_weights must be int8 of shape (gates, hidden, inputs), not int8 of shape (4, 0,",
         ),
         (
             "bias",
             np.ones((4, 5), ">i4"),
-            "bias must be int32 of shape (4, hidden), where hidden is 5, not >i4 of shape (4, 5)",
+            (
+                "bias must be int32 of shape (gates, hidden), where gates is 4 and hidden is 5, "
+                "not >i4 of shape (4, 5)"
+            ),
         ),
         ("input_scale", np.array(0.0, np.float32), "input_scale must be a finite binary32 number"),
         ("input_scale", np.array(np.nan, np.float32), "input_scale must be a finite binary32"),
@@ -237,11 +324,25 @@ def refused(path: Path) -> str:
             "read_out_weights",
             np.ones((4, 6)),
             (
-                "read_out_weights must be float32 or float64 of shape (classes, hidden), where "
-                "hidden is 5, not float64 of shape (4, 6)"
+                "read_out_weights must be float32 or float64 of shape (classes, outputs), where "
+                "outputs is 5, not float64 of shape (4, 6)"
             ),
         ),
         ("read_out_weights", np.full((4, 5), np.nan), "weights must be finite, not nan"),
+        (
+            "peephole_weights",
+            np.ones((3, 5), np.int8),
+            (
+                "peephole_weights must be int16 of shape (peepholes, hidden), where hidden is 5, "
+                "not int8 of shape (3, 5)"
+            ),
+        ),
+        (
+            "peephole_weights",
+            np.ones((3, 5), np.int16),
+            "peephole_weights and peephole_weight_scales go together, but peephole_weight_scales",
+        ),
+        ("projection_clip", np.array(5, np.int32), "projection_clip must be left out where there"),
     ],
 )
 def test_wrong_array_is_refused(
@@ -316,7 +417,7 @@ def test_pickle_is_never_opened(tmp_path: Path) -> None:
         (
             b"{'descr': '<i4', 'fortran_order': False, 'shape': (4, 999999999), }\n",
             b"",
-            "bias must be int32 of shape (4, hidden), where hidden is 5, not",
+            "bias must be int32 of shape (gates, hidden), where gates is 4 and hidden is 5, not",
         ),
         (b"{'descr': '<i4', 'fortran_order': False, 'shape': (4, -5), }\n", b"", "bias must be an"),
         (
@@ -389,7 +490,10 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["archive", "arrays"])
-def test_damage_never_gets_through_as_anything_but_a_sentence(tmp_path: Path, packed: bool) -> None:
+@pytest.mark.parametrize("layer", [int8_layer(), full_layer()], ids=["plain", "full"])
+def test_damage_never_gets_through_as_anything_but_a_sentence(
+    tmp_path: Path, layer: Int8Lstm, packed: bool
+) -> None:
     """Bytes changed, cut or added: a model or one sentence, and no warning.
 
     With `packed`, the damage is to the archive, where checksums find most of it; else to one
@@ -397,7 +501,7 @@ def test_damage_never_gets_through_as_anything_but_a_sentence(tmp_path: Path, pa
     """
     rng = np.random.default_rng(3)
     good = tmp_path / "good.npz"
-    save_model(good, Model(int8_layer(), read_out()))
+    save_model(good, Model(layer))
     content = good.read_bytes()
     with zipfile.ZipFile(good) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}

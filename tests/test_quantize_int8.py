@@ -352,6 +352,9 @@ def test_layer_without_output_or_within_no_word_is_refused() -> None:
         quantize_lstm(Float64Lstm(weights, recurrent, bias), random_sequences(0))
     of = "The hidden values of the model on the calibration data"
     assert str(caught.value) == f"{of} {NO_RANGE}"
+    weights[:] = model.input_weights
     weights[0] = 1e300
     with pytest.raises(ValueError, match=r"^The weights of a gate must span a range that binary32"):
-        quantize_lstm(Float64Lstm(weights, recurrent, bias), random_sequences(0))
+        quantize_lstm(
+            Float64Lstm(weights, model.recurrent_weights, model.bias), random_sequences(0)
+        )

@@ -15,9 +15,11 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from golden.lstm.int8 import Int8Lstm
 
-# Inputs of UNIDIRECTIONAL_SEQUENCE_LSTM by index. The kernel's gate order is i, f, c, o.
+# Inputs of UNIDIRECTIONAL_SEQUENCE_LSTM by index. The kernel's gate order is i, f, c, o; a coupled
+# input gate leaves the first of four absent, and only three have peepholes.
 LSTM_OPERANDS = 24
-INPUT_WEIGHTS, RECURRENT_WEIGHTS, BIASES, HIDDEN_STATE, CELL_STATE = 1, 5, 12, 18, 19
+INPUT_WEIGHTS, RECURRENT_WEIGHTS, PEEPHOLES, BIASES, NORM_WEIGHTS = 1, 5, 9, 12, 20
+PROJECTION_WEIGHTS, PROJECTION_BIAS, HIDDEN_STATE, CELL_STATE = 16, 17, 18, 19
 ABSENT = -1
 
 _TYPES = {
@@ -110,48 +112,78 @@ def write_lstm(
     time: int,
     *,
     cell_clip: float = 0.0,
+    projection_clip: float = 0.0,
     output_scale: float | None = None,
     output_zero_point: int | None = None,
 ) -> LstmFile:
-    """One fully integer UNIDIRECTIONAL_SEQUENCE_LSTM, batch-major, of the plain variant.
+    """One fully integer UNIDIRECTIONAL_SEQUENCE_LSTM, batch-major, of any variant.
 
-    The output tensor's parameters are the hidden's unless given. `cell_clip` is the real that goes
-    into the file; ``model.cell_clip`` isn't used.
+    The output tensor's parameters are the hidden's unless given. The clips are the reals that go
+    into the file; the model's codes aren't used.
     """
     graph = _Graph()
-    units = (batch, model.hidden)
     x = graph.tensor(
         "x", np.int8, (batch, time, model.inputs), model.input_scale, model.input_zero_point
     )
     operands = [ABSENT] * LSTM_OPERANDS
     operands[0] = x
-    for gate, name in enumerate("ifco"):
+    # Four that only a layer norm reads, then what the projection reads.
+    gate_steps = [2.0**-12] * 4
+    first = 4 - len(model.gates)
+    for gate, name in enumerate(model.gates):
+        place = first + gate
         input_scale = model.input_weight_scales[gate]
         recurrent_scale = model.recurrent_weight_scales[gate]
-        operands[INPUT_WEIGHTS + gate] = graph.constant(
+        bias_scale = input_scale * np.float32(model.input_scale)
+        operands[INPUT_WEIGHTS + place] = graph.constant(
             f"W_{name}", model.input_weights[gate], input_scale
         )
-        operands[RECURRENT_WEIGHTS + gate] = graph.constant(
+        operands[RECURRENT_WEIGHTS + place] = graph.constant(
             f"R_{name}", model.recurrent_weights[gate], recurrent_scale
         )
-        operands[BIASES + gate] = graph.constant(
-            f"b_{name}", model.bias[gate], input_scale * np.float32(model.input_scale)
+        if model.norm_weights is not None:
+            norm_scale = model.norm_weight_scales[gate]
+            operands[NORM_WEIGHTS + place] = graph.constant(
+                f"L_{name}", model.norm_weights[gate], norm_scale
+            )
+            gate_steps[place] = model.norm_scales[gate]
+            bias_scale = norm_scale * np.float32(2.0**-10)
+        operands[BIASES + place] = graph.constant(f"b_{name}", model.bias[gate], bias_scale)
+    if model.peephole_weights is not None:
+        for place, weights, scale in zip(
+            range(first, 3), model.peephole_weights, model.peephole_weight_scales, strict=True
+        ):
+            operands[PEEPHOLES + place] = graph.constant(f"P_{'ifo'[place]}", weights, scale)
+    if model.projection_weights is not None:
+        operands[PROJECTION_WEIGHTS] = graph.constant(
+            "W_p", model.projection_weights, model.projection_weight_scale
         )
+        if model.projection_bias is not None:
+            scale = np.float32(model.projection_weight_scale) * np.float32(model.intermediate_scale)
+            operands[PROJECTION_BIAS] = graph.constant("b_p", model.projection_bias, scale)
     hidden_state = graph.tensor(
-        "h", np.int8, units, model.hidden_scale, model.hidden_zero_point, variable=True
+        "h",
+        np.int8,
+        (batch, model.outputs),
+        model.hidden_scale,
+        model.hidden_zero_point,
+        variable=True,
     )
-    cell_state = graph.tensor("c", np.int16, units, 2.0**model.cell_exponent, variable=True)
+    cell_state = graph.tensor(
+        "c", np.int16, (batch, model.hidden), 2.0**model.cell_exponent, variable=True
+    )
     operands[HIDDEN_STATE] = hidden_state
     operands[CELL_STATE] = cell_state
     output = graph.tensor(
         "y",
         np.int8,
-        (batch, time, model.hidden),
+        (batch, time, model.outputs),
         model.hidden_scale if output_scale is None else output_scale,
         model.hidden_zero_point if output_zero_point is None else output_zero_point,
     )
-    # Four that only a layer norm reads, then the hidden before the projection.
-    intermediates = [graph.tensor(f"intermediate_{k}", np.int16, (0,), 2.0**-12) for k in range(4)]
+    intermediates = [
+        graph.tensor(f"intermediate_{k}", np.int16, (0,), step) for k, step in enumerate(gate_steps)
+    ]
     intermediates.append(
         graph.tensor(
             "intermediate_4",
@@ -164,6 +196,7 @@ def write_lstm(
     options = schema.UnidirectionalSequenceLSTMOptionsT()
     options.fusedActivationFunction = schema.ActivationFunctionType.TANH
     options.cellClip = cell_clip
+    options.projClip = projection_clip
     operator = schema.OperatorT()
     operator.inputs = operands
     operator.outputs = [output]
@@ -202,7 +235,7 @@ def interpreter(content: bytes, *, reference: bool = False) -> Interpreter:
 def run_lstm(
     file: LstmFile, x: npt.NDArray[np.int8]
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int16]]:
-    """Output (batch, time, hidden) and last cell (batch, hidden) of LiteRT, from reset."""
+    """Output (batch, time, outputs) and last cell (batch, hidden) of LiteRT, from reset."""
     made = interpreter(file.content)
     made.set_tensor(made.get_input_details()[0]["index"], x)
     made.invoke()

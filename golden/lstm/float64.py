@@ -2,12 +2,15 @@
 
 Gates are in the order i, f, g, o (input, forget, cell, output)::
 
-    i, f, o = sigmoid(W x + R h + b)        g = tanh(W x + R h + b)
-    c = f c + i g                           h = o tanh(c)
+    i, f, o = sigmoid(W x + R h + P c + b)      g = tanh(W x + R h + b)
+    c = f c + i g                               h = o tanh(c)
 
-Source: Hochreiter and Schmidhuber, "Long short-term memory", 1997, with the forget gate of Gers,
-Schmidhuber and Cummins, 2000; the parameters are those of PyTorch's ``nn.LSTM``, its two biases
-summed.
+Variants: peepholes P, where i and f see the old cell and o the new one; a coupled input gate,
+i = 1 - f; and a projection, h = W_p (o tanh(c)) + b_p.
+
+Source: Hochreiter and Schmidhuber, "Long short-term memory", 1997, with the forget gate and the
+peepholes of Gers, Schmidhuber and Cummins, 2000 and 2002, and the projection of Sak, Senior and
+Beaufays, 2014; the parameters are those of PyTorch's ``nn.LSTM``, its two biases summed.
 """
 
 from dataclasses import dataclass
@@ -17,28 +20,35 @@ import numpy.typing as npt
 
 from golden.shapes import check_shape
 
-__all__ = ["Float64Lstm", "Reals", "run", "run_with_cell", "step"]
+__all__ = ["Float64Lstm", "Reals", "Trace", "run", "run_with_cell", "step", "trace"]
 
 Reals = npt.NDArray[np.float64]
 
 GATES = ("i", "f", "g", "o")
+COUPLED_GATES = GATES[1:]
 WEIGHT_AXES = ("gate", "unit", "operand")
 
 
 @dataclass(frozen=True, eq=False)
 class Float64Lstm:
-    """Parameters of an LSTM layer, gates in the order i, f, g, o.
+    """Parameters of an LSTM layer, G gates in the order i, f, g, o, or f, g, o.
 
     Arrays are copied as float64 and made read-only.
 
     Parameters
     ----------
     input_weights
-        Shape (4, hidden, inputs).
+        Shape (G, hidden, inputs), where G is 4, or 3 for a coupled input gate.
     recurrent_weights
-        Shape (4, hidden, hidden).
+        Shape (G, hidden, outputs), where outputs is hidden but for a projection.
     bias
-        Shape (4, hidden).
+        Shape (G, hidden).
+    peephole_weights
+        Shape (G - 1, hidden): of the gates i, f, o, or f, o; None for no peepholes.
+    projection_weights
+        Shape (outputs, hidden); None for no projection.
+    projection_bias
+        Shape (outputs,); None for none.
 
     Raises
     ------
@@ -49,19 +59,35 @@ class Float64Lstm:
     input_weights: Reals
     recurrent_weights: Reals
     bias: Reals
+    peephole_weights: Reals | None = None
+    projection_weights: Reals | None = None
+    projection_bias: Reals | None = None
 
     def __post_init__(self) -> None:
         """Check shapes and numbers."""
         shape = np.shape(self.input_weights)
-        if len(shape) != len(WEIGHT_AXES) or shape[0] != len(GATES) or 0 in shape:
+        allowed = {len(GATES), len(COUPLED_GATES)}
+        if len(shape) != len(WEIGHT_AXES) or shape[0] not in allowed or 0 in shape:
             raise ValueError(
-                f"input_weights must have the shape (4, hidden, inputs), not {shape}; "
-                "the gates are i, f, g, o."
+                "input_weights must have the shape (4, hidden, inputs) for the gates i, f, g, o, "
+                f"or (3, hidden, inputs) for f, g, o, not {shape}."
             )
-        _, hidden, inputs = shape
-        self._freeze("input_weights", (len(GATES), hidden, inputs))
-        self._freeze("recurrent_weights", (len(GATES), hidden, hidden))
-        self._freeze("bias", (len(GATES), hidden))
+        gates, hidden, inputs = shape
+        outputs = hidden
+        if self.projection_weights is not None:
+            self._freeze("projection_weights", (-1, hidden))
+            outputs = len(self.projection_weights)
+        if self.projection_bias is not None:
+            if self.projection_weights is None:
+                raise ValueError(
+                    "projection_bias must be left out where there are no projection_weights."
+                )
+            self._freeze("projection_bias", (outputs,))
+        if self.peephole_weights is not None:
+            self._freeze("peephole_weights", (gates - 1, hidden))
+        self._freeze("input_weights", (gates, hidden, inputs))
+        self._freeze("recurrent_weights", (gates, hidden, outputs))
+        self._freeze("bias", (gates, hidden))
 
     def _freeze(self, name: str, shape: tuple[int, ...]) -> None:
         kept = _as_reals(getattr(self, name), name, shape).copy()
@@ -71,14 +97,48 @@ class Float64Lstm:
         object.__setattr__(self, name, kept)
 
     @property
+    def gates(self) -> tuple[str, ...]:
+        """Names of the gates in their order."""
+        return GATES if len(self.input_weights) == len(GATES) else COUPLED_GATES
+
+    @property
+    def coupled(self) -> bool:
+        """Whether the input gate is what the forget gate leaves of 1."""
+        return self.gates == COUPLED_GATES
+
+    @property
     def inputs(self) -> int:
         """Length of an input vector."""
         return self.input_weights.shape[2]
 
     @property
     def hidden(self) -> int:
-        """Number of hidden units."""
+        """Number of units, each with a cell."""
         return self.input_weights.shape[1]
+
+    @property
+    def outputs(self) -> int:
+        """Length of a hidden vector: the projection's rows, or one for each unit."""
+        return self.recurrent_weights.shape[2]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a layer computes on a batch of sequences.
+
+    Parameters
+    ----------
+    hidden
+        Shape (batch, time, outputs).
+    cell
+        Shape (batch, time, hidden).
+    product
+        Output gate times tanh of the cell, which a projection reads; shape (batch, time, hidden).
+    """
+
+    hidden: Reals
+    cell: Reals
+    product: Reals
 
 
 def _as_reals(value: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> Reals:
@@ -95,6 +155,32 @@ def _sigmoid(x: Reals) -> Reals:
     return np.exp(-np.logaddexp(0.0, -x))
 
 
+def _step(model: Float64Lstm, x: Reals, hidden: Reals, cell: Reals) -> tuple[Reals, Reals, Reals]:
+    """Hidden, cell and product of a time step; shapes are right already."""
+    # (batch, inputs) by (G, inputs, hidden) gives (G, batch, hidden).
+    gates = (
+        x @ model.input_weights.transpose(0, 2, 1)
+        + hidden @ model.recurrent_weights.transpose(0, 2, 1)
+        + model.bias[:, np.newaxis]
+    )
+    pre = dict(zip(model.gates, gates, strict=True))
+    peepholes: dict[str, Reals] = {}
+    if model.peephole_weights is not None:
+        seen = [gate for gate in model.gates if gate != "g"]
+        peepholes = dict(zip(seen, model.peephole_weights, strict=True))
+    f = _sigmoid(pre["f"] + peepholes.get("f", 0.0) * cell)
+    i = 1 - f if model.coupled else _sigmoid(pre["i"] + peepholes.get("i", 0.0) * cell)
+    new_cell = f * cell + i * np.tanh(pre["g"])
+    o = _sigmoid(pre["o"] + peepholes.get("o", 0.0) * new_cell)
+    product = o * np.tanh(new_cell)
+    if model.projection_weights is None:
+        return product, new_cell, product
+    projected = product @ model.projection_weights.T
+    if model.projection_bias is not None:
+        projected += model.projection_bias
+    return projected, new_cell, product
+
+
 def step(
     model: Float64Lstm, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike
 ) -> tuple[Reals, Reals]:
@@ -107,25 +193,42 @@ def step(
     x
         Shape (batch, inputs).
     hidden, cell
-        Old values, shape (batch, hidden).
+        Old values, shape (batch, outputs) and (batch, hidden).
 
     Returns
     -------
     hidden, cell
-        New values, shape (batch, hidden) each.
+        New values, of the same shapes.
     """
     inputs = _as_reals(x, "x", (-1, model.inputs))
-    units = (len(inputs), model.hidden)
-    old_hidden = _as_reals(hidden, "hidden", units)
-    old_cell = _as_reals(cell, "cell", units)
-    # (batch, inputs) by (4, inputs, hidden) gives (4, batch, hidden).
-    pre = (
-        inputs @ model.input_weights.transpose(0, 2, 1)
-        + old_hidden @ model.recurrent_weights.transpose(0, 2, 1)
-        + model.bias[:, np.newaxis]
-    )
-    new_cell = _sigmoid(pre[1]) * old_cell + _sigmoid(pre[0]) * np.tanh(pre[2])
-    return _sigmoid(pre[3]) * np.tanh(new_cell), new_cell
+    old_hidden = _as_reals(hidden, "hidden", (len(inputs), model.outputs))
+    old_cell = _as_reals(cell, "cell", (len(inputs), model.hidden))
+    new_hidden, new_cell, _ = _step(model, inputs, old_hidden, old_cell)
+    return new_hidden, new_cell
+
+
+def trace(
+    model: Float64Lstm,
+    x: npt.ArrayLike,
+    *,
+    hidden: npt.ArrayLike | None = None,
+    cell: npt.ArrayLike | None = None,
+) -> Trace:
+    """Hidden values, cells and products of a batch of sequences.
+
+    The parameters are those of `run`.
+    """
+    inputs = _as_reals(x, "x", (-1, -1, model.inputs))
+    batch, time, _ = inputs.shape
+    outputs, units = (batch, model.outputs), (batch, model.hidden)
+    new_hidden = np.zeros(outputs) if hidden is None else _as_reals(hidden, "hidden", outputs)
+    new_cell = np.zeros(units) if cell is None else _as_reals(cell, "cell", units)
+    hiddens = np.zeros((batch, time, model.outputs))
+    cells, products = np.zeros((2, batch, time, model.hidden))
+    for moment in range(time):
+        new_hidden, new_cell, product = _step(model, inputs[:, moment], new_hidden, new_cell)
+        hiddens[:, moment], cells[:, moment], products[:, moment] = new_hidden, new_cell, product
+    return Trace(hiddens, cells, products)
 
 
 def run_with_cell(
@@ -135,20 +238,12 @@ def run_with_cell(
     hidden: npt.ArrayLike | None = None,
     cell: npt.ArrayLike | None = None,
 ) -> tuple[Reals, Reals]:
-    """Hidden and cell values of a batch of sequences, shape (batch, time, hidden) each.
+    """Hidden values and cells of a batch of sequences, as `Trace` has them.
 
     The parameters are those of `run`.
     """
-    inputs = _as_reals(x, "x", (-1, -1, model.inputs))
-    batch, time, _ = inputs.shape
-    new_hidden = np.zeros((batch, model.hidden)) if hidden is None else hidden
-    new_cell = np.zeros((batch, model.hidden)) if cell is None else cell
-    hiddens = np.zeros((batch, time, model.hidden))
-    cells = np.zeros((batch, time, model.hidden))
-    for moment in range(time):
-        new_hidden, new_cell = step(model, inputs[:, moment], new_hidden, new_cell)
-        hiddens[:, moment], cells[:, moment] = new_hidden, new_cell
-    return hiddens, cells
+    traced = trace(model, x, hidden=hidden, cell=cell)
+    return traced.hidden, traced.cell
 
 
 def run(
@@ -170,10 +265,10 @@ def run(
     x
         Shape (batch, time, inputs).
     hidden, cell
-        Values before the first step, shape (batch, hidden); 0 if not given.
+        Values before the first step, shape (batch, outputs) and (batch, hidden); 0 if not given.
 
     Returns
     -------
-    Shape (batch, time, hidden).
+    Shape (batch, time, outputs).
     """
     return run_with_cell(model, x, hidden=hidden, cell=cell)[0]

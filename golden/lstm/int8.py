@@ -1,12 +1,17 @@
 """The integer LSTM: int8 weights and activations, int16 cell, int32 accumulators.
 
-The plain variant: four gates in the order i, f, g, o (input, forget, cell, output), cell clip, no
-coupled gates, no peephole, no layer norm, no projection. A gate has two parts, each a row of
-products summed exactly and requantised by itself: part 0 is the input's, part 1 the recurrent.
+Four gates in the order i, f, g, o (input, forget, cell, output), or three, f, g, o, where the input
+gate is coupled to the forget gate; in any combination with peepholes (gates see the cell), layer
+normalisation, a projection of the units' outputs, and clips of cell and projection. A gate has two
+parts, each a row of products summed exactly and requantised by itself: part 0 is the input's, part
+1 the recurrent.
 
 With the activation "gemmlowp" this is bit for bit what LiteRT runs for a fully integer
 ``UNIDIRECTIONAL_SEQUENCE_LSTM``. With "table" the recipe is the same but for sigmoid and tanh,
 which are those of TensorFlow Lite Micro.
+
+`Int8Lstm` is a layer with its scales; its `constants` are the integers that follow from them, and
+`step_constants` is the step that they define.
 
 Source: Li and Alvarez, "On the quantization of recurrent neural networks", arXiv 2101.05453, and
 LiteRT's kernel where the paper leaves a step open.
@@ -15,47 +20,57 @@ LiteRT's kernel where the paper leaves a step open.
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral, Real
-from typing import get_args
+from numbers import Real
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from golden.activations import ACTIVATIONS, Activation, ActivationKind
-from golden.arithmetic import (
-    Raws,
-    Rounding,
-    as_raws,
-    as_shaped_raws,
-    multiply_by_split_multiplier,
-    rounding_shift_right,
-    saturate,
-    split_multiplier,
-    wrap,
+from golden.activations import ActivationKind
+from golden.arithmetic import Raws, Rounding, as_shaped_raws, split_multiplier, wrap
+from golden.lstm.int8_fast import FastSteps
+from golden.lstm.int8_step import (
+    COUPLED_GATES,
+    GATES,
+    HIGHEST_CELL_EXPONENT,
+    INT8,
+    INT16,
+    LOWEST_CELL_EXPONENT,
+    PARTS,
+    Int8Constants,
+    check_choice,
+    check_integer,
+    freeze,
+    step_constants,
+    update_unit,
 )
 
 __all__ = [
+    "COUPLED_GATES",
     "GATES",
+    "HIGHEST_CELL_EXPONENT",
+    "LOWEST_CELL_EXPONENT",
     "PARTS",
+    "Int8Constants",
     "Int8Lstm",
     "clip_code",
+    "litert_peephole_ties_up",
     "reset_state",
     "run",
     "run_with_cell",
     "step",
+    "step_constants",
     "update_unit",
 ]
 
-GATES = ("i", "f", "g", "o")
-PARTS = ("input", "recurrent")
 WEIGHT_AXES = ("gate", "unit", "operand")
 
-LOWEST_CELL_EXPONENT, HIGHEST_CELL_EXPONENT = -15, -9
-_INT8 = (-(1 << 7), (1 << 7) - 1)
-_INT16 = (-(1 << 15), (1 << 15) - 1)
-_INT32 = (-(1 << 31), (1 << 31) - 1)
 _GATE_STEP = np.float32(2.0**-12)
 _PRODUCT_STEP = np.float32(2.0**-30)
+# A layer norm's result is in Q3.12: 12 places more than its gain's step says.
+_NORM_SHIFT = 12
+# The gain's step times this is the variance that stands in for one of 0.
+_GUARD_STEPS = np.float32(10000)
 
 
 def clip_code(clip: float, scale: float, width: int = 16) -> int:
@@ -66,9 +81,10 @@ def clip_code(clip: float, scale: float, width: int = 16) -> int:
     clip
         Real, at least 0; 0 means no clip.
     scale
-        Step of what is clipped, above 0.
+        Step of what is clipped, above 0. For a projection that of the file's output tensor, also
+        where the layer's hidden step differs.
     width
-        Bits of what is clipped: 16 for a cell.
+        Bits of what is clipped: 16 for a cell, 8 for a projection.
 
     Returns
     -------
@@ -88,30 +104,56 @@ def clip_code(clip: float, scale: float, width: int = 16) -> int:
     return int(quotient) if quotient < highest else highest
 
 
+def _check_scale(name: str, scale: object) -> float:
+    """Return the scale rounded to binary32."""
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = float(np.float32(float(scale))) if isinstance(scale, Real) else 0.0
+    if not 0 < rounded < math.inf:
+        raise ValueError(f"{name} must be a finite binary32 number above 0, not {scale!r}.")
+    return rounded
+
+
+def litert_peephole_ties_up(outputs: int) -> int:
+    """Number of units whose peepholes LiteRT computes in vectors of 16, with other ties.
+
+    Found by running LiteRT 2.3.0 on x86-64.
+
+    Parameters
+    ----------
+    outputs
+        Length of the layer's hidden vector, by which LiteRT counts the units of a peephole.
+    """
+    return outputs // 16 * 16
+
+
 @dataclass(frozen=True, eq=False)
 class Int8Lstm:
     """A quantised LSTM layer: weights, scales, and every constant that follows from them.
 
-    Gates are in the order i, f, g, o. Scales are rounded to binary32, arrays are copied and made
-    read-only.
+    G gates are in the order i, f, g, o, or f, g, o for a coupled input gate. Scales are rounded to
+    binary32, arrays are copied and made read-only. A layer has a variant when its fields are there:
+    peepholes, a layer norm, a projection.
 
     Parameters
     ----------
     input_weights
-        int8, shape (4, hidden, inputs).
+        int8, shape (G, hidden, inputs), where G is 4, or 3 for a coupled input gate.
     recurrent_weights
-        int8, shape (4, hidden, hidden).
+        int8, shape (G, hidden, outputs), where outputs is hidden but for a projection.
     bias
-        int32, shape (4, hidden), in steps of weight scale times input scale.
+        int32, shape (G, hidden), in steps of weight scale times input scale; with a layer norm its
+        bias, in steps of ``norm_weight_scales`` times 2^-10.
     input_weight_scales, recurrent_weight_scales
-        float32, shape (4,).
+        float32, shape (G,).
     input_scale, input_zero_point
         Of the input raws.
     hidden_scale, hidden_zero_point
-        Of the hidden raws as the recurrent part reads them, and at reset.
+        Of the hidden raws as the recurrent part reads them, and at reset; with a projection also
+        as it writes them.
     intermediate_scale, intermediate_zero_point
-        Of the hidden raws as the last requantisation writes them. A converted file may hold
-        others than the hidden's; they are normally equal.
+        Of the raws that the requantisation of output gate times tanh of the cell writes: the
+        hidden raws, or with a projection what it reads. Without a projection a converted file may
+        hold others than the hidden's; they are normally equal.
     cell_exponent
         Step of the cell is ``2^cell_exponent``; from -15 to -9.
     cell_clip
@@ -121,11 +163,38 @@ class Int8Lstm:
         "table" or "gemmlowp", a key of `golden.activations.ACTIVATIONS`.
     rounding
         "double" or "single", see `golden.arithmetic.multiply_by_split_multiplier`.
+    peephole_weights
+        int16, shape (G - 1, hidden): of the gates i, f, o, or f, o. Where a projection has fewer
+        outputs than there are units, only the first `outputs` units have peepholes; the others'
+        weights are not read.
+    peephole_weight_scales
+        float32, shape (G - 1,).
+    peephole_ties_up
+        Number of units, from the first, whose peephole's second rounding sends ties toward
+        +infinity instead of away from zero: 0 for the same recipe everywhere,
+        `litert_peephole_ties_up` for LiteRT's bits.
+    norm_weights
+        int16, shape (G, hidden): gains of the layer norm.
+    norm_weight_scales
+        float32, shape (G,).
+    norm_scales
+        float32, shape (G,): steps of the gates before the norm.
+    projection_weights
+        int8, shape (outputs, hidden).
+    projection_weight_scale
+        A number.
+    projection_bias
+        int32, shape (outputs,), in steps of ``projection_weight_scale`` times
+        ``intermediate_scale``; None for zeros.
+    projection_clip
+        Outputs saturate to ``-projection_clip...projection_clip``, in raws, around raw 0 whatever
+        the zero point; 0 for no clip. `clip_code` gives it.
 
     Raises
     ------
     ValueError
-        If a shape, a type or a range is wrong, or an effective multiplier is 2^30 or more.
+        If a shape, a type or a range is wrong, fields that go together are not together, or an
+        effective multiplier is 2^30 or more.
     """
 
     input_weights: npt.NDArray[np.int8]
@@ -143,51 +212,106 @@ class Int8Lstm:
     cell_clip: int = 0
     activation: ActivationKind = "table"
     rounding: Rounding = "double"
+    peephole_weights: npt.NDArray[np.int16] | None = None
+    peephole_weight_scales: npt.NDArray[np.float32] | None = None
+    peephole_ties_up: int = 0
+    norm_weights: npt.NDArray[np.int16] | None = None
+    norm_weight_scales: npt.NDArray[np.float32] | None = None
+    norm_scales: npt.NDArray[np.float32] | None = None
+    projection_weights: npt.NDArray[np.int8] | None = None
+    projection_weight_scale: float | None = None
+    projection_bias: npt.NDArray[np.int32] | None = None
+    projection_clip: int = 0
 
     def __post_init__(self) -> None:
-        """Check every field, then the multipliers that follow from them."""
+        """Check every field, then the constants that follow from them."""
         shape = np.shape(self.input_weights)
-        if len(shape) != len(WEIGHT_AXES) or shape[0] != len(GATES) or 0 in shape:
+        allowed = {len(GATES), len(COUPLED_GATES)}
+        if len(shape) != len(WEIGHT_AXES) or shape[0] not in allowed or 0 in shape:
             raise ValueError(
-                f"input_weights must have the shape (4, hidden, inputs), not {shape}; "
-                "the gates are i, f, g, o."
+                "input_weights must have the shape (4, hidden, inputs) for the gates i, f, g, o, "
+                f"or (3, hidden, inputs) for f, g, o, not {shape}."
             )
-        _, hidden, inputs = shape
-        self._freeze("input_weights", np.int8, (len(GATES), hidden, inputs))
-        self._freeze("recurrent_weights", np.int8, (len(GATES), hidden, hidden))
-        self._freeze("bias", np.int32, (len(GATES), hidden))
+        gates, hidden, inputs = shape
+        outputs = self._check_projection(hidden)
+        freeze(self, "input_weights", np.int8, (gates, hidden, inputs))
+        freeze(self, "recurrent_weights", np.int8, (gates, hidden, outputs))
+        freeze(self, "bias", np.int32, (gates, hidden))
         for name in ("input_weight_scales", "recurrent_weight_scales"):
-            self._freeze(name, np.float32, (len(GATES),))
-            for scale in getattr(self, name).tolist():
-                _check_scale(name, scale)
+            self._freeze_scales(name, gates)
         for part in ("input", "hidden", "intermediate"):
             name = f"{part}_scale"
             object.__setattr__(self, name, _check_scale(name, getattr(self, name)))
-            self._check_integer(f"{part}_zero_point", *_INT8)
-        self._check_integer("cell_exponent", LOWEST_CELL_EXPONENT, HIGHEST_CELL_EXPONENT)
-        self._check_integer("cell_clip", 0, _INT16[1])
-        _check_choice("activation", self.activation, get_args(ActivationKind))
-        _check_choice("rounding", self.rounding, get_args(Rounding))
-        _ = self._split, self._hidden_split
+            check_integer(self, f"{part}_zero_point", *INT8)
+        check_integer(self, "cell_exponent", LOWEST_CELL_EXPONENT, HIGHEST_CELL_EXPONENT)
+        check_integer(self, "cell_clip", 0, INT16[1])
+        check_choice("activation", self.activation, get_args(ActivationKind))
+        check_choice("rounding", self.rounding, get_args(Rounding))
+        if self._has("peephole_weights", "peephole_weight_scales"):
+            freeze(self, "peephole_weights", np.int16, (gates - 1, hidden))
+            self._freeze_scales("peephole_weight_scales", gates - 1)
+            if outputs > hidden:
+                raise ValueError(
+                    f"A layer with peepholes must have at most {hidden} outputs, as it has units, "
+                    f"not {outputs}; remove the peepholes."
+                )
+        check_integer(self, "peephole_ties_up", 0, hidden)
+        if self._has("norm_weights", "norm_weight_scales", "norm_scales"):
+            freeze(self, "norm_weights", np.int16, (gates, hidden))
+            self._freeze_scales("norm_weight_scales", gates)
+            self._freeze_scales("norm_scales", gates)
+        _ = self.constants
 
-    def _freeze(self, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
-        given = np.asarray(getattr(self, name))
-        if given.dtype != dtype:
-            raise ValueError(f"{name} must be {np.dtype(dtype)}, not {given.dtype}.")
-        if given.shape != shape:
-            raise ValueError(f"{name} must have the shape {shape}, not {given.shape}.")
-        kept = given.copy()
-        kept.setflags(write=False)
-        object.__setattr__(self, name, kept)
+    def _check_projection(self, hidden: int) -> int:
+        """Check the projection, if there is one, and return the number of outputs."""
+        check_integer(self, "projection_clip", 0, INT8[1])
+        weights = self.projection_weights
+        if not self._has("projection_weights", "projection_weight_scale") or weights is None:
+            for name in ("projection_bias", "projection_clip"):
+                value = getattr(self, name)
+                if value is not None and np.any(value):
+                    raise ValueError(
+                        f"{name} must be left out where there are no projection_weights."
+                    )
+            object.__setattr__(self, "projection_bias", None)
+            return hidden
+        shape = np.shape(weights)
+        if len(shape) != 2 or 0 in shape:
+            raise ValueError(
+                f"projection_weights must have the shape (outputs, {hidden}), not {shape}."
+            )
+        freeze(self, "projection_weights", np.int8, (shape[0], hidden))
+        name = "projection_weight_scale"
+        object.__setattr__(self, name, _check_scale(name, self.projection_weight_scale))
+        if self.projection_bias is not None:
+            freeze(self, "projection_bias", np.int32, (shape[0],))
+        return shape[0]
 
-    def _check_integer(self, name: str, low: int, high: int) -> None:
-        value: object = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, Integral):
-            raise ValueError(f"{name} must be an integer, not {value!r}.")
-        number = int(value)
-        if not low <= number <= high:
-            raise ValueError(f"{name} must be from {low} to {high}, not {number}.")
-        object.__setattr__(self, name, number)
+    def _has(self, *names: str) -> bool:
+        """Whether fields that go together are there, refusing some without the others."""
+        missing = [name for name in names if getattr(self, name) is None]
+        if missing and len(missing) < len(names):
+            listed = ", ".join(names[:-1])
+            raise ValueError(
+                f"{listed} and {names[-1]} go together, but {missing[0]} is missing; give all or "
+                "none."
+            )
+        return not missing
+
+    def _freeze_scales(self, name: str, length: int) -> None:
+        freeze(self, name, np.float32, (length,))
+        for scale in getattr(self, name).tolist():
+            _check_scale(name, scale)
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """Names of the gates in their order."""
+        return GATES if len(self.input_weights) == len(GATES) else COUPLED_GATES
+
+    @property
+    def coupled(self) -> bool:
+        """Whether the input gate is what the forget gate leaves of 1."""
+        return self.gates == COUPLED_GATES
 
     @property
     def inputs(self) -> int:
@@ -196,12 +320,17 @@ class Int8Lstm:
 
     @property
     def hidden(self) -> int:
-        """Number of hidden units."""
+        """Number of units, each with a cell."""
         return self.input_weights.shape[1]
 
-    @cached_property
+    @property
+    def outputs(self) -> int:
+        """Length of a hidden vector: the projection's rows, or one for each unit."""
+        return self.recurrent_weights.shape[2]
+
+    @property
     def effective_scales(self) -> npt.NDArray[np.float32]:
-        """Real factor from accumulator to gate raw: shape (4, 2), by gate and part.
+        """Real factor from accumulator to gate raw: shape (G, 2), by gate and part.
 
         Weight scale times activation scale, divided by the gate's step, each operation rounded to
         binary32 in that order: another order, or double precision, gives other bytes.
@@ -209,55 +338,134 @@ class Int8Lstm:
         weights = np.stack([self.input_weight_scales, self.recurrent_weight_scales], axis=1)
         activations = np.array([self.input_scale, self.hidden_scale], np.float32)
         with np.errstate(over="ignore", under="ignore"):
-            return weights * activations / _GATE_STEP
+            return weights * activations / self._gate_steps[:, np.newaxis]
+
+    @property
+    def _gate_steps(self) -> npt.NDArray[np.float32]:
+        """Steps of the gates' raws before a layer norm, shape (G,)."""
+        if self.norm_scales is not None:
+            return self.norm_scales
+        return np.full(len(self.gates), _GATE_STEP)
 
     @cached_property
-    def _split(self) -> tuple[Raws, Raws]:
-        split = np.zeros((2, len(GATES), len(PARTS)), np.int64)
-        for gate, part in np.ndindex(len(GATES), len(PARTS)):
-            factor = float(self.effective_scales[gate, part])
-            if factor >= 2.0**30:
-                raise ValueError(
-                    f"The scales of the {PARTS[part]} part of gate {GATES[gate]} must give an "
-                    f"effective multiplier below 2^30, not {factor}; quantise with finer steps."
+    def constants(self) -> Int8Constants:
+        """The integers that the steps of this layer take."""
+        splits = [
+            [
+                _split(
+                    self.effective_scales[gate, part],
+                    f"the {PARTS[part]} part of gate {self.gates[gate]}",
                 )
-            split[:, gate, part] = split_multiplier(factor)
-        split.setflags(write=False)
-        return split[0], split[1]
+                for part in range(len(PARTS))
+            ]
+            for gate in range(len(self.gates))
+        ]
+        split = np.array(splits, np.int64)
+        hidden_split = _split_quotient(self.intermediate_scale)
+        variants: dict[str, Any] = {}
+        if self.peephole_weights is not None:
+            variants |= self._peephole_constants(self.peephole_weights)
+        if self.norm_weights is not None:
+            variants |= self._norm_constants(self.norm_weights)
+        if self.projection_weights is not None:
+            variants |= self._projection_constants(self.projection_weights)
+        return Int8Constants(
+            gates=self.gates,
+            input_weights=self.input_weights,
+            recurrent_weights=self.recurrent_weights,
+            folded_bias=self._folded_bias(),
+            multipliers=split[..., 0],
+            shifts=split[..., 1],
+            cell_exponent=self.cell_exponent,
+            cell_clip=self.cell_clip,
+            hidden_multiplier=hidden_split[0],
+            hidden_shift=hidden_split[1],
+            hidden_offset=(
+                self.intermediate_zero_point
+                if self.projection_weights is None
+                else -self.intermediate_zero_point
+            ),
+            reset_hidden=self.hidden_zero_point,
+            activation=self.activation,
+            rounding=self.rounding,
+            **variants,
+        )
 
     @cached_property
-    def _hidden_split(self) -> tuple[int, int]:
-        with np.errstate(over="ignore"):
-            factor = float(_PRODUCT_STEP / np.float32(self.intermediate_scale))
-        if factor >= 2.0**30:
-            raise ValueError(
-                f"intermediate_scale must be above 2^-60, not {self.intermediate_scale}."
+    def fast_steps(self) -> FastSteps | None:
+        """The same steps in fewer passes, or None where the constants don't allow it."""
+        return FastSteps.of(self.constants)
+
+    def _peephole_constants(self, weights: npt.NDArray[np.int16]) -> dict[str, Any]:
+        assert self.peephole_weight_scales is not None
+        gates = [index for index, name in enumerate(self.gates) if name != "g"]
+        with np.errstate(over="ignore", under="ignore"):
+            factors = (
+                np.float32(2.0**self.cell_exponent)
+                * self.peephole_weight_scales
+                / self._gate_steps[gates]
             )
-        return split_multiplier(factor)
+        split = np.array(
+            [
+                _split(factor, f"the peephole of gate {self.gates[gate]}")
+                for factor, gate in zip(factors, gates, strict=True)
+            ],
+            np.int64,
+        )
+        # LiteRT counts the units of a peephole by the outputs, and leaves the others without.
+        kept = weights.copy()
+        kept[:, self.outputs :] = 0
+        return {
+            "peephole_weights": kept,
+            "peephole_multipliers": split[:, 0],
+            "peephole_shifts": split[:, 1],
+            "peephole_ties_up": self.peephole_ties_up,
+        }
 
-    @property
-    def multipliers(self) -> Raws:
-        """Multipliers of the gates' requantisation: shape (4, 2), by gate and part."""
-        return self._split[0]
+    def _norm_constants(self, weights: npt.NDArray[np.int16]) -> dict[str, Any]:
+        assert self.norm_weight_scales is not None
+        with np.errstate(over="ignore"):
+            guards = _GUARD_STEPS * self.norm_weight_scales
+        if not (guards < 2.0**31).all():
+            raise ValueError(
+                "norm_weight_scales must be below 2^31 / 10000, not "
+                f"{self.norm_weight_scales.max()}; quantise with finer steps."
+            )
+        split = np.array(
+            [split_multiplier(scale) for scale in self.norm_weight_scales.tolist()], np.int64
+        )
+        return {
+            "norm_weights": weights,
+            "norm_bias": self.bias,
+            "norm_guards": np.maximum(guards.astype(np.int64), 1),
+            "norm_multipliers": split[:, 0],
+            "norm_shifts": split[:, 1] + _NORM_SHIFT,
+        }
 
-    @property
-    def shifts(self) -> Raws:
-        """Shifts of the gates' requantisation: shape (4, 2), by gate and part."""
-        return self._split[1]
+    def _projection_constants(self, weights: npt.NDArray[np.int8]) -> dict[str, Any]:
+        assert self.projection_weight_scale is not None
+        with np.errstate(over="ignore", under="ignore"):
+            factor = (
+                np.float32(self.projection_weight_scale)
+                * np.float32(self.intermediate_scale)
+                / np.float32(self.hidden_scale)
+            )
+        multiplier, shift = _split(factor, "the projection")
+        bias = np.zeros(self.outputs, np.int64)
+        if self.projection_bias is not None:
+            bias += self.projection_bias
+        bias += self.intermediate_zero_point * weights.sum(axis=1, dtype=np.int64)
+        return {
+            "projection_weights": weights,
+            "projection_bias": wrap(bias, 32).astype(np.int32),
+            "projection_multiplier": multiplier,
+            "projection_shift": shift,
+            "projection_offset": self.hidden_zero_point,
+            "projection_clip": self.projection_clip,
+        }
 
-    @property
-    def hidden_multiplier(self) -> int:
-        """Multiplier of the last requantisation: ``2^-30 / intermediate_scale``."""
-        return self._hidden_split[0]
-
-    @property
-    def hidden_shift(self) -> int:
-        """Shift of the last requantisation."""
-        return self._hidden_split[1]
-
-    @cached_property
-    def folded_bias(self) -> npt.NDArray[np.int32]:
-        """Start values of the accumulators: shape (4, 2, hidden), by gate and part.
+    def _folded_bias(self) -> npt.NDArray[np.int32]:
+        """Start values of the accumulators: shape (G, 2, hidden), by gate and part.
 
         The zero points are folded in, so that the products take raw inputs: bias minus zero point
         times the sum of the row; the recurrent part has no bias. Wrapped to 32 bits.
@@ -271,130 +479,52 @@ class Int8Lstm:
         )
         zero_points = np.array([self.input_zero_point, self.hidden_zero_point], np.int64)
         folded = -zero_points[:, np.newaxis] * row_sums
-        folded[:, 0] += self.bias
-        result = wrap(folded, 32).astype(np.int32)
-        result.setflags(write=False)
-        return result
+        if self.norm_weights is None:
+            folded[:, 0] += self.bias
+        return wrap(folded, 32).astype(np.int32)
+
+    @property
+    def multipliers(self) -> Raws:
+        """Multipliers of the gates' requantisation: shape (G, 2), by gate and part."""
+        return self.constants.multipliers
+
+    @property
+    def shifts(self) -> Raws:
+        """Shifts of the gates' requantisation: shape (G, 2), by gate and part."""
+        return self.constants.shifts
+
+    @property
+    def hidden_multiplier(self) -> int:
+        """Multiplier of the requantisation by ``2^-30 / intermediate_scale``."""
+        return self.constants.hidden_multiplier
+
+    @property
+    def hidden_shift(self) -> int:
+        """Shift of the requantisation by ``2^-30 / intermediate_scale``."""
+        return self.constants.hidden_shift
+
+    @property
+    def folded_bias(self) -> npt.NDArray[np.int32]:
+        """Start values of the accumulators: shape (G, 2, hidden), by gate and part."""
+        return self.constants.folded_bias
 
 
-def _check_scale(name: str, scale: object) -> float:
-    """Return the scale rounded to binary32."""
-    with np.errstate(over="ignore", under="ignore"):
-        rounded = float(np.float32(float(scale))) if isinstance(scale, Real) else 0.0
-    if not 0 < rounded < math.inf:
-        raise ValueError(f"{name} must be a finite binary32 number above 0, not {scale!r}.")
-    return rounded
+def _split(factor: np.float32, what: str) -> tuple[int, int]:
+    """Split an effective multiplier, naming what has one that is too large."""
+    if not factor < 2.0**30:
+        raise ValueError(
+            f"The scales of {what} must give an effective multiplier below 2^30, not {factor}; "
+            "quantise with finer steps."
+        )
+    return split_multiplier(float(factor))
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        listed = " or ".join(f'"{choice}"' for choice in choices)
-        raise ValueError(f"{name} must be {listed}, not {value!r}.")
-
-
-def _pre_activations(
-    accumulators: Raws, multipliers: npt.ArrayLike, shifts: npt.ArrayLike, rounding: Rounding
-) -> Raws:
-    """Gate raws in Q3.12, shape (..., 4): the parts requantised one by one and summed.
-
-    The running sum saturates after each part, so their order matters.
-    """
-    parts = multiply_by_split_multiplier(accumulators, multipliers, shifts, rounding)
-    total = np.zeros(parts.shape[:-1], np.int64)
-    for part in range(parts.shape[-1]):
-        total = saturate(total + parts[..., part], 16)
-    return total
-
-
-def _next_cell(i: Raws, f: Raws, g: Raws, cell: Raws, exponent: Raws) -> Raws:
-    """``f*c + i*g`` in the cell's step, saturated to 16 bits."""
-    # Both gates are in 2^-15: i*g is in 2^-30 and the cell in 2^exponent.
-    kept = rounding_shift_right(f * cell, 15)
-    new = rounding_shift_right(i * g, 30 + exponent)
-    return saturate(kept + new, 16)
-
-
-def _saturate_to_clip(cell: Raws, clip: Raws) -> Raws:
-    return np.where(clip > 0, np.clip(cell, -clip, clip), cell)
-
-
-def update_unit(
-    accumulators: npt.ArrayLike,
-    multipliers: npt.ArrayLike,
-    shifts: npt.ArrayLike,
-    cell: npt.ArrayLike,
-    *,
-    cell_exponent: npt.ArrayLike,
-    cell_clip: npt.ArrayLike,
-    hidden_multiplier: npt.ArrayLike,
-    hidden_shift: npt.ArrayLike,
-    hidden_zero_point: npt.ArrayLike,
-    activation: ActivationKind | Activation,
-    rounding: Rounding = "double",
-) -> tuple[Raws, Raws]:
-    """Hidden and cell raws of a unit from the sums of its eight rows.
-
-    All that comes after the dot products, for any accumulator, multiplier and shift. Sums of raws
-    are exact before they saturate; only the requantisation wraps, where it shifts left.
-
-    Parameters
-    ----------
-    accumulators
-        Raws of 32 bits, shape (..., 4, 2): by gate i, f, g, o and by part, folded bias included.
-    multipliers, shifts
-        Of the gates' requantisation, which broadcast with `accumulators`; multipliers from 0 to
-        2^31 - 1, shifts from -31 to 30.
-    cell
-        Old cell raws of 16 bits, shape (...).
-    cell_exponent
-        From -15 to -9; broadcasts with `cell`, as do the rest.
-    cell_clip
-        From 0, for none, to 32767.
-    hidden_multiplier, hidden_shift, hidden_zero_point
-        Of the last requantisation; the zero point from -128 to 127.
-    activation
-        "table", "gemmlowp", or an `Activation`.
-    rounding
-        "double" or "single".
-
-    Returns
-    -------
-    hidden
-        Raws of 8 bits, shape (...).
-    cell
-        Raws of 16 bits, shape (...).
-    """
-    sums = as_raws(accumulators, "accumulators", *_INT32)
-    if sums.shape[-2:] != (len(GATES), len(PARTS)):
-        raise ValueError(f"accumulators must have the shape (..., 4, 2), not {sums.shape}.")
-    old = as_raws(cell, "cell", *_INT16)
-    exponent = as_raws(cell_exponent, "cell_exponent", LOWEST_CELL_EXPONENT, HIGHEST_CELL_EXPONENT)
-    clip = as_raws(cell_clip, "cell_clip", 0, _INT16[1])
-    zero_point = as_raws(hidden_zero_point, "hidden_zero_point", *_INT8)
-    if isinstance(activation, str):
-        _check_choice("activation", activation, get_args(ActivationKind))
-        activation = ACTIVATIONS[activation]
-
-    pre = _pre_activations(sums, multipliers, shifts, rounding)
-    i = activation.sigmoid(pre[..., 0])
-    f = activation.sigmoid(pre[..., 1])
-    g = activation.tanh(pre[..., 2])
-    new = _saturate_to_clip(_next_cell(i, f, g, old, exponent), clip)
-    o = activation.sigmoid(pre[..., 3])
-    product = o * activation.tanh(new, 15 + exponent)
-    scaled = multiply_by_split_multiplier(product, hidden_multiplier, hidden_shift, rounding)
-    return saturate(scaled + zero_point, 8), new
-
-
-def _accumulators(model: Int8Lstm, x: Raws, hidden: Raws) -> Raws:
-    """Sum the rows with their folded bias, wrapped to 32 bits: shape (batch, hidden, 4, 2)."""
-    # (batch, inputs) by (4, hidden, inputs) gives (4, batch, hidden).
-    sums = [
-        operand @ weights.astype(np.int64).transpose(0, 2, 1)
-        for operand, weights in ((x, model.input_weights), (hidden, model.recurrent_weights))
-    ]
-    by_unit = np.stack(sums, axis=-1).transpose(1, 2, 0, 3)
-    return wrap(by_unit + model.folded_bias.transpose(2, 0, 1), 32)
+def _split_quotient(intermediate_scale: float) -> tuple[int, int]:
+    with np.errstate(over="ignore"):
+        factor = float(_PRODUCT_STEP / np.float32(intermediate_scale))
+    if factor >= 2.0**30:
+        raise ValueError(f"intermediate_scale must be above 2^-60, not {intermediate_scale}.")
+    return split_multiplier(factor)
 
 
 def step(
@@ -409,38 +539,25 @@ def step(
     x
         Input raws of 8 bits, shape (batch, inputs).
     hidden
-        Old hidden raws of 8 bits, shape (batch, hidden).
+        Old hidden raws of 8 bits, shape (batch, outputs).
     cell
         Old cell raws of 16 bits, shape (batch, hidden).
 
     Returns
     -------
     hidden, cell
-        New raws, shape (batch, hidden) each.
+        New raws, shapes (batch, outputs) and (batch, hidden).
     """
-    inputs = as_shaped_raws(x, "x", _INT8, (-1, model.inputs))
-    units = (len(inputs), model.hidden)
-    old_hidden = as_shaped_raws(hidden, "hidden", _INT8, units)
-    old_cell = as_shaped_raws(cell, "cell", _INT16, units)
-    return update_unit(
-        _accumulators(model, inputs, old_hidden),
-        model.multipliers,
-        model.shifts,
-        old_cell,
-        cell_exponent=model.cell_exponent,
-        cell_clip=model.cell_clip,
-        hidden_multiplier=model.hidden_multiplier,
-        hidden_shift=model.hidden_shift,
-        hidden_zero_point=model.intermediate_zero_point,
-        activation=model.activation,
-        rounding=model.rounding,
-    )
+    return step_constants(model.constants, x, hidden, cell)
 
 
 def reset_state(model: Int8Lstm, batch: int) -> tuple[Raws, Raws]:
-    """Hidden and cell raws before the first step, shape (batch, hidden): both mean zero."""
-    units = (batch, model.hidden)
-    return np.full(units, model.hidden_zero_point, np.int64), np.zeros(units, np.int64)
+    """Hidden and cell raws before the first step, which mean zero.
+
+    Shapes (batch, outputs) and (batch, hidden).
+    """
+    hidden = np.full((batch, model.outputs), model.hidden_zero_point, np.int64)
+    return hidden, np.zeros((batch, model.hidden), np.int64)
 
 
 def run_with_cell(
@@ -450,20 +567,16 @@ def run_with_cell(
     hidden: npt.ArrayLike | None = None,
     cell: npt.ArrayLike | None = None,
 ) -> tuple[Raws, Raws]:
-    """Hidden and cell raws of a batch of sequences, shape (batch, time, hidden) each.
+    """Hidden and cell raws of a batch of sequences at every step.
 
     The parameters are those of `run`.
+
+    Returns
+    -------
+    hidden, cell
+        Shapes (batch, time, outputs) and (batch, time, hidden).
     """
-    inputs = as_shaped_raws(x, "x", _INT8, (-1, -1, model.inputs))
-    batch, time, _ = inputs.shape
-    state = reset_state(model, batch)
-    new_hidden = state[0] if hidden is None else hidden
-    new_cell = state[1] if cell is None else cell
-    hiddens, cells = np.zeros((2, batch, time, model.hidden), np.int64)
-    for moment in range(time):
-        new_hidden, new_cell = step(model, inputs[:, moment], new_hidden, new_cell)
-        hiddens[:, moment], cells[:, moment] = new_hidden, new_cell
-    return hiddens, cells
+    return _run(model, x, hidden, cell, cells=True)
 
 
 def run(
@@ -476,7 +589,8 @@ def run(
     """Hidden raws of a batch of sequences.
 
     A step depends on no later one, so sequences of different lengths can be padded at their ends
-    and the surplus of the result ignored.
+    and the surplus of the result ignored. The bits are those of `step`, the passes those of
+    `golden.lstm.int8_fast` where the layer's constants allow it.
 
     Parameters
     ----------
@@ -485,10 +599,37 @@ def run(
     x
         Input raws of 8 bits, shape (batch, time, inputs).
     hidden, cell
-        Raws before the first step, shape (batch, hidden); those at reset if not given.
+        Raws before the first step, shapes (batch, outputs) and (batch, hidden); those at reset if
+        not given.
 
     Returns
     -------
-    Raws of 8 bits, shape (batch, time, hidden).
+    Raws of 8 bits, shape (batch, time, outputs).
     """
-    return run_with_cell(model, x, hidden=hidden, cell=cell)[0]
+    return _run(model, x, hidden, cell, cells=False)[0]
+
+
+def _run(
+    model: Int8Lstm,
+    x: npt.ArrayLike,
+    hidden: npt.ArrayLike | None,
+    cell: npt.ArrayLike | None,
+    *,
+    cells: bool,
+) -> tuple[Raws, Raws]:
+    """Hidden and cell raws at every step; of the cells none where they aren't wanted."""
+    inputs = as_shaped_raws(x, "x", INT8, (-1, -1, model.inputs))
+    batch, time, _ = inputs.shape
+    state = reset_state(model, batch)
+    new_hidden = state[0] if hidden is None else hidden
+    new_cell = state[1] if cell is None else cell
+    if model.fast_steps is not None:
+        return model.fast_steps.run(inputs, new_hidden, new_cell, cells=cells)
+    hiddens = np.zeros((batch, time, model.outputs), np.int64)
+    history = np.zeros((batch, time if cells else 0, model.hidden), np.int64)
+    for moment in range(time):
+        new_hidden, new_cell = step(model, inputs[:, moment], new_hidden, new_cell)
+        hiddens[:, moment] = new_hidden
+        if cells:
+            history[:, moment] = new_cell
+    return hiddens, history

@@ -33,8 +33,19 @@ def neuron_configuration(model: Int8Lstm) -> dict[str, Codes]:
     Raises
     ------
     ValueError
-        If the model rounds in a way that the circuit doesn't.
+        If the model rounds in a way that the circuit doesn't, or is no plain LSTM.
     """
+    variants = {
+        "a coupled input gate": model.coupled,
+        "peepholes": model.peephole_weights is not None,
+        "a layer norm": model.norm_weights is not None,
+        "a projection": model.projection_weights is not None,
+    }
+    for variant, there in variants.items():
+        if there:
+            raise ValueError(
+                f"The neuron runs plain LSTMs only, not one with {variant}; use the layer."
+            )
     if model.rounding != "double":
         raise ValueError(
             f"The neuron rounds twice; quantise the model with rounding 'double',"

@@ -6,29 +6,38 @@ What each tensor becomes:
 tensor                 bits   scale                                            zero point
 =====================  =====  ===============================================  ===================
 input, hidden          8      (max - min)/255 of the calibration, 0 included   from -128 to 127
+o*tanh(c), projected   8      the same                                         the same, negated
 weights of a gate      8      max \\|w\\|/127                                    0
+projection             8      max \\|w\\|/127                                    0
+peephole of a gate     16     max \\|w\\|/32767                                  0
 bias of a gate         32     weight scale times input scale                   0
+bias of a projection   32     weight scale times that of o*tanh(c)             0
 cell                   16     2^ceil(log2 max \\|c\\|)/32768                     0
 =====================  =====  ===============================================  ===================
 
 Scales are computed in double precision and rounded once to binary32. Every rounding to an integer,
 zero points included, goes to the nearest and at a tie to the even one, and saturates afterwards.
-The scale of weights puts the largest at 127 or -127, so that none becomes -128.
+The scale of weights puts the largest at 127 or -127, so that none becomes -128. In a network, what
+a layer writes and what the next one reads have one scale and zero point; so have all outputs that
+are read side by side, those of a bidirectional layer among them.
 
 Source: Li and Alvarez, "On the quantization of recurrent neural networks", arXiv 2101.05453,
 section 3.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from golden.activations import ActivationKind
 from golden.arithmetic import Raws, Rounding, saturate
-from golden.lstm.float64 import Float64Lstm, Reals, run_with_cell
+from golden.lstm.float64 import Float64Lstm, Reals, Trace, trace
 from golden.lstm.int8 import HIGHEST_CELL_EXPONENT, LOWEST_CELL_EXPONENT, Int8Lstm
+from golden.network import NETWORK_INPUT, Network, Node, join
 
 __all__ = [
     "asymmetric_parameters",
@@ -36,13 +45,15 @@ __all__ = [
     "dequantize",
     "quantize",
     "quantize_lstm",
+    "quantize_network",
 ]
 
 _CODES = 1 << 8
-_HIGHEST_WEIGHT = 127
 _GATE_STEP = 2.0**-12
 _SEQUENCE_AXES = ("time", "inputs")
 _BATCH_AXES = ("batch", *_SEQUENCE_AXES)
+_INPUTS = "calibration inputs"
+_HIDDEN = "hidden values of the model on the calibration data"
 # Leaves the accumulator as much room for the products as the bias takes.
 _HIGHEST_BIAS = 1 << 30
 _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
@@ -148,14 +159,14 @@ def quantize_lstm(
 ) -> Int8Lstm:
     """Quantise a layer; the ranges of input, hidden and cell are those it shows on `x`.
 
-    The rules stand at the head of this module. Two cases that they leave open: a gate tensor that
-    is 0 throughout gets the scale that makes its effective multiplier 1; and a gate whose bias
+    The rules stand at the head of this module. Two cases that they leave open: a tensor of weights
+    that is 0 throughout gets the scale that makes its effective multiplier 1; and a gate whose bias
     would exceed 2^30 steps gets the weight scale at which it is 2^30.
 
     Parameters
     ----------
     model
-        The real layer.
+        The real layer. With peepholes and a projection, it must have as many outputs as units.
     x
         Calibration sequences: a padded array, shape (batch, time, inputs), or a sequence of arrays
         of shape (time, inputs). Take them from the training data.
@@ -170,23 +181,165 @@ def quantize_lstm(
     ValueError
         If the calibration data are empty, of a wrong shape or not finite, or have no range.
     """
-    padded, counts = _calibration(model, x, lengths)
+    padded, counts = _calibration(model.inputs, x, lengths)
     valid = np.less(np.arange(padded.shape[1], dtype=np.int64), counts[:, np.newaxis])
-    input_scale, input_zero_point = _range(padded[valid], "calibration inputs")
-    input_weights, input_weight_scales = _quantize_weights(
-        model.input_weights, input_scale, np.abs(model.bias).max(axis=1)
+    traced = trace(model, padded)
+    return _quantize_layer(
+        model,
+        _range(padded[valid], _INPUTS),
+        _range(traced.hidden[valid], _HIDDEN),
+        traced.product[valid],
+        float(np.abs(traced.cell[valid]).max()),
+        activation,
+        rounding,
     )
-    hidden, cell = run_with_cell(model, padded)
-    hidden_scale, hidden_zero_point = _range(
-        hidden[valid], "hidden values of the model on the calibration data"
+
+
+def quantize_network(
+    network: Network,
+    x: npt.NDArray[np.floating],
+    *,
+    activation: ActivationKind = "table",
+    rounding: Rounding = "double",
+    done: Callable[[], None] = lambda: None,
+) -> Network:
+    """Quantise a network layer by layer, each on the real outputs of those before it.
+
+    Parameters
+    ----------
+    network
+        Of real layers.
+    x
+        Calibration sequences, shape (batch, time, inputs). Take them from the training data.
+    activation, rounding
+        Of the resulting layers.
+    done
+        Called after every layer.
+
+    Raises
+    ------
+    ValueError
+        As `quantize_lstm` does.
+    """
+    given, _ = _calibration(network.inputs, x, None)
+    # Extremes of the network's input and of every node's output, in one place where they are read
+    # side by side.
+    shared = _Ranges(network)
+    shared.include(NETWORK_INPUT, given)
+    outputs: list[Reals] = []
+    traces: list[Trace] = []
+    for node in network.nodes:
+        read = join(node.sources, given, outputs)
+        traced = trace(_real_layer(node), read[:, ::-1] if node.reverse else read)
+        traces.append(traced)
+        outputs.append(traced.hidden[:, ::-1] if node.reverse else traced.hidden)
+        shared.include(len(outputs) - 1, traced.hidden)
+        done()
+    nodes = tuple(
+        replace(
+            node,
+            lstm=_quantize_layer(
+                _real_layer(node),
+                shared.parameters(node.sources[0], _HIDDEN if node.sources[0] >= 0 else _INPUTS),
+                shared.parameters(index, _HIDDEN),
+                traced.product,
+                float(np.abs(traced.cell).max()),
+                activation,
+                rounding,
+            ),
+        )
+        for index, (node, traced) in enumerate(zip(network.nodes, traces, strict=True))
+    )
+    return Network(nodes, network.outputs)
+
+
+def _real_layer(node: Node) -> Float64Lstm:
+    if not isinstance(node.lstm, Float64Lstm):
+        raise ValueError(f"Layer {node.name!r} must be real, but is quantised already.")
+    return node.lstm
+
+
+class _Ranges:
+    """Extremes of the network's input and its nodes' outputs, shared by those read together."""
+
+    def __init__(self, network: Network) -> None:
+        self._leaders = {index: index for index in range(NETWORK_INPUT, len(network.nodes))}
+        self._extremes: dict[int, tuple[float, float]] = {}
+        for sources in (*(node.sources for node in network.nodes), network.outputs):
+            for source in sources[1:]:
+                first, second = self._leaders[sources[0]], self._leaders[source]
+                for index, leader in self._leaders.items():
+                    if leader == second:
+                        self._leaders[index] = first
+
+    def include(self, index: int, values: Reals) -> None:
+        leader = self._leaders[index]
+        low, high = self._extremes.get(leader, (0.0, 0.0))
+        self._extremes[leader] = min(low, float(values.min())), max(high, float(values.max()))
+
+    def parameters(self, index: int, name: str) -> tuple[float, int]:
+        return asymmetric_parameters(*self._extremes[self._leaders[index]], name)
+
+
+def _quantize_layer(
+    model: Float64Lstm,
+    input_parameters: tuple[float, int],
+    hidden_parameters: tuple[float, int],
+    product: Reals,
+    largest_cell: float,
+    activation: ActivationKind,
+    rounding: Rounding,
+) -> Int8Lstm:
+    """Layer for the given scale and zero point of its input and its hidden values."""
+    input_scale, input_zero_point = input_parameters
+    hidden_scale, hidden_zero_point = hidden_parameters
+    gates = len(model.gates)
+    input_weights, input_weight_scales = _quantize_weights(
+        model.input_weights,
+        8,
+        _GATE_STEP / input_scale,
+        np.abs(model.bias).max(axis=1) / input_scale,
     )
     recurrent_weights, recurrent_weight_scales = _quantize_weights(
-        model.recurrent_weights, hidden_scale, np.zeros(len(model.bias))
+        model.recurrent_weights, 8, _GATE_STEP / hidden_scale, np.zeros(gates)
     )
     bias_steps = input_weight_scales * np.float32(input_scale)
+    exponent = cell_exponent(largest_cell)
+    variants: dict[str, Any] = {}
+    intermediate = hidden_parameters
+    if model.projection_weights is not None:
+        scale, zero_point = _range(
+            product, "output gate times tanh of the cell on the calibration data"
+        )
+        # The kernel subtracts this zero point where it adds all others.
+        intermediate = scale, int(saturate(-zero_point, 8))
+        bias = np.zeros(model.outputs) if model.projection_bias is None else model.projection_bias
+        weights, scales = _quantize_weights(
+            model.projection_weights[np.newaxis],
+            8,
+            hidden_scale / intermediate[0],
+            np.abs(bias).max(keepdims=True) / intermediate[0],
+        )
+        variants["projection_weights"] = weights[0].astype(np.int8)
+        variants["projection_weight_scale"] = float(scales[0])
+        if model.projection_bias is not None:
+            step = float(scales[0] * np.float32(intermediate[0]))
+            variants["projection_bias"] = quantize(bias, step, 0, 32).astype(np.int32)
+    if model.peephole_weights is not None:
+        if model.outputs != model.hidden:
+            raise ValueError(
+                "A layer with peepholes and a projection must have as many outputs as units, not "
+                f"{model.outputs} and {model.hidden}; LiteRT applies peepholes to as many units "
+                "as there are outputs."
+            )
+        weights, scales = _quantize_weights(
+            model.peephole_weights, 16, _GATE_STEP / 2.0**exponent, np.zeros(gates - 1)
+        )
+        variants["peephole_weights"] = weights.astype(np.int16)
+        variants["peephole_weight_scales"] = scales
     return Int8Lstm(
-        input_weights=input_weights,
-        recurrent_weights=recurrent_weights,
+        input_weights=input_weights.astype(np.int8),
+        recurrent_weights=recurrent_weights.astype(np.int8),
         bias=np.stack(
             [
                 quantize(bias, float(step), 0, 32)
@@ -199,11 +352,12 @@ def quantize_lstm(
         input_zero_point=input_zero_point,
         hidden_scale=hidden_scale,
         hidden_zero_point=hidden_zero_point,
-        intermediate_scale=hidden_scale,
-        intermediate_zero_point=hidden_zero_point,
-        cell_exponent=cell_exponent(float(np.abs(cell[valid]).max())),
+        intermediate_scale=intermediate[0],
+        intermediate_zero_point=intermediate[1],
+        cell_exponent=exponent,
         activation=activation,
         rounding=rounding,
+        **variants,
     )
 
 
@@ -212,23 +366,27 @@ def _range(values: Reals, name: str) -> tuple[float, int]:
 
 
 def _quantize_weights(
-    weights: Reals, activation_scale: float, largest_bias: Reals
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Raws, shape (4, hidden, operands), and scales, shape (4,)."""
-    raws = np.zeros(weights.shape, np.int8)
+    weights: Reals, width: int, unit_scale: float, largest_bias: Reals
+) -> tuple[Raws, npt.NDArray[np.float32]]:
+    """Raws of `width` bits, of the shape of `weights`, and a scale for each of its first axis.
+
+    `unit_scale` is the scale of weights that are all 0; a scale is never below what leaves
+    2^30 steps for the bias, which `largest_bias` gives in units of the activation's scale.
+    """
+    raws = np.zeros(weights.shape, np.int64)
     scales = np.zeros(len(weights), np.float32)
     for gate, (tensor, bias) in enumerate(zip(weights, largest_bias, strict=True)):
-        exact = float(np.abs(tensor).max()) / _HIGHEST_WEIGHT
+        exact = float(np.abs(tensor).max()) / ((1 << (width - 1)) - 1)
         if exact < _SMALLEST_NORMAL:
-            exact = _GATE_STEP / activation_scale
-        exact = max(exact, float(bias) / _HIGHEST_BIAS / activation_scale)
+            exact = unit_scale
+        exact = max(exact, float(bias) / _HIGHEST_BIAS)
         scales[gate] = _scale(exact, "weights of a gate")
-        raws[gate] = quantize(tensor, float(scales[gate]), 0)
+        raws[gate] = quantize(tensor, float(scales[gate]), 0, width)
     return raws, scales
 
 
 def _calibration(
-    model: Float64Lstm,
+    inputs: int,
     x: npt.NDArray[np.floating] | Sequence[npt.ArrayLike],
     lengths: npt.ArrayLike | None,
 ) -> tuple[Reals, Raws]:
@@ -236,13 +394,12 @@ def _calibration(
     if isinstance(x, np.ndarray):
         padded, counts = _check_padded(x, lengths)
     elif lengths is None:
-        padded, counts = _pad([_check_sequence(sequence, model.inputs) for sequence in x])
+        padded, counts = _pad([_check_sequence(sequence, inputs) for sequence in x])
     else:
         raise ValueError("lengths must be None where x is a sequence of arrays, which have theirs.")
-    if padded.shape[2] != model.inputs:
+    if padded.shape[2] != inputs:
         raise ValueError(
-            f"Calibration data must have {model.inputs} inputs, as the model has, not "
-            f"{padded.shape[2]}."
+            f"Calibration data must have {inputs} inputs, as the model has, not {padded.shape[2]}."
         )
     valid = np.less(np.arange(padded.shape[1], dtype=np.int64), counts[:, np.newaxis])
     kept = np.where(valid[..., np.newaxis], padded, 0.0)

@@ -4,7 +4,7 @@ from amaranth.hdl import Const, Module, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.arithmetic import Row, booth_rows, carry_save_sum
+from hdl.arithmetic import Row, Structure, check_structure, product_rows, sum_of_rows
 
 __all__ = ["Int8Products"]
 
@@ -16,12 +16,16 @@ class Int8Products(wiring.Component):
     ----------
     lanes
         Products, at least 1.
+    structure
+        "gates" or "fpga", see :mod:`hdl.arithmetic`.
     """
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, structure: Structure = "gates") -> None:
         if lanes < 1:
             raise ValueError(f"lanes must be at least 1, not {lanes}.")
+        check_structure(structure)
         self.lanes = lanes
+        self.structure: Structure = structure
         super().__init__(
             {
                 "weights": In(data.ArrayLayout(signed(8), lanes)),
@@ -36,11 +40,16 @@ class Int8Products(wiring.Component):
         rows: list[Row] = []
         constant = 0
         for lane in range(self.lanes):
-            partial, offset = booth_rows(
-                m, self.activations[lane], self.weights[lane], Const(0, 1), f"lane_{lane}"
+            partial, offset = product_rows(
+                m,
+                self.activations[lane],
+                self.weights[lane],
+                Const(0, 1),
+                f"lane_{lane}",
+                self.structure,
             )
             rows += partial
             constant += offset
         rows.append(Row(self.start))
-        m.d.comb += self.total.eq(carry_save_sum(m, rows, 32, "sum", constant))
+        m.d.comb += self.total.eq(sum_of_rows(m, rows, 32, "sum", constant, self.structure))
         return m

@@ -5,24 +5,38 @@ from zero in table steps gives the entry and the fraction; the height above the 
 times slope, which the circuit around it multiplies, with the multiplier that it has anyway.
 """
 
+from itertools import pairwise
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from golden.activations import interpolation_table
-from hdl.arithmetic import Row, carry_save_sum, wire
+from hdl.arithmetic import Row, Structure, check_structure, product_rows, sum_of_rows, wire
 
-__all__ = ["FRACTION", "TableLookup", "shift_of", "start_of"]
+__all__ = ["FRACTION", "Interpolation", "TableLookup", "shift_of", "start_of"]
 
 FRACTION = 9
 """Bits of a distance below a table step."""
+
+SUM = 16 + FRACTION
+"""Bits of a signed sum of entry and slope times fraction."""
 
 BASE = 3 << 14
 """Taken off each entry, all of which are from 2^15 to 2^16, so that 15 signed bits hold it."""
 
 
 class TableLookup(wiring.Component):
-    """Where a raw lies in the table; combinational.
+    """Where a raw lies in the table; combinational, unless it is clocked.
+
+    Parameters
+    ----------
+    structure
+        "gates" or "fpga", see :mod:`hdl.arithmetic`.
+    clocked
+        The table lies in a memory that is read with the clock, and all outputs follow the raw by a
+        cycle.
 
     Ports
     -----
@@ -40,7 +54,10 @@ class TableLookup(wiring.Component):
         Unsigned, the part of the table step in 2^-9.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, structure: Structure = "gates", *, clocked: bool = False) -> None:
+        check_structure(structure)
+        self.structure: Structure = structure
+        self.clocked = clocked
         super().__init__(
             {
                 "raw": In(signed(16)),
@@ -74,8 +91,13 @@ class TableLookup(wiring.Component):
             (halves + Mux(negative, Mux(rounds, Const(2, 2), Const(3, 2)), Const(0, 2)))[:3],
             "correction",
         )
-        tripled = carry_save_sum(
-            m, [Row(distance), Row(distance, 1), Row(correction)], 17, "tripled"
+        tripled = sum_of_rows(
+            m,
+            [Row(distance), Row(distance, 1), Row(correction)],
+            17,
+            "tripled",
+            0,
+            self.structure,
         )
 
         # Two bits that fall off below, and one to clear: tanh's own fraction has 8 bits.
@@ -83,14 +105,89 @@ class TableLookup(wiring.Component):
         scaled = wire(m, (tripled << left)[2:23], "scaled")
         beyond = wire(m, scaled[FRACTION + 8 :].any(), "beyond")
         index = wire(m, scaled[FRACTION : FRACTION + 8] | beyond.replicate(8), "index")
-        m.d.comb += self.fraction.eq(Cat(scaled[0] & self.is_sigmoid, scaled[1:FRACTION]))
+        moment = m.d.sync if self.clocked else m.d.comb
+        moment += self.fraction.eq(Cat(scaled[0] & self.is_sigmoid, scaled[1:FRACTION]))
 
         table = [int(entry) for entry in interpolation_table()]
+        slopes = [after - entry for entry, after in pairwise([*table, table[-1]])]
+        if self.clocked:
+            words = [
+                (entry - BASE) & 0x7FFF | slope << 15
+                for entry, slope in zip(table, slopes, strict=True)
+            ]
+            m.submodules.table = memory = Memory(shape=25, depth=len(table), init=words)
+            port = memory.read_port()
+            m.d.comb += [port.addr.eq(index), Cat(self.entry, self.slope).eq(port.data)]
+            return m
         with m.Switch(index):
-            for position, entry in enumerate(table):
-                following = table[min(position + 1, len(table) - 1)]
+            for position, (entry, slope) in enumerate(zip(table, slopes, strict=True)):
                 with m.Case(position):
-                    m.d.comb += [self.entry.eq(entry - BASE), self.slope.eq(following - entry)]
+                    m.d.comb += [self.entry.eq(entry - BASE), self.slope.eq(slope)]
+        return m
+
+
+class Interpolation(wiring.Component):
+    """Sigmoid or tanh of a raw, with a multiplier of its own.
+
+    Parameters
+    ----------
+    structure
+        "gates": combinational. "fpga": the result follows a cycle later, as the table lies in a
+        memory that is read with the clock.
+
+    Ports
+    -----
+    raw, is_sigmoid, integer_bits
+        As those of `TableLookup`.
+    result
+        In steps of 2^-15.
+    """
+
+    def __init__(self, structure: Structure = "gates") -> None:
+        check_structure(structure)
+        self.structure: Structure = structure
+        super().__init__(
+            {
+                "raw": In(signed(16)),
+                "is_sigmoid": In(1),
+                "integer_bits": In(3),
+                "result": Out(signed(16)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.lookup = lookup = TableLookup(self.structure, clocked=self.structure == "fpga")
+        m.d.comb += [
+            lookup.raw.eq(self.raw),
+            lookup.is_sigmoid.eq(self.is_sigmoid),
+            lookup.integer_bits.eq(self.integer_bits),
+        ]
+        negative = Signal(reset_less=True)
+        is_sigmoid = Signal(reset_less=True)
+        moment = m.d.sync if lookup.clocked else m.d.comb
+        moment += [negative.eq(self.raw[-1]), is_sigmoid.eq(self.is_sigmoid)]
+        # The height above 2^15, which is the sigmoid's at 0. Half a step of the result goes on
+        # top, or off for a negative raw, whose result is the ones' complement.
+        height = Cat(lookup.entry[:-1], ~lookup.entry[-1])
+        half = wire(
+            m,
+            Cat(~is_sigmoid, is_sigmoid | negative, negative.replicate(SUM - FRACTION - 1)),
+            "half",
+        )
+        rows, constant = product_rows(
+            m,
+            lookup.slope,
+            Cat(lookup.fraction, Const(0, 1)).as_signed(),
+            Const(0, 1),
+            "digit",
+            self.structure,
+        )
+        rows += [Row(height, FRACTION), Row(half, FRACTION - 1)]
+        total = sum_of_rows(m, rows, SUM, "total", constant, self.structure)
+        sign = total[-1]
+        rounded = Mux(is_sigmoid, Cat(total[FRACTION + 1 : -1], ~sign, negative), total[FRACTION:])
+        m.d.comb += self.result.eq(rounded ^ negative.replicate(16))
         return m
 
 

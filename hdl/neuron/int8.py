@@ -1,16 +1,21 @@
+# amaranth: UnusedElaboratable=no
+# A neuron that is never elaborated says so; that its parts are not either is no news.
 """The integer LSTM's neuron: lanes of products, and the update of a unit behind them."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
-from amaranth.lib import wiring
+from amaranth.hdl import Module, Mux, Shape, ShapeLike, Signal, Value, signed
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.activations import ActivationKind
+from golden.lstm.variant import Int8Variant
 from golden.neuron.int8 import Int8LstmNeuron as Contract
 from hdl.accumulate.int8 import Int8Products
+from hdl.arithmetic import Structure, wire
 from hdl.formats import shape_of, stream_of
-from hdl.neuron.int8_update import Int8Update
+from hdl.neuron.int8_update import Int8Update, configuration_of
+from hdl.pipeline import Pipeline
 
-__all__ = ["Int8LstmNeuron", "default_chunk"]
+__all__ = ["Int8LayerNeuron", "Int8LstmNeuron", "default_chunk"]
 
 
 def default_chunk(lanes: int, activation: ActivationKind) -> int:
@@ -19,12 +24,147 @@ def default_chunk(lanes: int, activation: ActivationKind) -> int:
     return 4 if lanes <= few else 8 if lanes <= some else 16
 
 
-class Int8LstmNeuron(wiring.Component):
-    """One hidden unit of the integer LSTM at a time, from its weights to its new state.
+class Int8LayerNeuron(wiring.Component):
+    """Rows of int8 products in, one hidden unit of any variant out: what a layer is made of.
 
     Takes a beat a cycle. A row's accumulator is handed over with its last beat, so that the rows
     that follow add up while it is used; the lanes wait only where a row ends before the one
     before it has been used.
+
+    Parameters
+    ----------
+    lanes
+        Products of a beat, at least 1.
+    waiting_rows
+        Sums that may wait behind the one that is used, in registers of their own, so that the lanes
+        go on: 0, 1 or 2; 0 with a layer norm.
+    activation, chunk, variant, interpolates, structure
+        As those of :class:`hdl.neuron.int8_update.Int8Update`.
+
+    Ports
+    -----
+    i
+        A beat: ``weights`` and ``activations`` of each lane; ``first`` and ``last``, the ends of a
+        row; ``start``, what the row's sum starts with, which counts with ``first``; ``old_cell``
+        and, if there are several, ``segment``, which count with ``last`` of the rows with which
+        the update takes them.
+    scale, multiplier, shift, o, and the configuration
+        Those of the update.
+    """
+
+    def __init__(
+        self,
+        lanes: int,
+        activation: ActivationKind = "table",
+        chunk: int = 16,
+        variant: Int8Variant | None = None,
+        *,
+        interpolates: bool | None = None,
+        structure: Structure = "gates",
+        waiting_rows: int = 0,
+    ) -> None:
+        if waiting_rows not in (0, 1, 2):
+            raise ValueError(f"waiting_rows must be 0, 1 or 2, not {waiting_rows}.")
+        if waiting_rows and variant is not None and variant.norm:
+            raise ValueError("With a layer norm no rows can wait; leave waiting_rows at 0.")
+        self.lanes = lanes
+        self.waiting_rows = waiting_rows
+        self.update = Int8Update(
+            activation, chunk, variant, interpolates=interpolates, structure=structure
+        )
+        self.products = Int8Products(lanes, structure)
+        self.structure: Structure = structure
+        self.activation = activation
+        self.chunk = chunk
+        self.variant = self.update.variant
+        self.interpolates = self.update.interpolates
+        beat: dict[str, ShapeLike] = {
+            "weights": data.ArrayLayout(signed(8), lanes),
+            "activations": data.ArrayLayout(signed(8), lanes),
+            "first": 1,
+            "last": 1,
+            "start": signed(32),
+            "old_cell": signed(16),
+        }
+        if len(self.segments) > 1:
+            beat["segment"] = Shape.cast(range(len(self.segments)))
+        ports = self.update.signature.members
+        super().__init__(
+            {
+                "i": In(stream.Signature(data.StructLayout(beat))),
+                **{name: member for name, member in ports.items() if name != "i"},
+            }
+        )
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """Names of the segments, in the order of their numbers."""
+        return self.update.segments
+
+    @property
+    def scales(self) -> tuple[str, ...]:
+        """Names of the scales, in the order of their numbers."""
+        return self.update.scales
+
+    def rows(self, segment: str) -> tuple[str, ...]:
+        """Names of a segment's rows, in the order in which they are taken."""
+        return self.update.rows(segment)
+
+    def cell_row(self, segment: str) -> str | None:
+        """The row of a segment that brings the old cell, or None if the segment needs none."""
+        return self.update.cell_row(segment)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        beat = self.i.payload
+
+        # The lanes: a running sum, handed over with the last beat of a row.
+        m.submodules.lanes = lanes = self.products
+        m.submodules.update = update = self.update
+        sum_so_far = Signal(signed(32), reset_less=True)
+        row = update.i.payload
+        m.d.comb += [
+            lanes.weights.eq(beat.weights),
+            lanes.activations.eq(beat.activations),
+            lanes.start.eq(Mux(beat.first, beat.start, sum_so_far)),
+            # While the row with the cell waits, those behind it are of its unit.
+            row.old_cell.eq(beat.old_cell),
+            self.scale.eq(update.scale),
+            update.multiplier.eq(self.multiplier),
+            update.shift.eq(self.shift),
+            self.o.valid.eq(update.o.valid),
+            self.o.payload.eq(update.o.payload),
+            update.o.ready.eq(self.o.ready),
+        ]
+        takes = wire(m, self.i.valid & self.i.ready, "takes")
+        handed: dict[str, Value] = {"accumulator": lanes.total.as_signed()}
+        if len(self.segments) > 1:
+            handed["segment"] = beat.segment
+        if self.waiting_rows:
+            pipeline = Pipeline(m, self.i.valid & beat.last)
+            rows_are_taken = Signal()
+            for _ in range(self.waiting_rows):
+                handed = dict(zip(handed, pipeline.register(**handed), strict=True))
+            pipeline.connect(rows_are_taken, update.i.valid, update.i.ready)
+            m.d.comb += self.i.ready.eq(~beat.last | rows_are_taken)
+        else:
+            m.d.comb += [
+                self.i.ready.eq(~beat.last | update.i.ready),
+                update.i.valid.eq(self.i.valid & beat.last),
+            ]
+        m.d.comb += [row[name].eq(value) for name, value in handed.items()]
+        for name in configuration_of(self.variant):
+            m.d.comb += getattr(update, name).eq(getattr(self, name))
+        with m.If(takes):
+            m.d.sync += sum_so_far.eq(lanes.total)
+        return m
+
+
+class Int8LstmNeuron(wiring.Component):
+    """One hidden unit of the integer LSTM at a time, from its weights to its new state.
+
+    Takes a beat a cycle, as :class:`Int8LayerNeuron`, of the plain LSTM, of which it is one that
+    gets the scales with the rows.
 
     Bit for bit :class:`golden.neuron.int8.Int8LstmNeuron`, which says what each port means.
 
@@ -37,6 +177,8 @@ class Int8LstmNeuron(wiring.Component):
     chunk
         Bits of the other factor that the update's multiplier of 24 bits takes a cycle: 4, 8 or
         16; by default as few as keep up with the lanes where rows are long enough to pay.
+    interpolates, structure
+        As those of :class:`hdl.neuron.int8_update.Int8Update`.
     """
 
     def __init__(
@@ -44,6 +186,9 @@ class Int8LstmNeuron(wiring.Component):
         lanes: int = 16,
         activation: ActivationKind = "table",
         chunk: int | None = None,
+        *,
+        interpolates: bool = False,
+        structure: Structure = "gates",
     ) -> None:
         contract = Contract(lanes=lanes, activation=activation)
         if chunk is None:
@@ -53,7 +198,9 @@ class Int8LstmNeuron(wiring.Component):
         self.lanes = lanes
         self.activation: ActivationKind = activation
         self.chunk = chunk
-        self._configuration = [field.name for field in contract.configuration]
+        self.neuron = Int8LayerNeuron(
+            lanes, activation, chunk, interpolates=interpolates, structure=structure
+        )
         super().__init__(
             {
                 "i": In(stream_of(contract.operands)),
@@ -65,29 +212,36 @@ class Int8LstmNeuron(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         beat = self.i.payload
-
-        # The lanes: a running sum, handed over with the last beat of a row.
-        m.submodules.lanes = lanes = Int8Products(self.lanes)
-        sum_so_far = Signal(signed(32), reset_less=True)
-        takes = Signal()
-        m.submodules.update = update = Int8Update(self.activation, self.chunk)
+        m.submodules.neuron = neuron = self.neuron
         m.d.comb += [
-            lanes.weights.eq(beat.weights),
-            lanes.activations.eq(beat.activations),
-            lanes.start.eq(Mux(beat.first, beat.bias, sum_so_far)),
-            self.i.ready.eq(~beat.last | update.i.ready),
-            takes.eq(self.i.valid & self.i.ready),
-            update.i.valid.eq(self.i.valid & beat.last),
-            update.i.payload.accumulator.eq(lanes.total),
-            update.i.payload.multiplier.eq(beat.multiplier),
-            update.i.payload.shift.eq(beat.shift),
-            update.i.payload.old_cell.eq(beat.old_cell),
-            self.o.valid.eq(update.o.valid),
-            update.o.ready.eq(self.o.ready),
-            self.o.payload.result.eq(update.o.payload.result),
-            self.o.payload.cell_result.eq(update.o.payload.cell_result),
+            neuron.i.payload.weights.eq(beat.weights),
+            neuron.i.payload.activations.eq(beat.activations),
+            neuron.i.payload.first.eq(beat.first),
+            neuron.i.payload.last.eq(beat.last),
+            neuron.i.payload.start.eq(beat.bias),
+            neuron.i.payload.old_cell.eq(beat.old_cell),
+            neuron.i.valid.eq(self.i.valid),
+            self.i.ready.eq(neuron.i.ready),
+            neuron.cell_integer_bits.eq(self.cell_integer_bits),
+            neuron.cell_clip.eq(self.cell_clip),
+            neuron.hidden_offset.eq(self.hidden_zero_point),
+            self.o.payload.result.eq(neuron.o.payload.result),
+            self.o.payload.cell_result.eq(neuron.o.payload.cell_result),
+            self.o.valid.eq(neuron.o.valid),
+            neuron.o.ready.eq(self.o.ready),
         ]
-        m.d.comb += [getattr(update, name).eq(getattr(self, name)) for name in self._configuration]
-        with m.If(takes):
-            m.d.sync += sum_so_far.eq(lanes.total)
+
+        # The scale of the row that waits to be used.
+        multiplier = Signal(24, reset_less=True)
+        shift = Signal(signed(6), reset_less=True)
+        with m.If(self.i.valid & self.i.ready & beat.last):
+            m.d.sync += [multiplier.eq(beat.multiplier), shift.eq(beat.shift)]
+        of_row = neuron.scale != neuron.scales.index("hidden")
+        with m.If(of_row):
+            m.d.comb += [neuron.multiplier.eq(multiplier), neuron.shift.eq(shift)]
+        with m.Else():
+            m.d.comb += [
+                neuron.multiplier.eq(self.hidden_multiplier),
+                neuron.shift.eq(-self.hidden_shift),
+            ]
         return m

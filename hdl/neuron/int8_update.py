@@ -1,90 +1,61 @@
 """The update of an int8 LSTM unit: from the accumulators of its rows to its new state.
 
 One multiplier, one rounding shifter and one saturating adder do everything, an operation after
-the other, by a program.
+the other, by a program; the activation by table may have a small multiplier of its own.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum, auto
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, ShapeLike, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.activations import ActivationKind
-from golden.neuron.int8 import Int8LstmNeuron as Contract
+from golden.lstm.variant import TIES_UP, Int8Variant
 from hdl.activation.gemmlowp import STEPS, GemmlowpArgument
-from hdl.activation.table import FRACTION, TableLookup, shift_of, start_of
+from hdl.activation.table import FRACTION, Interpolation, TableLookup, shift_of, start_of
 from hdl.arithmetic import (
     Row,
-    booth_rows,
-    carry_save_sum,
+    Structure,
+    check_structure,
+    product_rows,
     rounding_shift_right,
     saturate,
     saturate_to_clip,
+    sum_of_rows,
     wire,
 )
-from hdl.formats import shape_of
+from hdl.neuron.int8_program import Kind, Operation, Program
 
-__all__ = ["Int8Update"]
+__all__ = ["Int8Update", "configuration_of"]
 
-
-class Kind(Enum):
-    """What an operation multiplies."""
-
-    REQUANTISE = auto()
-    """The accumulator by its multiplier."""
-    ACTIVATE = auto()
-    """A slope of the table by a fraction, or the factors of a step of gemmlowp's."""
-    MULTIPLY = auto()
-    """A gate value by another word of 16 bits."""
-    REQUANTISE_HIDDEN = auto()
-    """The output gate's product by the hidden multiplier."""
+_ACTIVATED = ("i", "f", "g", "o", "cell_tanh")
+"""Finishes of activations."""
 
 
-@dataclass(frozen=True)
-class Operation:
-    """A multiplication, and the step that finishes its product a cycle later."""
-
-    name: str
-    kind: Kind
-    finish: str
-    independent: bool = False
-    """The operation may start while the one before it is finished."""
-
-
-def _gate(gate: str) -> list[Operation]:
-    return [
-        Operation(f"{gate}_input", Kind.REQUANTISE, "part", independent=True),
-        Operation(f"{gate}_recurrent", Kind.REQUANTISE, "sum", independent=True),
-        Operation(f"{gate}_activate", Kind.ACTIVATE, gate),
-    ]
-
-
-PROGRAM: tuple[Operation, ...] = (
-    *_gate("i"),
-    *_gate("f"),
-    Operation("keep", Kind.MULTIPLY, "kept"),
-    *_gate("g"),
-    Operation("add", Kind.MULTIPLY, "cell"),
-    Operation("cell_activate", Kind.ACTIVATE, "cell_tanh"),
-    *_gate("o"),
-    Operation("expose", Kind.MULTIPLY, "exposed"),
-    Operation("hidden", Kind.REQUANTISE_HIDDEN, "result"),
-)
-"""The operations of a unit, one after the other."""
+def configuration_of(variant: Int8Variant) -> dict[str, ShapeLike]:
+    """Shapes of the ports, by name, that hold still while a unit is in the circuit."""
+    ports: dict[str, ShapeLike] = {
+        "cell_integer_bits": 3,
+        "cell_clip": 15,
+        "hidden_offset": signed(9),
+    }
+    if variant.projection:
+        ports |= {"projection_offset": signed(8), "projection_clip": 7}
+    return ports
 
 
 class Int8Update(wiring.Component):
-    """Rows' accumulators in, eight a unit; a unit's new hidden and cell raws out.
+    """Rows' accumulators in; a unit's new hidden and cell raws out.
 
-    The next row is taken while the one before is used. With shifts of at most 0 a unit takes 35,
-    61 or 108 cycles by table, with a chunk of 16, 8 or 4, and some 215, 322 or 527 by gemmlowp's
-    steps, of which a raw skips some; each left shift by one adds a cycle at most. The result
-    follows the last row by 10, 16 or 27 cycles by table.
+    A unit takes the rows of one segment of the program, see `rows`; the next row is taken while
+    the one before is used, and with a single segment the next unit's as well. With shifts of at
+    most 0 a unit of the plain LSTM takes 23 cycles by table with a chunk of 16; a left shift by
+    one adds a cycle. The result of a plain unit follows its last row by 8 cycles.
 
-    Bit for bit :func:`golden.lstm.int8.update_unit` with double rounding.
+    Bit for bit :func:`golden.lstm.int8.step_constants` with double rounding, without the sums of
+    products and the normalisation.
 
     Parameters
     ----------
@@ -92,72 +63,184 @@ class Int8Update(wiring.Component):
         "table" or "gemmlowp".
     chunk
         Bits of the second factor that the multiplier takes a cycle: 4, 8 or 16. The first has 24.
+    variant
+        What the LSTM has beside four gates.
+    interpolates
+        Whether the table's interpolation has a multiplier of its own, beside the other; by
+        default with a chunk of 16.
+    structure
+        "gates" or "fpga", see :mod:`hdl.arithmetic`; with "fpga" and an interpolation of its own
+        the table lies in a memory.
 
     Ports
     -----
     i
-        A row: accumulator, multiplier, shift and old cell as in the neuron's contract.
+        A row: ``accumulator``; ``old_cell``, which counts with the row that `cell_row` names; and
+        ``segment``, if there are several, which counts with the first row of a unit. The
+        accumulator of a peephole row is the peephole weight in 16 bits, and above them 1 where ties
+        of its product go up and not away from zero; that of a value row the gate raw.
+    scale
+        Index into `scales` of the scale that ``multiplier`` and ``shift`` must hold in this cycle.
+    multiplier, shift
+        Upper 24 bits of the split multiplier, and its shift, -31 to 30; at most 0 for "hidden".
     o
-        A unit: result, cell_result, and exposed, the hidden value before its requantisation in
-        steps of 2^-30.
+        A unit: ``result``, the hidden raw of an update, an output or a projection; ``cell_result``
+        of an update or a cell segment; ``value``, the gate raw of a collect or a cell segment; and
+        ``exposed``, the hidden value before its requantisation in steps of 2^-30.
+    cell_integer_bits, cell_clip
+        As in the neuron's contract.
+    hidden_offset
+        Added by the last requantisation: the zero point, or with a projection its negative.
+    projection_offset, projection_clip
+        Zero point of the projected hidden values; they saturate to plus or minus the clip, unless
+        it is 0. With a projection only.
     """
 
-    def __init__(self, activation: ActivationKind = "table", chunk: int = 16) -> None:
+    def __init__(
+        self,
+        activation: ActivationKind = "table",
+        chunk: int = 16,
+        variant: Int8Variant | None = None,
+        *,
+        interpolates: bool | None = None,
+        structure: Structure = "gates",
+    ) -> None:
         if activation not in ("table", "gemmlowp"):
             raise ValueError(f'activation must be "table" or "gemmlowp", not {activation!r}.')
         if chunk not in (4, 8, 16):
             raise ValueError(f"chunk must be 4, 8 or 16, not {chunk}.")
+        if interpolates is None:
+            interpolates = activation == "table" and chunk == 16
+        if interpolates and activation != "table":
+            raise ValueError("Only the table has an interpolation of its own, not gemmlowp.")
         self.activation = activation
         self.chunk = chunk
-        row = {"accumulator": signed(32), "multiplier": 24, "shift": signed(6)}
-        unit = {"result": signed(8), "cell_result": signed(16), "exposed": signed(32)}
+        self.variant = variant or Int8Variant()
+        self.interpolates = interpolates
+        check_structure(structure)
+        self.structure: Structure = structure
+        beside = 0 if not interpolates else 1 if structure == "gates" else 2
+        self._program = Program(self.variant, beside, quick=chunk == 16)
         super().__init__(
             {
-                "i": In(stream.Signature(data.StructLayout({**row, "old_cell": signed(16)}))),
-                "o": Out(stream.Signature(data.StructLayout(unit))),
-                **{f.name: In(shape_of(f.format)) for f in Contract().configuration},
+                "i": In(stream.Signature(data.StructLayout(self._row_layout()))),
+                "scale": Out(range(len(self.scales))),
+                "multiplier": In(24),
+                "shift": In(signed(6)),
+                "o": Out(
+                    stream.Signature(
+                        data.StructLayout(
+                            {
+                                "result": signed(8),
+                                "cell_result": signed(16),
+                                "value": signed(16),
+                                "exposed": signed(32),
+                            }
+                        )
+                    )
+                ),
+                **{name: In(shape) for name, shape in configuration_of(self.variant).items()},
             }
         )
 
+    def _row_layout(self) -> dict[str, ShapeLike]:
+        row: dict[str, ShapeLike] = {"accumulator": signed(32), "old_cell": signed(16)}
+        if len(self.segments) > 1:
+            row["segment"] = Shape.cast(range(len(self.segments)))
+        return row
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """Names of the segments, in the order of their numbers."""
+        return tuple(self._program.segments)
+
+    @property
+    def scales(self) -> tuple[str, ...]:
+        """Names of the scales, in the order of their numbers."""
+        return self._program.scales
+
+    def rows(self, segment: str) -> tuple[str, ...]:
+        """Names of a segment's rows, in the order in which they are taken."""
+        return self._program.rows(segment)
+
+    def cell_row(self, segment: str) -> str | None:
+        """The row of a segment that brings the old cell, or None if the segment needs none."""
+        return self._program.cell_row(segment)
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        program = self._program
+        by_steps = self.activation == "gemmlowp"
+        beside = self.interpolates
+        peephole = self.variant.peephole
+
+        # Control: the operation, the step within it, and whether the product before is finished.
+        position = Signal(range(program.length))
+        step = Signal(range(32 // self.chunk))
+        unfinished = Signal()
+
+        def at(chosen: Callable[[Operation], bool]) -> Value:
+            return program.at(position, chosen)
+
+        kind = {
+            each: Signal(name=f"is_{each.name.lower()}")
+            for each in Kind
+            if any(op.kind is each for op in program.operations)
+        }
+        for each, signal in kind.items():
+            m.d.comb += signal.eq(at(lambda op, each=each: op.kind is each))
+        for index, name in enumerate(self.scales):
+            with m.If(at(lambda op, name=name: op.name == name)):
+                m.d.comb += self.scale.eq(index)
+        requantises = kind[Kind.REQUANTISE]
+        requantises_product = kind.get(Kind.REQUANTISE_PRODUCT, Const(0, 1))
+
+        # Rows. One waits in the accumulator until it is used up.
         row = self.i.payload
-        by_table = self.activation == "table"
         row_waits = Signal()
         row_is_used = Signal()
-        hands_over = Signal()
-        m.d.comb += [
-            self.i.ready.eq(~row_waits | row_is_used),
-            hands_over.eq(self.i.valid & self.i.ready),
-        ]
+        hands_over = wire(m, self.i.valid & self.i.ready, "hands_over")
         with m.If(hands_over):
             m.d.sync += row_waits.eq(1)
         with m.Elif(row_is_used):
             m.d.sync += row_waits.eq(0)
+        m.d.comb += self.o.valid.eq(unfinished & (position < max(1, len(program.waiting))))
+        output_waits = wire(m, self.o.valid & ~self.o.ready, "output_waits")
+        if program.waiting:
+            # The first row of a unit is taken when the unit before is gone, since it tells the
+            # segment; then those that its segment still needs.
+            waits = wire(m, position < len(program.waiting), "waits")
+            m.d.comb += self.i.ready.eq(
+                Mux(
+                    waits,
+                    ~output_waits,
+                    Mux(
+                        row_waits,
+                        row_is_used & self._needs_rows(position, beyond=1),
+                        self._needs_rows(position, beyond=0),
+                    ),
+                )
+            )
+        else:
+            waits = Const(0, 1)
+            m.d.comb += self.i.ready.eq(~row_waits | row_is_used)
 
-        # The row that waits to be used. Its left shift comes first, a bit a cycle: a multiplier
-        # of 1 or more is rare, and the shift wraps.
-        accumulator = Signal(signed(32), reset_less=True)
-        multiplier = Signal(24, reset_less=True)
-        shift = Signal(signed(6), reset_less=True)
-        shifts_left = wire(m, ~shift[-1] & shift[:-1].any(), "shifts_left")
-        with m.If(hands_over):
-            m.d.sync += [
-                accumulator.eq(row.accumulator),
-                multiplier.eq(row.multiplier),
-                shift.eq(row.shift),
-            ]
-        with m.Elif(shifts_left):
-            m.d.sync += [accumulator.eq(accumulator << 1), shift.eq(shift - 1)]
-
-        # Control: the operation, the step within it, and whether the product before is finished.
-        position = Signal(range(len(PROGRAM)))
-        step = Signal(range(32 // self.chunk))
-        unfinished = Signal()
-        kind = {each: Signal(name=f"is_{each.name.lower()}") for each in Kind}
-        for each, signal in kind.items():
-            m.d.comb += signal.eq(_any_of(position, lambda op, each=each: op.kind is each))
-        independent = wire(m, _any_of(position, lambda op: op.independent), "independent")
+        # Left shifts come first, a bit a cycle: a multiplier of 1 or more is rare, and the shift
+        # wraps.
+        is_first = wire(m, step == 0, "is_first")
+        independent = wire(m, at(lambda op: op.independent), "independent")
+        activating = Signal()
+        blocked = wire(m, Mux(independent, output_waits, unfinished | activating), "blocked")
+        # The places shifted so far are counted in the register that keeps a right shift for the
+        # product that is finished; so the product before must be.
+        right_shift = Signal(5)
+        goes_left = wire(m, requantises & is_first & ~self.shift[-1], "goes_left")
+        lacks_shift = wire(
+            m,
+            goes_left & Mux(unfinished, self.shift[:5].any(), right_shift != self.shift[:5]),
+            "lacks_shift",
+        )
+        shifts_left = wire(m, lacks_shift & row_waits & ~blocked & ~unfinished, "shifts_left")
 
         # Gemmlowp's steps: the one to do, the one whose product waits, and whether one's does;
         # the last step's product is finished as the operation's.
@@ -168,160 +251,201 @@ class Int8Update(wiring.Component):
 
         def finishes(*names: str) -> Value:
             """Whether the product to finish is that of one of these operations."""
-            at = _any_of(position, lambda op: op.finish in names, after=1)
-            return at if by_table else at & ~in_steps
+            after = program.after(position, lambda op: op.finish in names)
+            return after & ~in_steps if by_steps else after
 
-        m.d.comb += self.o.valid.eq(unfinished & (position == 0))
-        blocked = Mux(independent, self.o.valid & ~self.o.ready, unfinished)
-        lacks_row = kind[Kind.REQUANTISE] & (~row_waits | shifts_left)
-        runs = wire(m, ~blocked & ~lacks_row & ~skips, "runs")
+        # Running.
+        lacks_row = at(lambda op: op.row or op.needs_row) & ~row_waits
+        runs = wire(m, ~waits & ~blocked & ~lacks_row & ~lacks_shift & ~skips, "runs")
         steps = {
             Kind.REQUANTISE: 32 // self.chunk,
-            Kind.REQUANTISE_HIDDEN: 32 // self.chunk,
+            Kind.REQUANTISE_PRODUCT: 32 // self.chunk,
             Kind.MULTIPLY: 16 // self.chunk,
-            Kind.ACTIVATE: -(-(FRACTION if by_table else 16) // self.chunk),
+            Kind.ACTIVATE: -(-(16 if by_steps else FRACTION) // self.chunk),
+            Kind.LOAD: 1,
+            Kind.RECALL: 1,
         }
         is_last_step = Signal()
         for each, signal in kind.items():
             with m.If(signal):
                 m.d.comb += is_last_step.eq(step == steps[each] - 1)
-        # Once begun, a requantisation runs through, so this needs no look at what blocks it.
-        m.d.comb += row_is_used.eq(kind[Kind.REQUANTISE] & is_last_step)
+        # Once begun, a requantisation runs through.
+        m.d.comb += row_is_used.eq(runs & is_last_step & at(lambda op: op.row))
+        following = Signal.like(position)
+        m.d.comb += following.eq(position + 1)
+        for start, segment in zip(program.starts(), program.segments.values(), strict=True):
+            last = start + len(segment) - 1
+            with m.If(position == last):
+                m.d.comb += following.eq(program.following(last))
+        activates = kind.get(Kind.ACTIVATE, Const(0, 1))
+        last_place = len(STEPS) - 1 if by_steps else 0
         with m.If(runs):
             m.d.sync += step.eq(step + 1)
             with m.If(is_last_step):
                 m.d.sync += step.eq(0)
-                if not by_table:
+                if by_steps:
                     m.d.sync += [
                         place_before.eq(place),
-                        in_steps.eq(kind[Kind.ACTIVATE] & (place != len(STEPS) - 1)),
+                        in_steps.eq(activates & (place != last_place)),
                     ]
-                with m.If(kind[Kind.ACTIVATE] & (place != (0 if by_table else len(STEPS) - 1))):
+                with m.If(activates & (place != last_place)):
                     m.d.sync += place.eq(place + 1)
                 with m.Else():
-                    m.d.sync += [
-                        place.eq(0),
-                        position.eq(Mux(position == len(PROGRAM) - 1, 0, position + 1)),
-                    ]
+                    m.d.sync += [place.eq(0), position.eq(following)]
         with m.Elif(skips):
             m.d.sync += place.eq(place + 1)
-        m.d.sync += unfinished.eq((runs & is_last_step) | (self.o.valid & ~self.o.ready))
+        if program.waiting:
+            with m.If(waits & hands_over), m.Switch(row.segment):
+                for index, start in enumerate(program.starts()):
+                    with m.Case(index):
+                        m.d.sync += position.eq(start)
+        multiplies = at(lambda op: op.kind not in (Kind.LOAD, Kind.RECALL))
+        m.d.sync += unfinished.eq((runs & is_last_step & multiplies) | output_waits)
 
-        # Registers: the gate raw or value, a gate value that waits, the cell, the product.
+        # Registers: the row, the gate raw or value, a gate value that waits, the cell, the product.
+        accumulator = Signal(signed(32), reset_less=True)
+        # Whether ties of the peephole's product, which the row's place is made for, go up.
+        peeps_ties_up = Signal(reset_less=True)
         value = Signal(signed(16), reset_less=True)
+        gate_value = Signal(signed(16), reset_less=True) if program.beside == 2 else value
         other = Signal(signed(16), reset_less=True)
         cell = Signal(signed(16), reset_less=True)
         # A partial sum that begins at the lowest table entry, and at a negative signed low part of
         # the fraction, needs a bit more. A chunk of 16 takes the fraction whole.
-        spare = 0 if self.chunk == 16 else 1
+        spare = 0 if self.chunk == 16 or beside else 1
         product = Signal(signed(32 + spare), reset_less=True)
-        right_shift = Signal(5, reset_less=True)
+        exposed = Signal(signed(32), reset_less=True)
 
-        # Tanh is that of the cell's own step; a gate's is Q3.12.
-        is_sigmoid = wire(
-            m, _any_of(position, lambda op: op.finish in ("i", "f", "o")), "is_sigmoid"
-        )
-        is_cell_tanh = _any_of(position, lambda op: op.finish == "cell_tanh")
-        integer_bits = wire(m, Mux(is_cell_tanh, self.cell_integer_bits, 3)[:3], "integer_bits")
+        # The raw that is activated next; tanh is that of the cell's own step, a gate's is Q3.12.
+        if beside:
+            self._activate_beside(
+                m,
+                activating,
+                runs,
+                wire(m, unfinished & ~self.o.valid, "finishing"),
+                at,
+                lambda chosen: program.after(position, chosen),
+                (value, gate_value, other, cell),
+            )
+            active = None
+        else:
+            is_sigmoid = wire(m, at(lambda op: op.finish in ("i", "f", "o")), "is_sigmoid")
+            integer_bits = wire(
+                m,
+                Mux(at(lambda op: op.finish == "cell_tanh"), self.cell_integer_bits, 3)[:3],
+                "integer_bits",
+            )
+            active = (
+                self._take_step(m, place, runs, skips, activates, value, is_sigmoid, integer_bits)
+                if by_steps
+                else self._look_up(m, value, is_sigmoid, integer_bits)
+            )
 
         # Multiplication: 24 bits by a chunk, low chunks first, in Booth's digits, whose overlap
         # makes each partial sum that of the signed low part.
-        factor = Signal(24 if by_table else signed(25))
+        factor = Signal(signed(25))
         word = Signal(32)
         align = {each: self.chunk * count - 8 for each, count in steps.items()}
-        active = (
-            self._look_up(m, value, is_sigmoid, integer_bits)
-            if by_table
-            else self._take_step(
-                m, place, runs, skips, kind[Kind.ACTIVATE], value, is_sigmoid, integer_bits
-            )
-        )
-        with m.If(kind[Kind.REQUANTISE]):
-            m.d.comb += [factor.eq(multiplier), word.eq(accumulator)]
-        with m.Elif(kind[Kind.REQUANTISE_HIDDEN]):
-            m.d.comb += [factor.eq(self.hidden_multiplier), word.eq(Cat(other, value))]
-        with m.Elif(kind[Kind.ACTIVATE]):
+        # The product that is requantised is still in its register when its first chunk is taken.
+        first_chunk = product[: self.chunk]
+        if self.chunk < 16:
+            first_chunk = Mux(is_first, first_chunk, value[: self.chunk])
+        with m.If(requantises):
+            m.d.comb += [factor.eq(self.multiplier), word.eq(accumulator)]
+        with m.Elif(requantises_product):
             m.d.comb += [
-                factor.eq(active.factor << align[Kind.ACTIVATE]),
-                word.eq(Cat(active.word, value)),
+                factor.eq(self.multiplier),
+                word.eq(Cat(first_chunk, value[self.chunk :], other)),
             ]
+        if active is not None:
+            with m.Elif(activates):
+                m.d.comb += [
+                    factor.eq(active.factor << align[Kind.ACTIVATE]),
+                    word.eq(active.word),
+                ]
         with m.Else():
+            takes_cell = wire(m, at(lambda op: op.finish in ("kept", "row")), "takes_cell")
             m.d.comb += [
-                factor.eq(value << align[Kind.MULTIPLY]),
-                word.eq(
-                    Cat(Mux(_any_of(position, lambda op: op.name == "keep"), cell, other), value)
-                ),
+                factor.eq(Mux(takes_cell, cell, other) << align[Kind.MULTIPLY]),
+                word.eq(gate_value),
             ]
-        digits = Signal(signed(self.chunk))
-        below = Signal()
-        with m.Switch(step):
-            for index in range(32 // self.chunk):
-                low = index * self.chunk
-                with m.Case(index):
-                    m.d.comb += digits.eq(word[low : low + self.chunk])
-                    if index:
-                        m.d.comb += below.eq(word[low - 1])
-        rows, constant = booth_rows(m, factor, digits, below, "digit")
-        first_step = wire(m, step == 0, "first_step")
+            if peephole:
+                with m.If(at(lambda op: op.finish == "row")):
+                    m.d.comb += word.eq(accumulator)
+        digits = wire(m, word.word_select(step, self.chunk).as_signed(), "digits")
+        highest_before = Signal(reset_less=True)
+        below = wire(m, highest_before & ~is_first, "below")
+        rows, constant = product_rows(m, factor, digits, below, "digit", self.structure)
         width = 24 + self.chunk + spare
-        entry = wire(m, active.first << align[Kind.ACTIVATE], "entry")
-        entry_bits = Cat(entry, entry[-1].replicate(max(0, width - len(entry))))[:width]
-        carried = Cat(product[8:], product[-1].replicate(width - 24 - spare))
-        addend = wire(
-            m,
-            Mux(
-                first_step,
-                entry_bits & kind[Kind.ACTIVATE].replicate(width),
-                carried,
-            ),
-            "addend",
-        )
+        addend = Signal(width)
+        with m.If(~is_first):
+            m.d.comb += addend.eq(Cat(product[8:], product[-1].replicate(width - 24 - spare)))
+        if active is not None:
+            with m.Elif(activates):
+                m.d.comb += addend.eq(active.first << align[Kind.ACTIVATE])
         # Half of the unit, 2^24, to which the requantisation rounds. It lies below the others'
         # lowest bits, and does them no harm.
-        rounding_step = 32 // self.chunk - 1 - max(0, 8 // self.chunk)
         if self.chunk == 16:
             rounding_step, half = 1, 7
         else:
-            half = self.chunk - 1
-        half_row = Row(
-            (step == rounding_step) & (kind[Kind.REQUANTISE] | kind[Kind.REQUANTISE_HIDDEN]), half
-        )
-        total = carry_save_sum(m, [*rows, half_row, Row(addend)], width, "total", constant)
+            rounding_step, half = 32 // self.chunk - 1 - 8 // self.chunk, self.chunk - 1
+        half_row = Row((step == rounding_step) & (requantises | requantises_product), half)
+        rows += [half_row, Row(addend)]
+        total = sum_of_rows(m, rows, width, "total", constant, self.structure)
         with m.If(runs):
             if self.chunk >= 8:
                 m.d.sync += product.eq(total[self.chunk - 8 :])
             else:
                 m.d.sync += product.eq(Cat(product[self.chunk : 8], total))
-            m.d.sync += right_shift.eq((-shift)[:5])
+            m.d.sync += [
+                highest_before.eq(digits[-1]),
+                right_shift.eq(Mux(self.shift[-1], (-self.shift)[:5], 0)),
+            ]
+            with m.If(requantises_product & is_first):
+                m.d.sync += [exposed.eq(product), other.eq(product[16:])]
+                if self.chunk < 16:
+                    m.d.sync += value.eq(product[:16])
+
+        with m.Elif(shifts_left):
+            m.d.sync += right_shift.eq(right_shift + 1)
+        with m.Elif(~output_waits):
+            m.d.sync += right_shift.eq(0)
 
         # Finishing: a rounded shift, an addition, a saturation.
-        activates = wire(m, finishes("i", "f", "g", "o", "cell_tanh"), "activates")
-        was_sigmoid = wire(m, finishes("i", "f", "o"), "was_sigmoid")
         distance = Signal(5)
         start = Signal(signed(16))
-        with m.If(finishes("part", "sum")):
-            m.d.comb += distance.eq(right_shift)
-        with m.Elif(finishes("result")):
-            m.d.comb += [distance.eq(self.hidden_shift)]
-        with m.Elif(finishes("cell")):
+        with m.If(finishes("cell")):
             m.d.comb += distance.eq(15 + self.cell_integer_bits)
         with m.Elif(finishes("kept")):
             m.d.comb += distance.eq(15)
-        with m.Elif(activates):
-            m.d.comb += distance.eq(active.shift(was_sigmoid))
+        with m.Else():
+            m.d.comb += distance.eq(right_shift)
         with m.If(finishes("sum")):
             m.d.comb += start.eq(value)
         with m.Elif(finishes("cell")):
             m.d.comb += start.eq(cell)
         with m.Elif(finishes("result")):
-            m.d.comb += start.eq(self.hidden_zero_point)
-        with m.Elif(activates):
-            m.d.comb += start.eq(active.start(was_sigmoid))
-        inverts = Signal()
-        m.d.comb += inverts.eq(activates & active.negative)
+            m.d.comb += start.eq(self.hidden_offset)
+        if self.variant.projection:
+            with m.Elif(finishes("projected")):
+                m.d.comb += start.eq(self.projection_offset)
+        ties_up: Value = Const(0, 1)
         rounds = Signal(init=1)
+        inverts = Signal()
         clears = Signal()
-        if not by_table:
+        if active is not None:
+            is_activated = wire(m, finishes(*_ACTIVATED), "is_activated")
+            was_sigmoid = wire(m, finishes("i", "f", "o"), "was_sigmoid")
+            with m.If(is_activated):
+                m.d.comb += [
+                    distance.eq(active.shift(was_sigmoid)),
+                    start.eq(active.start(was_sigmoid)),
+                    inverts.eq(active.negative),
+                ]
+            ties_up = is_activated | in_steps if by_steps else is_activated
+        if peephole:
+            ties_up = ties_up | (peeps_ties_up & finishes("sum"))
+        if active is not None and by_steps:
             with m.If(in_steps), m.Switch(place_before):
                 for index, each in enumerate(STEPS[:-1]):
                     with m.Case(index):
@@ -333,12 +457,7 @@ class Int8Update(wiring.Component):
                             clears.eq(each.quadruples),
                         ]
         shifted = rounding_shift_right(
-            m,
-            product[:32].as_signed(),
-            distance,
-            17,
-            "shifted",
-            ties_up=activates if by_table else activates | in_steps,
+            m, product[:32].as_signed(), distance, 17, "shifted", ties_up=ties_up
         )
         quotient = wire(
             m,
@@ -358,51 +477,170 @@ class Int8Update(wiring.Component):
         finished_sum = wire(m, sum_with_carry[1:].as_signed(), "finished_sum")
         is_beyond = shifted.beyond
         exact_sign = wire(m, Mux(is_beyond, product[31], finished_sum[-1]), "exact_sign")
-        saturated = saturate(
-            m, Cat(finished_sum[:-1], exact_sign).as_signed(), 16, "saturated", is_beyond
-        )
+        exact = wire(m, Cat(finished_sum[:-1], exact_sign).as_signed(), "exact")
+        saturated = saturate(m, exact, 16, "saturated", is_beyond)
         is_cell = wire(m, finishes("cell"), "is_cell")
         finished = saturate_to_clip(
             m, saturated, self.cell_clip & is_cell.replicate(15), "finished"
         )
-        hidden = saturate(m, Cat(finished_sum[:-1], exact_sign).as_signed(), 8, "hidden", is_beyond)
+        hidden = saturate(m, exact, 8, "hidden", is_beyond)
+        if self.variant.projection:
+            is_projected = wire(m, finishes("projected"), "is_projected")
+            hidden = saturate_to_clip(
+                m, hidden, self.projection_clip & is_projected.replicate(7), "projected"
+            )
         m.d.comb += [
             self.o.payload.result.eq(hidden),
             self.o.payload.cell_result.eq(cell),
-            self.o.payload.exposed.eq(Cat(other, value)),
+            self.o.payload.value.eq(finished),
+            self.o.payload.exposed.eq(exposed),
         ]
 
-        with m.If(unfinished):
-            with m.If(finishes("part", "sum", "f", "cell", "o")):
+        # Registers. A product of the last operation stays in its own until the unit is taken.
+        stores = wire(m, unfinished & ~self.o.valid, "stores")
+        with m.If(stores):
+            to_value = ("part", "sum") if beside else ("part", "sum", "f", "g", "o", "cell")
+            with m.If(finishes(*to_value)):
                 m.d.sync += value.eq(finished)
-            with m.If(finishes("g")):
-                m.d.sync += value.eq(other)
-            with m.If(finishes("i", "g", "cell_tanh")):
-                m.d.sync += other.eq(finished)
             with m.If(finishes("kept", "cell")):
                 m.d.sync += cell.eq(finished)
-            with m.If(finishes("exposed")):
-                m.d.sync += Cat(other, value).eq(product)
-            if not by_table:
-                with m.If(in_steps), m.Switch(place_before):
+        if active is not None:
+            with m.If(stores & finishes("i", "cell_tanh")):
+                m.d.sync += other.eq(finished)
+            if self.variant.coupled:
+                with m.If(stores & finishes("f")):
+                    m.d.sync += other.eq(finished ^ 0x7FFF)
+            if by_steps:
+                with m.If(stores & in_steps), m.Switch(place_before):
                     for index, each in enumerate(STEPS[:-1]):
                         with m.Case(index):
                             target = (
                                 value if each.target == "value" else active.registers[each.target]
                             )
                             m.d.sync += target.eq(finished)
-        # The old cell comes with the fourth row; this is where that row is handed over.
-        at_third_row = _any_of(position, lambda op: op.name == "f_input")
-        at_fourth_row = _any_of(position, lambda op: op.name == "f_recurrent")
-        with m.If(hands_over & (at_third_row | (at_fourth_row & ~row_waits))):
+        loads = runs & kind.get(Kind.LOAD, Const(0, 1))
+        if Kind.LOAD in kind:
+            with m.If(loads):
+                m.d.sync += value.eq(accumulator)
+        if Kind.RECALL in kind and not beside:
+            with m.If(runs & kind[Kind.RECALL]):
+                m.d.sync += value.eq(cell)
+        with m.If(hands_over):
+            m.d.sync += accumulator.eq(row.accumulator)
+        with m.Elif(shifts_left):
+            m.d.sync += accumulator.eq(accumulator << 1)
+        if peephole:
+            with m.Elif(stores & finishes("row")):
+                m.d.sync += accumulator.eq(product)
+            with m.If(stores & finishes("part", "row")):
+                m.d.sync += peeps_ties_up.eq(accumulator[TIES_UP] & finishes("row"))
+        with m.If(hands_over & self._brings_cell(position, row_waits, row_is_used)):
             m.d.sync += cell.eq(row.old_cell)
         return m
+
+    def _needs_rows(self, position: Signal, beyond: int) -> Value:
+        """Whether the segment still uses rows, from ``beyond`` operations after this one on."""
+        program = self._program
+        places: list[int] = []
+        for start, segment in zip(program.starts(), program.segments.values(), strict=True):
+            used = [index for index, op in enumerate(segment) if op.row]
+            places += [start + index for index in range(used[-1] + 1 - beyond)]
+        return position.matches(*places) if places else Const(0, 1)
+
+    def _brings_cell(self, position: Signal, row_waits: Value, row_is_used: Value) -> Value:
+        """Whether a row that is handed over now brings the old cell."""
+        program = self._program
+        brings: Value = Const(0, 1)
+        for name, start in zip(program.segments, program.starts(), strict=True):
+            cell_row = program.cell_row(name)
+            places = {op.name: start + at for at, op in enumerate(program.segments[name])}
+            rows = program.rows(name)
+            if cell_row is None:
+                continue
+            if cell_row == rows[0]:
+                # Whichever segment it is: one that needs the cell brings it, at the latest later.
+                brings |= position < len(program.waiting)
+            else:
+                before = places[rows[rows.index(cell_row) - 1]]
+                between = position.matches(*range(before + 1, places[cell_row] + 1))
+                brings |= Mux(row_waits, position == before, between)
+        return brings
+
+    def _activate_beside(
+        self,
+        m: Module,
+        activating: Signal,
+        runs: Value,
+        finishing: Value,
+        at: Callable[[Callable[[Operation], bool]], Value],
+        after: Callable[[Callable[[Operation], bool]], Value],
+        registers: tuple[Signal, Signal, Signal, Signal],
+    ) -> None:
+        """Activate a raw in the cycle after it is written."""
+        value, gate_value, other, cell = registers
+        # Loads are done at once, other operations once their product is finished.
+        quick = (Kind.LOAD, Kind.RECALL)
+        moments = (
+            (finishing, after, lambda op: op.kind not in quick),
+            (runs, at, lambda op: op.kind in quick),
+        )
+
+        def activates(*gates: str) -> Value:
+            """Whether a raw of one of these gates is being written."""
+            chosen: Value = Const(0, 1)
+            for moment, where, fits in moments:
+                chosen |= moment & where(lambda op, fits=fits: op.activates in gates and fits(op))
+            return chosen
+
+        # What is activated in this cycle, and what becomes of the result in the last.
+        of_cell = Signal(reset_less=True)
+        is_sigmoid = Signal(reset_less=True)
+        begins = Signal()
+        to_other = Signal(reset_less=True)
+        to_gate = Signal(reset_less=True)
+        coupled = self.variant.coupled
+        m.d.sync += [
+            begins.eq(activates("i", "f", "g", "o", "cell")),
+            of_cell.eq(activates("cell")),
+            is_sigmoid.eq(activates("i", "f", "o")),
+            to_other.eq(activates("cell", "f" if coupled else "i")),
+            to_gate.eq(activates("f", "g", "o")),
+        ]
+        m.submodules.interpolation = interpolation = Interpolation(self.structure)
+        m.d.comb += [
+            interpolation.raw.eq(Mux(of_cell, cell, value)),
+            interpolation.is_sigmoid.eq(is_sigmoid),
+            interpolation.integer_bits.eq(Mux(of_cell, self.cell_integer_bits, 3)),
+        ]
+        ends: Value = begins
+        inverts: Value = ~of_cell
+        if self._program.beside == 2:
+            ends = Signal(name="ends")
+            later_to_other, later_to_gate, inverts = (
+                Signal(reset_less=True, name=f"later_{name}")
+                for name in ("to_other", "to_gate", "inverts")
+            )
+            m.d.sync += [
+                ends.eq(begins),
+                later_to_other.eq(to_other),
+                later_to_gate.eq(to_gate),
+                inverts.eq(~of_cell),
+            ]
+            to_other, to_gate = later_to_other, later_to_gate
+        m.d.comb += activating.eq(begins | ends)
+        result = interpolation.result
+        with m.If(ends & to_gate):
+            m.d.sync += gate_value.eq(result)
+        with m.If(ends & to_other):
+            # Of coupled gates, i is what f leaves.
+            flips = Cat(inverts.replicate(15), Const(0, 1)) if coupled else Const(0, 16)
+            m.d.sync += other.eq(result ^ flips)
 
     def _look_up(
         self, m: Module, value: Signal, is_sigmoid: Signal, integer_bits: Signal
     ) -> "_Active":
         """Activation by table: the slope by the fraction, from the entry on."""
-        m.submodules.lookup = lookup = TableLookup()
+        m.submodules.lookup = lookup = TableLookup(self.structure)
         m.d.comb += [
             lookup.raw.eq(value),
             lookup.is_sigmoid.eq(is_sigmoid),
@@ -411,7 +649,7 @@ class Int8Update(wiring.Component):
         negative = wire(m, value[-1], "negative")
         return _Active(
             factor=lookup.slope,
-            word=Cat(lookup.fraction, Const(0, 16 - FRACTION)),
+            word=lookup.fraction,
             first=wire(m, lookup.entry << FRACTION, "entry_start"),
             negative=negative,
             shift=shift_of,
@@ -424,7 +662,7 @@ class Int8Update(wiring.Component):
         place: Signal,
         runs: Signal,
         skips: Signal,
-        activates: Signal,
+        activates: Value,
         value: Signal,
         is_sigmoid: Signal,
         integer_bits: Signal,
@@ -501,9 +739,3 @@ class _Active:
     start: Callable[[Value], Value]
     word_of: Callable[[str | int], Value] = lambda name: Const(0, 1)
     registers: dict[str, Signal] = field(default_factory=dict)
-
-
-def _any_of(position: Value, chosen: Callable[[Operation], bool], after: int = 0) -> Value:
-    """Whether the program is at a chosen operation, or ``after`` ones behind it."""
-    places = [(index + after) % len(PROGRAM) for index, op in enumerate(PROGRAM) if chosen(op)]
-    return position.matches(*places)

@@ -1,0 +1,341 @@
+"""What goes with a layer's Verilog: a C header, a packer of parameter images, the image."""
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+
+from golden.layer.contract import CELL_BYTES, LayerContract
+from golden.layer.int8 import Int8LstmLayer
+from golden.layer.packets import Kind, Reply, Status
+from golden.lstm.int8 import Int8Constants
+
+__all__ = ["c_header", "constants_of", "cycles_section", "image_section", "packer"]
+
+
+def c_header(name: str, contract: LayerContract) -> str:
+    """C header of a layer: packets, sizes, the image's sections and its checksum."""
+    prefix = name.upper()
+    schedule, layout = contract.schedule, contract.layout
+    sizes = {
+        "INPUTS": (schedule.inputs, "bytes of an input vector"),
+        "OUTPUTS": (schedule.outputs, "bytes of a hidden vector"),
+        "HIDDEN": (schedule.hidden, "cells"),
+        "STATE_SIZE": (
+            contract.state_size,
+            f"bytes of a state: outputs, then cells of {CELL_BYTES}",
+        ),
+        "IMAGE_SIZE": (layout.size, "bytes of a parameter image"),
+    }
+    lines = [
+        f"/* Sizes, packets and parameter image of {name}.",
+        " *",
+        f" * {_parameters(contract)}",
+        " */",
+        f"#ifndef {prefix}_H",
+        f"#define {prefix}_H",
+        "",
+        "#include <stddef.h>",
+        "#include <stdint.h>",
+        "",
+        *(f"#define {prefix}_{key} {value} /* {text} */" for key, (value, text) in sizes.items()),
+        "",
+        "/* TDEST of packets to the layer. */",
+        *(f"#define {prefix}_{kind.name} {kind.value}" for kind in Kind),
+        "",
+        "/* TDEST of packets from the layer. */",
+        *(f"#define {prefix}_REPLY_{reply.name} {reply.value}" for reply in Reply),
+        "",
+        "/* The byte of a status packet. */",
+        *(f"#define {prefix}_STATUS_{status.name} {status.value}" for status in Status),
+        "",
+        "/* Sections of the image: first byte, words, bytes of a word. */",
+    ]
+    for section in layout.sections:
+        lines += [
+            f"/* {section.meaning} */",
+            f"#define {prefix}_{section.name.upper()}_OFFSET {layout.offset(section.name)}",
+            f"#define {prefix}_{section.name.upper()}_WORDS {section.words}",
+            f"#define {prefix}_{section.name.upper()}_WORD_SIZE {section.word_bytes}",
+        ]
+    lines += [
+        "/* Of all bytes before it, high byte first. */",
+        f"#define {prefix}_CHECKSUM_OFFSET {layout.offset('checksum')}",
+        "",
+        "/* CRC-16: polynomial 0x1021, start 0xFFFF. 0 for a whole image with its checksum. */",
+        f"static inline uint16_t {name}_checksum(const uint8_t *bytes, size_t count)",
+        "{",
+        "    uint16_t checks = 0xFFFF;",
+        "    for (size_t index = 0; index < count; index++) {",
+        "        checks ^= (uint16_t)(bytes[index] << 8);",
+        "        for (int bit = 0; bit < 8; bit++)",
+        "            checks = (uint16_t)(checks << 1 ^ (checks & 0x8000 ? 0x1021 : 0));",
+        "    }",
+        "    return checks;",
+        "}",
+        "",
+        "#endif",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _parameters(contract: LayerContract) -> str:
+    assert dataclasses.is_dataclass(contract)
+    named = {field.name: getattr(contract, field.name) for field in dataclasses.fields(contract)}
+    return ", ".join(f"{key} {value}" for key, value in named.items() if key != "image")
+
+
+def cycles_section(contract: LayerContract) -> dict[str, Any]:
+    """Cycles of a time step as the data sheet gives them."""
+    return {"beats": contract.schedule.step_beats}
+
+
+def image_section(contract: LayerContract) -> dict[str, Any]:
+    """The parameter image as the data sheet describes it."""
+    layout = contract.layout
+    return {
+        "size": layout.size,
+        "byte_order": "little; the checksum big",
+        "sections": [
+            {
+                "name": section.name,
+                "offset": layout.offset(section.name),
+                "words": section.words,
+                "word_bytes": section.word_bytes,
+                "meaning": section.meaning,
+            }
+            for section in layout.sections
+        ],
+        "checksum": {
+            "offset": layout.offset("checksum"),
+            "algorithm": "CRC-16, polynomial 0x1021, start 0xFFFF, of all bytes before it",
+        },
+    }
+
+
+def constants_of(constants: Int8Constants) -> dict[str, np.ndarray]:
+    """The arrays that the packer takes, by name."""
+    arrays: dict[str, np.ndarray] = {}
+    for field in dataclasses.fields(constants):
+        value = getattr(constants, field.name)
+        if value is not None and field.name not in {"gates", "activation", "rounding"}:
+            arrays[field.name] = np.asarray(value)
+    return arrays
+
+
+def packer(name: str, contract: Int8LstmLayer) -> str:
+    """A program, of Python and numpy alone, that packs a layer's constants into an image."""
+    variant = contract.variant
+    rows = [
+        {
+            "name": row.name,
+            "part": row.part,
+            "beats": contract.schedule.beats(row),
+            "groups": contract.schedule.groups(phase),
+            "phase": number,
+        }
+        for number, phase in enumerate(contract.schedule.phases)
+        for task in phase.tasks
+        for row in task.rows
+        if row.start == "image"
+    ]
+    constants = {
+        "GATES": list(variant.gates),
+        "LANES": contract.lanes,
+        "NEURONS": contract.neurons,
+        "INPUTS": contract.inputs,
+        "HIDDEN": contract.hidden,
+        "OUTPUTS": contract.outputs,
+        "SCALES": list(contract.scales),
+        "ROWS": rows,
+        "IMAGE_SIZE": contract.layout.size,
+    }
+    text = _PACKER.replace("NAME", name)
+    values = "\n".join(f"{key} = {_literal(value)}" for key, value in constants.items())
+    return text.replace("# CONSTANTS\n", values + "\n")
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "[\n" + "".join(f"    {json.dumps(item)},\n" for item in value) + "]"
+    return json.dumps(value)
+
+
+_PACKER = '''\
+#!/usr/bin/env python3
+"""Packs the integers of an LSTM layer into the parameter image of NAME.
+
+    python NAME_pack.py CONSTANTS.npz IMAGE.bin
+    python NAME_pack.py --check IMAGE.bin
+
+CONSTANTS.npz holds the layer's integers, gates in the order of GATES, each gate's input part first:
+
+    input_weights (gates, HIDDEN, INPUTS), recurrent_weights (gates, HIDDEN, OUTPUTS), of 8 bits
+    folded_bias (gates, 2, HIDDEN): bias - zero point of the input * sum of the row's weights;
+        for the recurrent part - zero point of the hidden values * sum of the row's weights
+    multipliers, shifts (gates, 2): effective scale = multiplier / 2^31 * 2^shift
+    cell_exponent, cell_clip, hidden_multiplier, hidden_shift, hidden_offset, reset_hidden
+    with peepholes: peephole_weights (gates - 1, HIDDEN), peephole_multipliers, peephole_shifts,
+        peephole_ties_up: units, from the first, whose ties go up as LiteRT's do in vectors
+    with layer norm: norm_weights, norm_bias (gates, HIDDEN), norm_guards, norm_multipliers,
+        norm_shifts (gates,)
+    with a projection: projection_weights (OUTPUTS, HIDDEN), projection_bias (OUTPUTS,),
+        projection_multiplier, projection_shift, projection_offset, projection_clip
+
+Needs numpy only. Made by the generator for these parameters of the circuit and no others.
+"""
+
+import binascii
+import sys
+
+import numpy as np
+
+# CONSTANTS
+
+
+def little(values, width):
+    """Integers as little-endian bytes, shape (..., width)."""
+    words = np.asarray(values).astype("<i8")
+    return words[..., np.newaxis].view(np.uint8)[..., :width]
+
+
+def take(arrays, name, shape, low, high):
+    """An array, refused unless it has the shape and holds integers in the range."""
+    if name not in arrays:
+        raise SystemExit(f"Array {name} is missing; the circuit needs it.")
+    array = arrays[name]
+    if array.dtype.kind not in "iu" or array.shape != shape:
+        raise SystemExit(
+            f"Array {name} must be integers of shape {shape}, not {array.dtype} of {array.shape}."
+        )
+    if array.size and not (low <= array.min() and array.max() <= high):
+        raise SystemExit(f"Array {name} must be from {low} to {high}.")
+    return array.astype(np.int64)
+
+
+def pack(arrays):
+    """The image of a mapping of arrays."""
+    gates = len(GATES)
+    peeping = [gate for gate in GATES if f"{gate}_peephole" in SCALES]
+    projects = "projection" in SCALES
+    weights = {
+        "input": take(arrays, "input_weights", (gates, HIDDEN, INPUTS), -128, 127),
+        "recurrent": take(arrays, "recurrent_weights", (gates, HIDDEN, OUTPUTS), -128, 127),
+    }
+    bias = take(arrays, "folded_bias", (gates, 2, HIDDEN), -(2**31), 2**31 - 1)
+    scales = {"hidden": (scalar(arrays, "hidden_multiplier"), scalar(arrays, "hidden_shift"))}
+    pairs = [
+        take(arrays, name, (gates, 2), -31, 2**31 - 1) for name in ("multipliers", "shifts")
+    ]
+    for index, gate in enumerate(GATES):
+        for part, name in enumerate(("input", "recurrent")):
+            scales[f"{gate}_{name}"] = tuple(int(pair[index, part]) for pair in pairs)
+    starts = {
+        f"{gate}_{name}": bias[index, part]
+        for index, gate in enumerate(GATES)
+        for part, name in enumerate(("input", "recurrent"))
+    }
+    if peeping:
+        shape = (len(peeping), HIDDEN)
+        ties_up = np.arange(HIDDEN) < scalar(arrays, "peephole_ties_up")
+        peephole = take(arrays, "peephole_weights", shape, -(2**15), 2**15 - 1)
+        multipliers = take(arrays, "peephole_multipliers", shape[:1], 0, 2**31 - 1)
+        shifts = take(arrays, "peephole_shifts", shape[:1], -31, 30)
+        for index, gate in enumerate(peeping):
+            # Bit 16: ties of the product go up, and not away from zero.
+            starts[f"{gate}_peephole"] = peephole[index] & 0xFFFF | ties_up << 16
+            scales[f"{gate}_peephole"] = int(multipliers[index]), int(shifts[index])
+    if projects:
+        projection = take(arrays, "projection_weights", (OUTPUTS, HIDDEN), -128, 127)
+        starts["projection"] = take(arrays, "projection_bias", (OUTPUTS,), -(2**31), 2**31 - 1)
+        scales["projection"] = (
+            scalar(arrays, "projection_multiplier"),
+            scalar(arrays, "projection_shift"),
+        )
+    image = bytes([scalar(arrays, "cell_exponent") + 15])
+    image += little(scalar(arrays, "cell_clip"), 2).tobytes()
+    image += little(scalar(arrays, "hidden_offset"), 2).tobytes()
+    image += little(scalar(arrays, "reset_hidden"), 1).tobytes()
+    if projects:
+        image += little(scalar(arrays, "projection_offset"), 1).tobytes()
+        image += little(scalar(arrays, "projection_clip"), 1).tobytes()
+    for name in SCALES:
+        multiplier, shift = scales[name]
+        image += little(multiplier >> 7, 3).tobytes() + little(shift, 1).tobytes()
+    if "norm_weights" in arrays:
+        gains = take(arrays, "norm_weights", (gates, HIDDEN), -(2**15), 2**15 - 1)
+        norm_bias = take(arrays, "norm_bias", (gates, HIDDEN), -(2**31), 2**31 - 1)
+        guards = take(arrays, "norm_guards", (gates,), 1, 2**31 - 1)
+        multipliers = take(arrays, "norm_multipliers", (gates,), 0, 2**31 - 1)
+        shifts = take(arrays, "norm_shifts", (gates,), -31, 30)
+        for gate in range(gates):
+            image += little(multipliers[gate] >> 7, 3).tobytes()
+            image += little(shifts[gate], 1).tobytes() + little(guards[gate], 4).tobytes()
+        pairs = np.concatenate([little(gains, 2), little(norm_bias, 4)], axis=-1)
+        image += pairs.tobytes()
+
+    start_bytes, weight_bytes = [], []
+    for phase in sorted({row["phase"] for row in ROWS}):
+        rows = [row for row in ROWS if row["phase"] == phase]
+        for group in range(rows[0]["groups"]):
+            for row in rows:
+                gate = row["name"].split("_")[0]
+                values = starts[row["name"]][group * NEURONS :][:NEURONS]
+                padded = np.zeros(NEURONS, np.int64)
+                padded[: len(values)] = values
+                start_bytes.append(little(padded, 4).tobytes())
+                if row["part"] == "none":
+                    continue
+                if row["part"] == "inner":
+                    matrix = projection
+                else:
+                    matrix = weights[row["part"]][GATES.index(gate)]
+                for beat in range(row["beats"]):
+                    word = np.zeros((NEURONS, LANES), np.int64)
+                    lanes = matrix[group * NEURONS :][:NEURONS, beat * LANES :][:, :LANES]
+                    word[: lanes.shape[0], : lanes.shape[1]] = lanes
+                    weight_bytes.append(little(word, 1).tobytes())
+    # At reset the circuit takes the recurrent sums for 0.
+    folded = -scalar(arrays, "reset_hidden") * weights["recurrent"].sum(axis=2)
+    if ((folded - bias[:, 1]) % 2**32).any():
+        raise SystemExit("The folded_bias of the recurrent part doesn't fit reset_hidden.")
+    image += b"".join(start_bytes) + b"".join(weight_bytes)
+    image += binascii.crc_hqx(image, 0xFFFF).to_bytes(2, "big")
+    if len(image) != IMAGE_SIZE:
+        raise SystemExit(f"The arrays make {len(image)} bytes, but the circuit takes {IMAGE_SIZE}.")
+    return image
+
+
+def scalar(arrays, name):
+    return int(take(arrays, name, (), -(2**31), 2**31 - 1))
+
+
+def check(image):
+    """Refuse an image that the circuit would refuse."""
+    if len(image) != IMAGE_SIZE:
+        raise SystemExit(f"The image must hold {IMAGE_SIZE} bytes, not {len(image)}.")
+    if binascii.crc_hqx(image, 0xFFFF):
+        raise SystemExit("The image's checksum is wrong; pack it anew.")
+
+
+def main():
+    if len(sys.argv) != 3:
+        raise SystemExit(__doc__)
+    try:
+        if sys.argv[1] == "--check":
+            with open(sys.argv[2], "rb") as file:
+                check(file.read(IMAGE_SIZE + 1))
+            print(f"{sys.argv[2]}: whole, {IMAGE_SIZE} bytes")
+            return
+        with np.load(sys.argv[1], allow_pickle=False) as file:
+            image = pack(dict(file))
+        with open(sys.argv[2], "wb") as file:
+            file.write(image)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"The file can't be used: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
+'''

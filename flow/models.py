@@ -1,0 +1,95 @@
+"""Models of every kind of file, opened by the end of the name."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from flow.errors import UsageError
+from golden.activations import ActivationKind
+from golden.lstm.int8 import Int8Lstm
+from golden.network import Imported, Network, load_network
+
+__all__ = ["open_model", "told"]
+
+_READ = ".tflite, .safetensors, .onnx or .npz"
+_REMEDIES = {
+    ".pt": "a pickle, which may run anything; save its state dict with safetensors",
+    ".pth": "a pickle, which may run anything; save its state dict with safetensors",
+    ".ckpt": "a pickle, which may run anything; save its state dict with safetensors",
+    ".pkl": "a pickle, which may run anything; save its state dict with safetensors",
+    ".h5": "a Keras file; convert it to an integer .tflite",
+    ".keras": "a Keras file; convert it to an integer .tflite",
+}
+
+
+@contextmanager
+def told() -> Generator[None]:
+    """A file's fault within, told as a user's mistake.
+
+    Raises
+    ------
+    UsageError
+        For any ValueError, whose text is one sentence already.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def open_model(
+    path: Path, lstm: str | None = None, activation: ActivationKind | None = None
+) -> Imported:
+    """Network of a model file, with what its reader warns of.
+
+    Parameters
+    ----------
+    path
+        A file whose name ends in .tflite, .safetensors, .onnx or .npz.
+    lstm
+        Which LSTM of a foreign file; see its reader in `golden`.
+    activation
+        Of all layers of an integer network, in place of its own.
+
+    Raises
+    ------
+    UsageError
+        If the file can't be read, or an option doesn't go with it.
+    """
+    ending = path.suffix.lower()
+    if ending in _REMEDIES:
+        raise UsageError(f"'{path}' is {_REMEDIES[ending]}.")
+    with told():
+        if ending == ".tflite":
+            from golden.tflite import read_tflite
+
+            return read_tflite(path, lstm=lstm, activation=activation or "gemmlowp")
+        if ending == ".npz":
+            if lstm is not None:
+                raise UsageError("A .npz model has no LSTMs to choose from; leave --lstm out.")
+            imported = Imported(load_network(path))
+        elif ending == ".safetensors":
+            from golden.torch import read_safetensors
+
+            imported = read_safetensors(path, lstm=lstm)
+        elif ending == ".onnx":
+            from golden.onnx import read_onnx
+
+            imported = read_onnx(path, lstm=lstm)
+        else:
+            raise UsageError(f"'{path}' must be a model whose name ends in {_READ}.")
+    if activation is None:
+        return imported
+    return replace(imported, network=_with_activation(path, imported.network, activation))
+
+
+def _with_activation(path: Path, network: Network, activation: ActivationKind) -> Network:
+    nodes = tuple(
+        replace(node, lstm=replace(node.lstm, activation=activation))
+        for node in network.nodes
+        if isinstance(node.lstm, Int8Lstm)
+    )
+    if len(nodes) != len(network.nodes):
+        raise UsageError(f"'{path}' is a real model, which has no such choice; leave --activation.")
+    return Network(nodes, network.outputs)

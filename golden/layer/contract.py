@@ -1,0 +1,238 @@
+"""The contract of a layer in any number system: packets in, packets out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+
+from golden.contract import Contract
+from golden.layer import packets
+from golden.layer.image import ImageError, as_bytes, integers
+from golden.layer.packets import Kind, Packet, Reply, Status
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from golden.contract import Arrays, Codes
+    from golden.layer.image import Layout
+    from golden.layer.schedule import Schedule
+    from golden.operands import Operand
+
+    Raws = npt.NDArray[np.int64]
+
+__all__ = ["CELL_BYTES", "LayerContract", "state_bytes"]
+
+CELL_BYTES = 2
+
+Parameters = TypeVar("Parameters")
+
+
+class LayerContract(Contract, Generic[Parameters]):
+    """A layer with its parameters and its state, which takes packets and answers them in order.
+
+    The type parameter is what a parameter image stands for in the number system.
+    """
+
+    @property
+    @abstractmethod
+    def fixed_image(self) -> bytes | None:
+        """The parameter image that the layer was generated with; None where packets bring it."""
+
+    @property
+    @abstractmethod
+    def schedule(self) -> Schedule:
+        """What the layer does in a time step."""
+
+    @property
+    @abstractmethod
+    def layout(self) -> Layout:
+        """The sections of the parameter image."""
+
+    @abstractmethod
+    def unpack(self, image: bytes) -> Parameters:
+        """The parameters of an image.
+
+        Raises
+        ------
+        golden.layer.image.ImageError
+            If the image has a wrong size or checksum.
+        """
+
+    @abstractmethod
+    def reset_state(self, parameters: Parameters) -> tuple[Raws, Raws]:
+        """Hidden raws (outputs,) and cell raws (hidden,) at reset."""
+
+    @abstractmethod
+    def next_state(
+        self, parameters: Parameters, x: Raws, hidden: Raws, cell: Raws
+    ) -> tuple[Raws, Raws]:
+        """New hidden raws (outputs,) and cell raws (hidden,) for input raws (inputs,)."""
+
+    @abstractmethod
+    def random_image(self, rng: np.random.Generator) -> bytes:
+        """The image of random parameters that take most gates to a lively range."""
+
+    @property
+    def state_size(self) -> int:
+        """Bytes of a state packet."""
+        return self.schedule.outputs + CELL_BYTES * self.schedule.hidden
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return packets.OPERANDS
+
+    @property
+    def results(self) -> tuple[Operand, ...]:
+        return packets.RESULTS
+
+    @property
+    def handshakes(self) -> dict[str, tuple[str, str]]:
+        return packets.HANDSHAKES
+
+    def compute(self, arrays: Arrays) -> dict[str, Codes]:
+        """Answers of a stream of packets, the layer being reset before the first."""
+        return packets.results(self.answers(packets.packets_in(arrays)))
+
+    def answers(self, taken: Iterable[Packet]) -> Iterator[Packet]:
+        """Packets that the layer gives for those that it takes, reset before the first."""
+        parameters = None if self.fixed_image is None else self.unpack(self.fixed_image)
+        hidden, cell = (
+            np.zeros((2, 0), np.int64) if parameters is None else self.reset_state(parameters)
+        )
+        outputs = self.schedule.outputs
+        for packet in taken:
+            if packet.kind == Kind.PARAMETERS and self.fixed_image is not None:
+                yield _status(Status.FIXED)
+            elif packet.kind == Kind.PARAMETERS:
+                parameters, status = self._parameters_of(packet.data)
+                if parameters is not None:
+                    hidden, cell = self.reset_state(parameters)
+                yield _status(status)
+            elif parameters is None:
+                yield _status(Status.NO_PARAMETERS)
+            elif packet.kind == Kind.SAVE_STATE:
+                yield Packet(Reply.STATE, state_bytes(hidden, cell))
+            elif packet.kind == Kind.LOAD_STATE:
+                if len(packet.data) == self.state_size:
+                    raws = np.frombuffer(packet.data, np.uint8)
+                    hidden = integers(raws[:outputs, np.newaxis])
+                    cell = integers(raws[outputs:].reshape(-1, CELL_BYTES))
+                else:
+                    hidden, cell = self.reset_state(parameters)
+                    yield _status(Status.WRONG_LENGTH)
+            elif len(packet.data) != self.schedule.inputs:
+                yield _status(Status.WRONG_LENGTH)
+            else:
+                if packet.starts:
+                    hidden, cell = self.reset_state(parameters)
+                x = integers(np.frombuffer(packet.data, np.uint8)[:, np.newaxis])
+                hidden, cell = self.next_state(parameters, x, hidden, cell)
+                yield Packet(Reply.HIDDEN, as_bytes(hidden, 1).tobytes())
+
+    def _parameters_of(self, image: bytes) -> tuple[Parameters | None, Status]:
+        if len(image) != self.layout.size:
+            return None, Status.WRONG_LENGTH
+        try:
+            return self.unpack(image), Status.LOADED
+        except ImageError:
+            return None, Status.BROKEN_IMAGE
+
+    def explain(self, arrays: Arrays, index: int) -> list[str]:
+        """The answer that holds byte ``index``, and where in it."""
+        before = 0
+        for number, answer in enumerate(self.answers(packets.packets_in(arrays))):
+            if index < before + len(answer.data):
+                raws = np.frombuffer(answer.data, np.int8)
+                name = Reply(answer.kind).name.lower()
+                return [
+                    f"byte {index - before} of answer {number}, {len(answer.data)} bytes of {name}",
+                    f"expected packet = {answer.data.hex(' ')} ({' '.join(map(str, raws))})",
+                ]
+            before += len(answer.data)
+        return [f"byte {index}, after the last answer"]
+
+    def stimulus(self, rng: np.random.Generator, count: int) -> dict[str, Codes]:
+        """Packets whose answers hold ``count`` bytes.
+
+        Images of random parameters, sequences of random vectors, states saved and loaded, and
+        every kind of broken packet.
+        """
+        inputs, size = self.schedule.inputs, self.layout.size
+        image = self.random_image(rng)
+        # A cut image first: whatever was loaded before is gone. The answers up to and with the
+        # whole image are a byte each.
+        sent = [
+            Packet(Kind.PARAMETERS, image[: int(rng.integers(1, 5))]),
+            Packet(Kind.INPUT, _bytes(rng, inputs)),
+        ]
+        # Broken images, where they are not most of what is sent.
+        if size < 8 * count:
+            sent += self._broken_images(rng, image)
+        sent = [*sent, Packet(Kind.PARAMETERS, image)][:count]
+        expected = len(sent)
+        since_image = 0
+        while expected < count:
+            choice = rng.integers(0, 40)
+            left = count - expected
+            if choice < 34 and left >= self.schedule.outputs:
+                sent.append(
+                    Packet(Kind.INPUT, _bytes(rng, inputs), starts=bool(rng.integers(0, 6) == 0))
+                )
+                expected += self.schedule.outputs
+                since_image += self.schedule.outputs
+            elif choice == 34 and left >= self.state_size:
+                sent.append(Packet(Kind.SAVE_STATE, _bytes(rng, int(rng.integers(1, 3)))))
+                expected += self.state_size
+            elif choice in {35, 36}:
+                sent.append(Packet(Kind.LOAD_STATE, _bytes(rng, self.state_size)))
+            elif choice == 37 or left < self.schedule.outputs:
+                wrong = _bytes(rng, _other_length(rng, inputs))
+                sent.append(Packet(Kind.INPUT, wrong, starts=bool(rng.integers(0, 2))))
+                expected += 1
+            elif choice == 38:
+                sent.append(
+                    Packet(Kind.LOAD_STATE, _bytes(rng, _other_length(rng, self.state_size)))
+                )
+                expected += 1
+            elif 4 * since_image > size:
+                sent.append(Packet(Kind.PARAMETERS, self.random_image(rng)))
+                expected += 1
+                since_image = 0
+        return packets.beats(sent)
+
+    @staticmethod
+    def _broken_images(rng: np.random.Generator, image: bytes) -> list[Packet]:
+        flipped = bytearray(image)
+        flipped[int(rng.integers(len(image)))] ^= 1 << int(rng.integers(8))
+        return [
+            Packet(Kind.PARAMETERS, bytes(flipped)),
+            Packet(Kind.SAVE_STATE, b"\0"),
+            Packet(Kind.PARAMETERS, image[: int(rng.integers(1, len(image)))]),
+            Packet(Kind.LOAD_STATE, _bytes(rng, 5)),
+            Packet(Kind.PARAMETERS, image + bytes(int(rng.integers(1, 4)))),
+        ]
+
+
+def state_bytes(hidden: Raws, cell: Raws) -> bytes:
+    """A state as its packet holds it: hidden raws (outputs,), cell raws (hidden,)."""
+    return as_bytes(hidden, 1).tobytes() + as_bytes(cell, CELL_BYTES).tobytes()
+
+
+def _status(status: Status) -> Packet:
+    return Packet(Reply.STATUS, bytes([status]))
+
+
+def _bytes(rng: np.random.Generator, length: int) -> bytes:
+    """Random bytes; a packet in four has extremes only."""
+    if rng.integers(0, 4) == 0:
+        return rng.choice(np.array([0, 127, 128, 255], np.uint8), length).tobytes()
+    return rng.bytes(length)
+
+
+def _other_length(rng: np.random.Generator, length: int) -> int:
+    """A length near the right one."""
+    near = [other for other in (length - 1, length + 1, 1, 2 * length) if other not in {0, length}]
+    return int(rng.choice(near))

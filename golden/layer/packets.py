@@ -1,0 +1,160 @@
+"""The packets that a layer takes and gives on its AXI4-Streams: bytes, the last one marked.
+
+Every packet has a kind (TDEST). One is done before the next has any effect, so a program for the
+circuit is the order of its packets, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from golden.formats import FixedPoint
+from golden.operands import FLAG, Operand
+
+if TYPE_CHECKING:
+    from golden.contract import Arrays, Codes
+
+__all__ = ["HANDSHAKES", "OPERANDS", "RESULTS", "Kind", "Packet", "Reply", "Status"]
+
+BYTE = FixedPoint(8, signed=False)
+DESTINATION = FixedPoint(2, signed=False)
+
+OPERANDS = (
+    Operand("s_axis_tdata", BYTE, "byte of the packet"),
+    Operand("s_axis_tlast", FLAG, "last byte of the packet"),
+    Operand(
+        "s_axis_tdest",
+        DESTINATION,
+        "kind of packet: 0 input vector, 1 parameter image, 2 state to load, 3 state wanted",
+    ),
+    Operand(
+        "s_axis_tuser",
+        FLAG,
+        "with the last byte of an input vector: it starts a sequence, the state is reset before it",
+    ),
+)
+
+RESULTS = (
+    Operand("m_axis_tdata", BYTE, "byte of the packet"),
+    Operand("m_axis_tlast", FLAG, "last byte of the packet"),
+    Operand(
+        "m_axis_tdest", DESTINATION, "kind of packet: 0 hidden vector, 1 state asked for, 2 status"
+    ),
+)
+
+HANDSHAKES = {
+    "i": ("s_axis_tvalid", "s_axis_tready"),
+    "o": ("m_axis_tvalid", "m_axis_tready"),
+}
+"""Names of valid and ready of the two streams."""
+
+
+class Kind(IntEnum):
+    """TDEST of a packet that the layer takes."""
+
+    INPUT = 0
+    """A vector of inputs; answered by the new hidden vector."""
+    PARAMETERS = 1
+    """A parameter image; answered by a status. The state is that at reset afterwards."""
+    LOAD_STATE = 2
+    """Hidden vector and cells; takes effect without an answer."""
+    SAVE_STATE = 3
+    """One byte of any value; answered by hidden vector and cells, as LOAD_STATE takes them."""
+
+
+class Reply(IntEnum):
+    """TDEST of a packet that the layer gives."""
+
+    HIDDEN = 0
+    STATE = 1
+    STATUS = 2
+
+
+class Status(IntEnum):
+    """The byte of a status packet."""
+
+    LOADED = 0
+    """The parameter image is whole, and its checksum right."""
+    BROKEN_IMAGE = 1
+    """The image's checksum is wrong; no parameters are loaded now."""
+    WRONG_LENGTH = 2
+    """The packet had too few bytes or too many. An input vector had no effect; after an image no
+    parameters are loaded; after a state to load the state is that at reset."""
+    NO_PARAMETERS = 3
+    """The packet needs parameters, and none are loaded; it had no effect."""
+    FIXED = 4
+    """The layer was generated with its parameters; the image had no effect."""
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A packet that the layer takes or gives."""
+
+    kind: int
+    data: bytes
+    starts: bool = False
+    """An input vector that starts a sequence."""
+
+
+def beats(packets: Iterable[Packet]) -> dict[str, Codes]:
+    """Operand arrays of packets, a row a byte.
+
+    Raises
+    ------
+    ValueError
+        If a packet is empty, which a stream can't express.
+    """
+    listed = list(packets)
+    if any(not packet.data for packet in listed):
+        raise ValueError("A packet must hold at least one byte; leave empty ones out.")
+    sizes = np.array([len(packet.data) for packet in listed], np.int64)
+    last = np.zeros(int(sizes.sum()), np.int64)
+    last[np.cumsum(sizes) - 1] = 1
+    data = np.frombuffer(b"".join(packet.data for packet in listed), np.uint8)
+    return {
+        "s_axis_tdata": data.astype(np.int64),
+        "s_axis_tlast": last,
+        "s_axis_tdest": np.repeat(np.array([packet.kind for packet in listed], np.int64), sizes),
+        "s_axis_tuser": np.repeat(np.array([packet.starts for packet in listed], np.int64), sizes),
+    }
+
+
+def packets_in(arrays: Arrays) -> Iterator[Packet]:
+    """The packets of operand arrays.
+
+    The kind counts with a packet's first byte, the start of a sequence with its last. Bytes after
+    the last mark make no packet.
+    """
+    data = arrays["s_axis_tdata"].astype(np.uint8).tobytes()
+    begin = 0
+    for end in np.flatnonzero(arrays["s_axis_tlast"]):
+        yield Packet(
+            int(arrays["s_axis_tdest"][begin]),
+            data[begin : end + 1],
+            bool(arrays["s_axis_tuser"][end]),
+        )
+        begin = int(end) + 1
+
+
+def results(packets: Iterable[Packet]) -> dict[str, Codes]:
+    """Result arrays of packets that the layer gives, a row a byte."""
+    arrays = beats([*packets, Packet(0, b"\0")])
+    return {
+        f"m_{name.removeprefix('s_')}": array[:-1]
+        for name, array in arrays.items()
+        if name != "s_axis_tuser"
+    }
+
+
+def replies_in(arrays: Arrays) -> Iterator[Packet]:
+    """The packets of result arrays."""
+    data = arrays["m_axis_tdata"].astype(np.uint8).tobytes()
+    begin = 0
+    for end in np.flatnonzero(arrays["m_axis_tlast"]):
+        yield Packet(int(arrays["m_axis_tdest"][begin]), data[begin : end + 1])
+        begin = int(end) + 1

@@ -1,0 +1,95 @@
+"""Where the parameter image goes: memories and registers, written by a stream or fixed."""
+
+from collections.abc import Callable, Mapping
+
+import numpy.typing as npt
+from amaranth.hdl import Const, Module, Signal, Value, unsigned
+from amaranth.lib.memory import Memory, WritePort
+
+from golden.layer.image import Layout
+
+__all__ = ["BYTE", "ImageStore", "Writer"]
+
+BYTE = 8
+
+
+class Writer:
+    """Bytes on their way from the stream into words of a memory.
+
+    Parameters
+    ----------
+    enable
+        A bit for each byte of a word: this one is written now.
+    address
+        The word.
+    data
+        The byte.
+    """
+
+    def __init__(self, enable: Value, address: Value, data: Value) -> None:
+        self.enable = enable
+        self.address = address
+        self.data = data
+
+    def connect(self, m: Module, port: WritePort) -> None:
+        """Drive a write port of a memory whose words are whole bytes."""
+        m.d.comb += [
+            port.addr.eq(self.address),
+            port.data.eq(self.data.replicate(len(port.en))),
+            port.en.eq(self.enable),
+        ]
+
+
+class ImageStore:
+    """The sections of a parameter image in the circuit.
+
+    Parameters
+    ----------
+    layout
+        The sections.
+    fixed
+        Bytes of each section, shape (words, bytes of a word), which the memories hold for good;
+        None where the stream writes them.
+    writer
+        The stream's bytes of a section.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        fixed: Mapping[str, npt.NDArray] | None,
+        writer: Callable[[str], Writer],
+    ) -> None:
+        self._sections = {section.name: section for section in layout.sections}
+        self._fixed = fixed
+        self._writer = writer
+
+    def memory(self, m: Module, name: str) -> Memory:
+        """A memory, named as its section, that holds the section's words."""
+        section = self._sections[name]
+        init: list[int] = []
+        if self._fixed is not None:
+            init = [int.from_bytes(word.tobytes(), "little") for word in self._fixed[name]]
+        memory = Memory(
+            shape=unsigned(BYTE * section.word_bytes),
+            # An address has at least one bit.
+            depth=max(2, section.words),
+            init=init,
+        )
+        m.submodules[name] = memory
+        if self._fixed is None:
+            self._writer(name).connect(m, memory.write_port(granularity=BYTE))
+        return memory
+
+    def registers(self, m: Module, name: str) -> list[Value]:
+        """The bytes of a section of one word, all at once."""
+        if self._fixed is not None:
+            return [Const(int(byte), BYTE) for byte in self._fixed[name][0]]
+        writer = self._writer(name)
+        registers: list[Value] = []
+        for index in range(self._sections[name].word_bytes):
+            register = Signal(BYTE, name=f"{name}_{index}", reset_less=True)
+            with m.If(writer.enable[index]):
+                m.d.sync += register.eq(writer.data)
+            registers.append(register)
+        return registers

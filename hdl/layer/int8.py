@@ -1,0 +1,164 @@
+"""The layer of the integer LSTM."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from amaranth.hdl import Cat, Module, Value
+from amaranth.lib import wiring
+
+from golden.activations import ActivationKind
+from golden.layer.int8 import Int8LstmLayer as Contract
+from hdl.arithmetic import Structure
+from hdl.layer.engine import GateReading, LayerEngine
+from hdl.layer.image import ImageStore
+from hdl.neuron.int8 import Int8LayerNeuron
+from hdl.neuron.layer_norm import LayerNorm
+
+__all__ = ["Int8LstmLayer", "Update", "update_of"]
+
+
+@dataclass(frozen=True)
+class Update:
+    """How the update of a unit is built, and how long it takes at least."""
+
+    chunk: int
+    """Bits of a factor that its multiplier takes a cycle."""
+    interpolates: bool
+    """Whether the table's interpolation has a multiplier of its own."""
+    cycles: int
+    """Cycles of a unit, without peepholes."""
+
+
+# From the smallest circuit to the fastest.
+_UPDATES = {
+    "table": (
+        Update(4, False, 107),
+        Update(8, False, 60),
+        Update(16, False, 34),
+        Update(16, True, 23),
+    ),
+    "gemmlowp": (Update(4, False, 580), Update(8, False, 360), Update(16, False, 230)),
+}
+
+
+def update_of(contract: Contract) -> Update:
+    """The smallest update that keeps up with the lanes, or the fastest if none does."""
+    schedule = contract.schedule
+    beats = sum(schedule.beats(row) for task in schedule.phases[0].tasks for row in task.rows)
+    choices = [
+        replace(each, cycles=each.cycles + _peephole_cycles(contract, each.chunk))
+        for each in _UPDATES[contract.activation]
+    ]
+    return next((each for each in choices if each.cycles <= beats), choices[-1])
+
+
+def _peephole_cycles(contract: Contract, chunk: int) -> int:
+    # A product of 16 bits and one of 32 for each gate that sees the cell.
+    seeing = sum(contract.variant.peeps(gate) for gate in contract.variant.gates)
+    return seeing * (16 // chunk + 32 // chunk + 1)
+
+
+class _Int8System:
+    """What the integer LSTM supplies to the layer engine."""
+
+    start_width = 32
+    cell_width = 16
+
+    def __init__(self, contract: Contract, structure: Structure) -> None:
+        self.contract = contract
+        self.structure: Structure = structure
+        self.update = update_of(contract)
+        self.variant = contract.variant
+        # Where rows are shorter than what the update does between two of them, some may wait.
+        may_wait = self.update.interpolates and not self.variant.norm
+        self.waiting_rows = 2 if may_wait else 0
+        self._neurons: list[Int8LayerNeuron] = []
+
+    def _neuron(self) -> Int8LayerNeuron:
+        return Int8LayerNeuron(
+            lanes=self.contract.lanes,
+            activation=self.contract.activation,
+            chunk=self.update.chunk,
+            interpolates=self.update.interpolates,
+            variant=self.variant,
+            structure=self.structure,
+            waiting_rows=self.waiting_rows,
+        )
+
+    def segment(self, name: str) -> int:
+        """Code of a task's program."""
+        return self._neurons[0].segments.index(name)
+
+    def attach(self, m: Module, image: ImageStore) -> tuple[Sequence[wiring.Component], Value]:
+        """Adds the neurons, their scales and the configuration."""
+        configuration = image.registers(m, "configuration")
+        fields: dict[str, Value] = {
+            "cell_integer_bits": configuration[0][:3],
+            "cell_clip": Cat(configuration[1], configuration[2][:7]),
+            "hidden_offset": Cat(configuration[3], configuration[4][0]),
+        }
+        if self.variant.projection:
+            fields |= {
+                "projection_offset": configuration[6],
+                "projection_clip": configuration[7][:7],
+            }
+        scales = image.memory(m, "scales")
+        self._neurons = [self._neuron() for _ in range(self.contract.neurons)]
+        for index, neuron in enumerate(self._neurons):
+            m.submodules[f"neuron_{index}"] = neuron
+            if neuron.scales != self.contract.scales:
+                raise ValueError(
+                    f"The neuron's scales are {neuron.scales}, the image's {self.contract.scales}."
+                )
+            port = scales.read_port(domain="comb")
+            m.d.comb += [
+                port.addr.eq(neuron.scale),
+                neuron.multiplier.eq(port.data[:24]),
+                neuron.shift.eq(port.data[24:30]),
+                *(getattr(neuron, name).eq(value) for name, value in fields.items()),
+            ]
+        return self._neurons, configuration[5]
+
+    def normalizer(self, m: Module, image: ImageStore, reading: GateReading) -> wiring.Component:
+        """Adds the layer norm's constants; the engine adds the unit itself."""
+        unit = LayerNorm(units=self.contract.hidden)
+        constants = image.memory(m, "norm").read_port()
+        scale = image.memory(m, "norm_scales").read_port(domain="comb")
+        m.d.comb += [
+            constants.addr.eq(reading.index),
+            constants.en.eq(reading.advances),
+            unit.i.payload.gain.eq(constants.data[:16]),
+            unit.i.payload.bias.eq(constants.data[16:]),
+            scale.addr.eq(reading.gate),
+            unit.multiplier.eq(scale.data[:24]),
+            unit.shift.eq(scale.data[24:32].as_signed()),
+            unit.guard.eq(scale.data[32:]),
+        ]
+        return unit
+
+
+class Int8LstmLayer(LayerEngine):
+    """A layer of the integer LSTM with its parameters and its state.
+
+    Bit for bit :class:`golden.layer.int8.Int8LstmLayer`, which says what the packets mean.
+
+    Parameters
+    ----------
+    structure
+        "gates" or "fpga", see :mod:`hdl.arithmetic`.
+    image
+        A parameter image to be held for good; None where packets bring it.
+    parameters
+        Those of the contract.
+    """
+
+    def __init__(
+        self,
+        structure: Structure = "gates",
+        image: bytes | None = None,
+        **parameters: int | ActivationKind,
+    ) -> None:
+        self.contract = Contract(**parameters)  # pyright: ignore[reportArgumentType]
+        self.structure: Structure = structure
+        system = _Int8System(self.contract, structure)
+        super().__init__(self.contract.schedule, self.contract.layout, system, image)

@@ -1,0 +1,366 @@
+# amaranth: UnusedElaboratable=no
+"""The int8 LSTM layer: its image, its packets, the circuit against the golden model."""
+
+import dataclasses
+import itertools
+import shutil
+import subprocess
+import sys
+from functools import cache, partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flow.layer_files import c_header, constants_of, packer
+from golden.layer import packets
+from golden.layer.contract import state_bytes
+from golden.layer.image import ImageError, checksum
+from golden.layer.int8 import Int8LstmLayer, random_constants
+from golden.layer.packets import Kind, Packet, Reply, Status
+from golden.lstm.int8 import Int8Constants, step_constants
+from hdl.designs import find
+from sim.bulk import BulkSimulation, check_bulk
+from sim.verilog import verilog_of
+
+DESIGN = find("int8_lstm_layer")
+VARIANTS = [
+    dict(zip(("cifg", "peephole", "layer_norm", "projection"), flags, strict=True))
+    for flags in itertools.product((0, 1), (0, 1), (0, 1), (0, 4))
+]
+
+
+def name_of(variant):
+    return "-".join(name for name, value in variant.items() if value) or "plain"
+
+
+@st.composite
+def layers(draw, largest=9):
+    hidden = draw(st.integers(1, largest))
+    peephole = draw(st.integers(0, 1))
+    return Int8LstmLayer(
+        inputs=draw(st.integers(1, largest)),
+        hidden=hidden,
+        lanes=draw(st.integers(1, 5)),
+        neurons=draw(st.integers(1, 4)),
+        cifg=draw(st.integers(0, 1)),
+        peephole=peephole,
+        layer_norm=draw(st.integers(0, 1)),
+        projection=draw(st.integers(0, hidden if peephole else largest)),
+    )
+
+
+def same(left: Int8Constants, right: Int8Constants) -> bool:
+    pairs = [
+        (getattr(left, field.name), getattr(right, field.name))
+        for field in dataclasses.fields(left)
+    ]
+    return all((a is None and b is None) or np.array_equal(a, b) for a, b in pairs)
+
+
+# The parameter image.
+
+
+@settings(max_examples=60, deadline=None)
+@given(layers(), st.integers(0, 2**32 - 1))
+def test_an_image_holds_every_constant(layer, seed):
+    constants = random_constants(layer, np.random.default_rng(seed))
+    assert same(layer.unpack(layer.pack(constants)), constants)
+
+
+@settings(max_examples=40, deadline=None)
+@given(layers(), st.integers(0, 2**32 - 1))
+def test_the_emitted_packer_makes_the_same_image(layer, seed):
+    constants = random_constants(layer, np.random.default_rng(seed))
+    program: dict = {"__name__": "packer"}
+    exec(compile(packer("layer", layer), "packer", "exec"), program)
+    image = layer.pack(constants)
+    assert program["pack"](constants_of(constants)) == image
+    program["check"](image)
+    with pytest.raises(SystemExit, match="checksum is wrong"):
+        program["check"](bytes([image[0] ^ 1]) + image[1:])
+
+
+@settings(max_examples=60, deadline=None)
+@given(layers(), st.integers(0, 2**32 - 1), st.data())
+def test_a_broken_image_is_noticed(layer, seed, data):
+    image = bytearray(layer.pack(random_constants(layer, np.random.default_rng(seed))))
+    # One burst of up to 16 bits is what the checksum promises to see.
+    first = data.draw(st.integers(0, 8 * len(image) - 17))
+    burst = data.draw(st.integers(1, 2**16 - 1))
+    for bit in range(16):
+        # The checksum takes the highest bit of a byte first.
+        if burst >> bit & 1:
+            image[(first + bit) // 8] ^= 0x80 >> (first + bit) % 8
+    with pytest.raises(ImageError, match="checksum must be .*; the image is broken"):
+        layer.unpack(bytes(image))
+    answers = list(layer.answers([Packet(Kind.PARAMETERS, bytes(image))]))
+    assert answers == [Packet(Reply.STATUS, bytes([Status.BROKEN_IMAGE]))]
+
+
+def test_an_image_of_another_size_is_refused():
+    layer = Int8LstmLayer(inputs=3, hidden=5)
+    image = layer.pack(random_constants(layer, np.random.default_rng(1)))
+    with pytest.raises(ImageError, match=f"must hold {len(image)} bytes, not {len(image) - 1}"):
+        layer.unpack(image[:-1])
+
+
+def test_the_checksum_is_the_published_one():
+    # CRC-16/IBM-3740 of the nine digits, from the catalogue of parametrised CRCs.
+    assert checksum(b"123456789").hex() == "29b1"
+
+
+def test_a_model_of_another_shape_is_refused():
+    rng = np.random.default_rng(1)
+    constants = random_constants(Int8LstmLayer(inputs=3, hidden=5), rng)
+    with pytest.raises(ValueError, match="model's hidden units must be 6, as the layer's, not 5"):
+        Int8LstmLayer(inputs=3, hidden=6).pack(constants)
+    with pytest.raises(ValueError, match="model's peepholes must be True"):
+        Int8LstmLayer(inputs=3, hidden=5, peephole=1).pack(constants)
+    single = dataclasses.replace(constants, rounding="single")
+    with pytest.raises(ValueError, match="rounding 'double', not 'single'"):
+        Int8LstmLayer(inputs=3, hidden=5).pack(single)
+    bias = constants.folded_bias.copy()
+    bias[0, 1, 0] += 1
+    with pytest.raises(ValueError, match="folded bias of the recurrent part"):
+        Int8LstmLayer(inputs=3, hidden=5).pack(dataclasses.replace(constants, folded_bias=bias))
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
+def test_the_c_header_agrees_with_the_image(tmp_path):
+    layer = Int8LstmLayer(inputs=3, hidden=7, neurons=2, peephole=1, layer_norm=1, projection=4)
+    image = layer.pack(random_constants(layer, np.random.default_rng(2)))
+    (tmp_path / "layer.h").write_text(c_header("layer", layer))
+    (tmp_path / "image.bin").write_bytes(image)
+    (tmp_path / "main.c").write_text(
+        """#include <stdio.h>
+        #include "layer.h"
+        int main(void) {
+            uint8_t image[LAYER_IMAGE_SIZE + 1];
+            FILE *file = fopen("image.bin", "rb");
+            if (!file || fread(image, 1, sizeof image, file) != LAYER_IMAGE_SIZE) return 1;
+            printf("%d %d %d %d", layer_checksum(image, LAYER_IMAGE_SIZE), LAYER_WEIGHTS_OFFSET,
+                   LAYER_WEIGHTS_WORDS * LAYER_WEIGHTS_WORD_SIZE, LAYER_CHECKSUM_OFFSET);
+            return 0;
+        }"""
+    )
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
+    subprocess.run(["gcc", *flags, "main.c", "-o", "main"], cwd=tmp_path, check=True)
+    out = subprocess.run(["./main"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    weights = layer.schedule.weight_words * layer.neurons * layer.lanes
+    assert out.stdout == f"0 {len(image) - 2 - weights} {weights} {len(image) - 2}"
+
+
+def test_the_packer_runs_by_itself(tmp_path):
+    layer = Int8LstmLayer(inputs=2, hidden=3)
+    constants = random_constants(layer, np.random.default_rng(3))
+    (tmp_path / "pack.py").write_text(packer("layer", layer))
+    np.savez(tmp_path / "constants.npz", **constants_of(constants))
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-I", "pack.py", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert run("constants.npz", "image.bin").returncode == 0
+    assert (tmp_path / "image.bin").read_bytes() == layer.pack(constants)
+    assert "whole" in run("--check", "image.bin").stdout
+    wrong = run("missing.npz", "image.bin")
+    assert wrong.returncode == 1
+    assert "Traceback" not in wrong.stderr
+
+
+# The circuit.
+
+
+@cache
+def circuit_of(**parameters):
+    return BulkSimulation(DESIGN, parameters)
+
+
+def answers_of(circuit, sent, *, reset=True, stall_seed=None):
+    """Packets that the circuit gives, as many bytes as the golden model."""
+    expected = list(circuit.contract.answers(sent))
+    count = sum(len(answer.data) for answer in expected)
+    arrays = circuit.run(packets.beats(sent), count, stall_seed=stall_seed, reset=reset)
+    got = list(packets.replies_in(arrays))
+    assert got == expected
+    return got
+
+
+SMALL = {"inputs": 3, "hidden": 5, "lanes": 2, "neurons": 2}
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
+def test_every_variant_agrees_with_golden(variant):
+    parameters = {"inputs": 3, "hidden": 5, "lanes": 1, "neurons": 1} | variant
+    outcome = check_bulk(DESIGN, parameters, count=2500, chunk=500, seed=11)
+    assert outcome.passed, outcome.counterexample
+    assert outcome.vectors >= 2500
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        SMALL,
+        {"inputs": 1, "hidden": 1, "lanes": 3, "neurons": 1},
+        {"inputs": 7, "hidden": 8, "lanes": 4, "neurons": 3, "activation": "gemmlowp"},
+        {
+            "inputs": 2,
+            "hidden": 7,
+            "lanes": 3,
+            "neurons": 2,
+            "peephole": 1,
+            "layer_norm": 1,
+            "projection": 5,
+            "activation": "gemmlowp",
+        },
+    ],
+    ids=["two-neurons", "one-unit", "gemmlowp", "everything"],
+)
+def test_odd_shapes_agree_with_golden(parameters):
+    outcome = check_bulk(DESIGN, parameters, count=2500, chunk=500, seed=12)
+    assert outcome.passed, outcome.counterexample
+
+
+def image_packet(layer, seed=5):
+    image = layer.pack(random_constants(layer, np.random.default_rng(seed)))
+    return Packet(Kind.PARAMETERS, image)
+
+
+def vectors(rng, layer, count, starts=True):
+    return [
+        Packet(Kind.INPUT, rng.bytes(layer.inputs), starts=starts and step == 0)
+        for step in range(count)
+    ]
+
+
+def test_sequences_back_to_back_and_reset_in_the_middle():
+    circuit = circuit_of(**SMALL)
+    rng = np.random.default_rng(6)
+    first, second = (vectors(rng, circuit.contract, 6) for _ in range(2))
+    image = image_packet(circuit.contract)
+    got = answers_of(circuit, [image, *first, *second, *first[:3], *second])
+    assert got[1:7] == got[13:16] + answers_of(circuit, [image, *first])[4:]
+    assert got[7:13] == got[16:22]
+
+
+def test_a_state_saved_and_loaded_continues_the_sequence():
+    circuit = circuit_of(**SMALL)
+    layer = circuit.contract
+    rng = np.random.default_rng(7)
+    image = image_packet(layer)
+    ours, theirs = (vectors(rng, layer, 8) for _ in range(2))
+    whole = [answers_of(circuit, [image, *each])[1:] for each in (ours, theirs)]
+    ask = Packet(Kind.SAVE_STATE, b"\0")
+    # Two sequences take turns on the one circuit.
+    state = [answers_of(circuit, [image, *each[:3], ask])[-1].data for each in (ours, theirs)]
+    got = [[], []]
+    for index in (0, 1, 1, 0):
+        step = 3 + len(got[index])
+        turn = [Packet(Kind.LOAD_STATE, state[index])]
+        turn += (ours, theirs)[index][step : step + 2]
+        answers = answers_of(circuit, [image, *turn, ask])
+        got[index] += answers[1:3]
+        state[index] = answers[-1].data
+    assert got == [each[3:7] for each in whole]
+
+
+def test_the_state_is_that_of_the_step_function():
+    circuit = circuit_of(**SMALL)
+    layer = circuit.contract
+    constants = random_constants(layer, np.random.default_rng(5))
+    hidden, cell = layer.reset_state(constants)
+    x = np.array([[1, -128, 127]])
+    ask = Packet(Kind.SAVE_STATE, b"?")
+    vector = Packet(Kind.INPUT, x.astype(np.int8).tobytes())
+    image = Packet(Kind.PARAMETERS, layer.pack(constants))
+    answers = answers_of(circuit, [image, ask, vector, ask])
+    assert answers[1].data == state_bytes(hidden, cell)
+    new = step_constants(constants, x, hidden[np.newaxis], cell[np.newaxis])
+    assert answers[3].data == state_bytes(new[0][0], new[1][0])
+
+
+def test_a_hardware_reset_forgets_parameters_and_state():
+    circuit = circuit_of(**SMALL)
+    rng = np.random.default_rng(8)
+    image = image_packet(circuit.contract)
+    sent = vectors(rng, circuit.contract, 3)
+    before = answers_of(circuit, [image, *sent])
+    # In the middle of an image, and of a vector.
+    for cut in (image.data[:100], image.data + sent[0].data[:2]):
+        arrays = packets.beats([Packet(Kind.PARAMETERS, cut)])
+        arrays["s_axis_tlast"][:] = 0
+        circuit.run(arrays, 0)
+        assert answers_of(circuit, sent)[0].data == bytes([Status.NO_PARAMETERS])
+        assert answers_of(circuit, [image, *sent]) == before
+
+
+@pytest.mark.parametrize("stall_seed", range(6))
+def test_stalls_change_nothing(stall_seed):
+    circuit = circuit_of(**SMALL)
+    rng = np.random.default_rng(9)
+    layer = circuit.contract
+    sent = [
+        image_packet(layer),
+        *vectors(rng, layer, 5),
+        Packet(Kind.SAVE_STATE, b"\0"),
+        Packet(Kind.INPUT, b"too long"),
+        *vectors(rng, layer, 5),
+        Packet(Kind.LOAD_STATE, rng.bytes(layer.state_size)),
+        *vectors(rng, layer, 5, starts=False),
+    ]
+    answers_of(circuit, sent, stall_seed=stall_seed)
+
+
+def test_a_layer_with_its_parameters_fixed():
+    layer = Int8LstmLayer(**SMALL)
+    rng = np.random.default_rng(10)
+    image = layer.pack(random_constants(layer, rng))
+    design = dataclasses.replace(
+        DESIGN,
+        component=partial(DESIGN.component, image=image),
+        contract=partial(DESIGN.contract, image=image),
+    )
+    circuit = BulkSimulation(design, SMALL)
+    sent = vectors(rng, layer, 4, starts=False)
+    ask = Packet(Kind.SAVE_STATE, b"\0")
+    other = image_packet(layer, seed=99)
+    got = answers_of(circuit, [ask, *sent, other, ask, *sent, *vectors(rng, layer, 3)])
+    assert got[5].data == bytes([Status.FIXED])
+    # The same bytes as from a layer that was given the image.
+    given = answers_of(circuit_of(**SMALL), [Packet(Kind.PARAMETERS, image), *sent])
+    assert got[1:5] == given[1:]
+
+
+def test_a_broken_circuit_is_noticed():
+    text = verilog_of(DESIGN, SMALL)
+    assert text.count("16'hffff") >= 1
+    broken = text.replace("16'hffff", "16'hfffe")
+    outcome = check_bulk(DESIGN, SMALL, count=300, seed=1, verilog=broken)
+    assert not outcome.passed
+    assert "differs from the golden model" in outcome.counterexample
+    assert "status" in outcome.counterexample
+
+
+def test_a_stale_cell_is_noticed():
+    text = verilog_of(DESIGN, SMALL)
+    # The old cell of a unit, masked at reset.
+    broken = text.replace("takes_cell}}", "takes_cell}} | 16'h0001", 1)
+    if broken == text:
+        broken = text.replace("takes_cell, takes_cell", "1'h1, takes_cell", 1)
+    assert broken != text
+    outcome = check_bulk(DESIGN, SMALL, count=3000, seed=1, verilog=broken)
+    assert not outcome.passed
+
+
+def test_parameters_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="projection must be at most hidden, 4"):
+        Int8LstmLayer(hidden=4, peephole=1, projection=5)
+    with pytest.raises(ValueError, match="lanes must be a whole number from 1 to 64, not 65"):
+        Int8LstmLayer(lanes=65)
