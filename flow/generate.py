@@ -110,8 +110,8 @@ def generate_model(
     UsageError
         If the design can't run the model, or a setting contradicts it.
     """
-    own = {each.name for each in design.parameters} & {"lanes", "neurons", "structure"}
-    if not own:
+    own = {"lanes", "neurons", "structure"}
+    if not isinstance(design.contract(**design.resolve({})), Int8LstmLayer):
         raise UsageError(f"{design.name} takes no model; generate int8_lstm_layer for it.")
     for name in settings:
         if name not in own:
@@ -122,10 +122,7 @@ def generate_model(
             raise UsageError("The model is a real one; quantise it first with 'fewbit quantize'.")
         place = folder / f"layer{number}" if len(network.nodes) > 1 else folder
         with told():
-            layer = Int8LstmLayer.of(node.lstm)
-            whole = {each.name: getattr(layer, each.name) for each in design.parameters} | dict(
-                settings
-            )
+            whole = Int8LstmLayer.of(node.lstm).settings | dict(settings)
             contract = design.contract(**design.resolve(whole))
             assert isinstance(contract, Int8LstmLayer)
             image = contract.pack(node.lstm.constants)

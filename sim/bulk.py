@@ -37,7 +37,7 @@ Codes = npt.NDArray[np.int64]
 
 _HARNESS = Path(__file__).with_name("bulk_harness.cc")
 # A word that a memory doesn't have may be addressed as long as it doesn't count.
-_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-w", "-DCXXRTL_NDEBUG")
+_FLAGS = ("-std=c++17", "-fPIC", "-shared", "-w", "-DCXXRTL_NDEBUG")
 _SCRIPT = """\
 read_verilog design.v
 hierarchy -check -top {top}
@@ -122,6 +122,9 @@ class BulkSimulation:
         same.
     verilog
         Verilog text to simulate in place of what the generator makes.
+    optimized
+        Whether the compiler optimises: it makes a run some ten times faster, and takes minutes for
+        a layer of dozens of lanes.
 
     Raises
     ------
@@ -136,6 +139,7 @@ class BulkSimulation:
         cache_dir: Path = Path("build/bulk"),
         *,
         verilog: str | None = None,
+        optimized: bool = True,
     ) -> None:
         parameters = design.resolve(settings or {})
         self.design = design
@@ -143,7 +147,9 @@ class BulkSimulation:
         self.cycles = 0
         """Clock cycles of the last run."""
         text = verilog_of(design, parameters) if verilog is None else verilog
-        self._library = ctypes.CDLL(str(_compiled(design.name, self.contract, text, cache_dir)))
+        flags = (*_FLAGS, "-O2" if optimized else "-O0")
+        path = _compiled(design.name, self.contract, text, cache_dir, flags)
+        self._library = ctypes.CDLL(str(path))
         self._library.fewbit_new.restype = ctypes.c_void_p
         self._library.fewbit_reset.argtypes = [ctypes.c_void_p]
         self._library.fewbit_delete.argtypes = [ctypes.c_void_p]
@@ -370,11 +376,13 @@ def _harness(name: str, contract: Contract) -> str:
     return "\n".join(lines) + "\n" + _HARNESS.read_text(encoding="utf-8")
 
 
-def _compiled(name: str, contract: Contract, verilog: str, cache_dir: Path) -> Path:
+def _compiled(
+    name: str, contract: Contract, verilog: str, cache_dir: Path, flags: tuple[str, ...]
+) -> Path:
     """Path of the shared library, compiled now unless the cache holds it."""
     compiler = check_compiler()
     harness = _harness(name, contract)
-    parts = (verilog, harness, _SCRIPT, compiler, yosys.version(), *_FLAGS)
+    parts = (verilog, harness, _SCRIPT, compiler, yosys.version(), *flags)
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     library = cache_dir.resolve() / f"{name}-{key}.so"
     if library.is_file():
@@ -387,7 +395,7 @@ def _compiled(name: str, contract: Contract, verilog: str, cache_dir: Path) -> P
         (work / "harness.cc").write_text(harness)
         runtime = yosys.share_folder() / "include" / "backends" / "cxxrtl" / "runtime"
         process = subprocess.run(
-            ["g++", *_FLAGS, f"-I{runtime}", "harness.cc", "-o", "library.so"],
+            ["g++", *flags, f"-I{runtime}", "harness.cc", "-o", "library.so"],
             cwd=work,
             capture_output=True,
             text=True,

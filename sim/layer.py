@@ -1,12 +1,16 @@
 """A quantised layer run on its generated layer circuit, in compiled RTL."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from golden.layer import packets
+from golden.layer.contract import CELL_BYTES
+from golden.layer.image import integers
 from golden.layer.int8 import Int8LstmLayer
 from golden.layer.packets import Kind, Packet, Reply, Status
 from golden.lstm.int8 import Int8Lstm
@@ -16,6 +20,8 @@ from sim.bulk import BulkSimulation
 __all__ = ["LayerBackend"]
 
 Raws = npt.NDArray[np.int64]
+
+_LOADED = Packet(Reply.STATUS, bytes([Status.LOADED]))
 
 
 @dataclass
@@ -32,6 +38,8 @@ class LayerBackend:
         Seed of pauses on both streams; None for full rate.
     cache_dir
         Folder of compiled libraries.
+    asks_state
+        Whether the state is asked for after every sequence, see `last_cells`.
     """
 
     lanes: int = 4
@@ -39,51 +47,111 @@ class LayerBackend:
     structure: str = "gates"
     stall_seed: int | None = None
     cache_dir: Path = Path("build/bulk")
+    asks_state: bool = False
     cycles: int = 0
     """Clock cycles of all runs, the loading of the image included."""
     steps: int = 0
     """Time steps of all runs."""
+    last_cells: Raws = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    """With `asks_state`, cell raws (batch, hidden) after each sequence of the last run."""
 
-    def __call__(self, model: Int8Lstm, x: Raws) -> Raws:
-        """Hidden raws (batch, time, outputs) of input raws (batch, time, inputs)."""
-        layer = Int8LstmLayer.of(model, self.lanes, self.neurons)
-        design = find("int8_lstm_layer")
-        settings = layer.settings | {"structure": self.structure}
-        circuit = BulkSimulation(design, settings, self.cache_dir)
-        self._send(circuit, [Packet(Kind.PARAMETERS, layer.pack(model.constants))], 1)
+    def __call__(self, model: Int8Lstm, x: Raws, lengths: npt.ArrayLike | None = None) -> Raws:
+        """Hidden raws (batch, time, outputs) of input raws (batch, time, inputs).
+
+        Parameters
+        ----------
+        model, x
+            The layer, and the sequences.
+        lengths
+            Steps of each sequence that are run, shape (batch,), from 1 to time; all if not given.
+            The raws after them are 0.
+
+        Raises
+        ------
+        ValueError
+            If a length is out of range, or the layer can't hold the model.
+        sim.bulk.BulkFailure
+            If the circuit hangs or breaks the stream protocol.
+        AssertionError
+            If the circuit answers with other packets than it must.
+        """
         batch, time, _ = x.shape
-        vectors = [
-            Packet(Kind.INPUT, vector.astype(np.int8).tobytes(), starts=step == 0)
-            for sequence in x
-            for step, vector in enumerate(sequence)
-        ]
-        count = batch * time * layer.outputs
-        if not count:
-            return np.zeros((batch, time, layer.outputs), np.int64)
-        answers = self._send(circuit, vectors, count, reset=False)
-        self.steps += batch * time
-        data = answers["m_axis_tdata"].astype(np.uint8).view(np.int8)
-        return data.reshape(batch, time, layer.outputs).astype(np.int64)
+        ends = _checked_lengths(lengths, batch, time)
+        layer = Int8LstmLayer.of(model, self.lanes, self.neurons)
+        settings = layer.settings | {"structure": self.structure}
+        circuit = BulkSimulation(find("int8_lstm_layer"), settings, self.cache_dir)
+        image = Packet(Kind.PARAMETERS, layer.pack(model.constants))
+        status = self._send(circuit, [image], [(Reply.STATUS, 1)], reset=True)
+        if status[0] != _LOADED:
+            raise AssertionError(
+                f"The layer refused its parameter image: {Status(status[0].data[0]).name}."
+            )
+        hidden = np.zeros((batch, time, layer.outputs), np.int64)
+        if not x.size:
+            self.last_cells = np.zeros((batch, layer.hidden), np.int64)
+            return hidden
+        sent: list[Packet] = []
+        wanted: list[tuple[Reply, int]] = []
+        for sequence, end in zip(x, ends.tolist(), strict=True):
+            sent += [
+                Packet(Kind.INPUT, vector.astype(np.int8).tobytes(), starts=step == 0)
+                for step, vector in enumerate(sequence[:end])
+            ]
+            wanted += [(Reply.HIDDEN, layer.outputs)] * end
+            if self.asks_state:
+                sent.append(Packet(Kind.SAVE_STATE, b"\0"))
+                wanted.append((Reply.STATE, layer.state_size))
+        replies = self._send(circuit, sent, wanted)
+        self.steps += int(ends.sum())
+        vectors = [reply.data for reply in replies if reply.kind == Reply.HIDDEN]
+        within = np.arange(time) < ends[:, np.newaxis]
+        hidden[within] = np.frombuffer(b"".join(vectors), np.int8).reshape(-1, layer.outputs)
+        states = [reply.data for reply in replies if reply.kind == Reply.STATE]
+        if self.asks_state:
+            raws = np.frombuffer(b"".join(states), np.uint8).reshape(batch, layer.state_size)
+            cells = raws[:, layer.outputs :].reshape(batch, layer.hidden, CELL_BYTES)
+            self.last_cells = integers(cells)
+        return hidden
 
     def _send(
-        self, circuit: BulkSimulation, sent: list[Packet], results: int, *, reset: bool = True
-    ) -> dict[str, Raws]:
+        self,
+        circuit: BulkSimulation,
+        sent: list[Packet],
+        wanted: Sequence[tuple[Reply, int]],
+        *,
+        reset: bool = False,
+    ) -> list[Packet]:
+        """Answers to packets, whose kinds and sizes are known."""
         answers = circuit.run(
             packets.beats(sent),
-            results,
+            sum(size for _, size in wanted),
             stall_seed=self.stall_seed,
             reset=reset,
             patience=10_000_000,
         )
         self.cycles += circuit.cycles
-        kinds = answers["m_axis_tdest"]
-        wanted = Reply.STATUS if sent[0].kind == Kind.PARAMETERS else Reply.HIDDEN
-        if (kinds != wanted).any() or (
-            wanted is Reply.STATUS and int(answers["m_axis_tdata"][0]) != Status.LOADED
-        ):
-            raise AssertionError(
-                f"The layer answered with a packet of kind {int(kinds[kinds != wanted][0])}"
-                if (kinds != wanted).any()
-                else "The layer refused its parameter image."
-            )
-        return answers
+        replies = list(packets.replies_in(answers))
+        got = [(reply.kind, len(reply.data)) for reply in replies]
+        for number, pair in enumerate(zip_longest(got, wanted)):
+            if pair[0] != pair[1]:
+                raise AssertionError(
+                    f"Answer {number} of the layer must be {_named(pair[1])}, not"
+                    f" {_named(pair[0])}."
+                )
+        return replies
+
+
+def _named(answer: tuple[int, int] | None) -> str:
+    return "none" if answer is None else f"{answer[1]} bytes of kind {int(answer[0])}"
+
+
+def _checked_lengths(lengths: npt.ArrayLike | None, batch: int, time: int) -> Raws:
+    if lengths is None:
+        return np.full(batch, time, np.int64)
+    ends = np.asarray(lengths, np.int64)
+    if ends.shape != (batch,):
+        raise ValueError(f"lengths must have the shape ({batch},), not {ends.shape}.")
+    if ((ends < 1) | (ends > time)).any():
+        wrong = ends[(ends < 1) | (ends > time)][0]
+        raise ValueError(f"lengths must be from 1 to {time} steps, not {wrong}.")
+    return ends

@@ -12,7 +12,7 @@ from update_bench import FORMATS, Settings, simulation
 from golden.activations import ACTIVATIONS, ActivationKind
 from golden.formats import INT8, INT16, INT32
 from golden.lstm.int8 import update_unit
-from golden.lstm.variant import Int8Variant
+from golden.lstm.variant import TIES_UP, Int8Variant
 from hdl.neuron.int8 import Int8LayerNeuron
 from hdl.neuron.int8_update import Int8Update
 
@@ -40,12 +40,15 @@ def within(x: Raws, bits: int) -> Raws:
     return np.clip(x, -(1 << (bits - 1)), (1 << (bits - 1)) - 1)
 
 
-def scaled(x: Raws, scale: tuple[int, int]) -> Raws:
+def scaled(x: Raws, scale: tuple[int, int], ties_up: Raws | int = 0) -> Raws:
     """By a split multiplier of 24 bits and its shift, rounded twice."""
     multiplier, shift = scale
     left = (x << max(shift, 0)) & 0xFFFFFFFF
     wrapped = left - ((left >> 31) << 32)
-    return divided((wrapped * multiplier + (1 << 23)) >> 24, max(-shift, 0))
+    high = (wrapped * multiplier + (1 << 23)) >> 24
+    # Ties away from zero are ties up but for a negative one, which an added unit takes up as well.
+    is_negative_tie = (high < 0) & ((high & ((1 << max(-shift, 0)) - 1)) * 2 == 1 << max(-shift, 0))
+    return divided(high, max(-shift, 0)) + (is_negative_tie & (np.asarray(ties_up) == 1))
 
 
 def low(x: Raws) -> Raws:
@@ -76,7 +79,9 @@ def expected(
             raw = within(within(part(f"{name}_input"), 16) + part(f"{name}_recurrent"), 16)
         if f"{name}_peephole" in rows:
             weighed = low(rows[f"{name}_peephole"]) * seen
-            raw = within(raw + scaled(weighed, scales[f"{name}_peephole"]), 16)
+            ties_up = rows[f"{name}_peephole"] >> TIES_UP & 1
+            seen_scaled = scaled(weighed, scales[f"{name}_peephole"], ties_up)
+            raw = within(raw + seen_scaled, 16)
         return raw
 
     def hidden(new: Raws) -> Raws:

@@ -1,4 +1,4 @@
-"""Recognise speakers through the RTL of the neuron, and compare every code with golden.
+"""Recognise speakers through the RTL of the layer, and compare every code with golden.
 
 ``python -m examples.japanese_vowels.rtl`` runs the whole test set; ``--utterances N`` some of it.
 """
@@ -23,7 +23,7 @@ from examples.japanese_vowels.recognise import (
 from examples.japanese_vowels.recordings import Recordings
 from golden.lstm.int8 import run_with_cell
 from sim.bulk import BulkError
-from sim.neuron import NeuronBackend
+from sim.layer import LayerBackend
 from sim.yosys import YosysError
 
 __all__ = ["RtlRun", "recognise_in_rtl"]
@@ -35,32 +35,32 @@ class RtlRun:
 
     recognition: Recognition
     codes: int
-    """Hidden and cell codes of all frames within their utterances."""
+    """Hidden codes of all frames, and the cell codes after each utterance's last."""
     differing_codes: int
     """Of them, those that differ from golden's."""
-    units: int
-    """Hidden units that passed through the neuron, padding included."""
+    frames: int
+    """Frames that the layer heard: those of the utterances, and none of their padding."""
     cycles: int
-    """Clock cycles of the neuron."""
+    """Clock cycles of the layer, the loading of its parameters included."""
 
 
 def recognise_in_rtl(
-    model: Int8Recogniser, recordings: Recordings, cache_dir: Path, lanes: int = 16
+    model: Int8Recogniser, recordings: Recordings, cache_dir: Path, lanes: int = 4
 ) -> RtlRun:
-    """Recognise with the compiled RTL of ``int8_lstm_neuron``."""
+    """Recognise with the compiled RTL of ``int8_lstm_layer``."""
     x = input_raws(model, recordings)
-    backend = NeuronBackend(lanes, cache_dir=cache_dir)
-    hidden = backend(model.lstm, x)
+    lengths = recordings.lengths
+    backend = LayerBackend(lanes, cache_dir=cache_dir, asks_state=True)
+    hidden = backend(model.lstm, x, lengths)
     expected_hidden, expected_cell = run_with_cell(model.lstm, x)
-    within = np.arange(x.shape[1]) < recordings.lengths[:, None]
-    differing = (hidden != expected_hidden)[within].sum() + (backend.cells != expected_cell)[
-        within
-    ].sum()
+    within = np.arange(x.shape[1]) < lengths[:, None]
+    last_cells = expected_cell[np.arange(len(recordings)), lengths - 1]
+    differing = (hidden != expected_hidden)[within].sum() + (backend.last_cells != last_cells).sum()
     return RtlRun(
         recognition=decide(model, hidden, recordings),
-        codes=2 * int(within.sum()) * model.lstm.hidden,
+        codes=(int(within.sum()) + len(recordings)) * model.lstm.hidden,
         differing_codes=int(differing),
-        units=backend.units,
+        frames=backend.steps,
         cycles=backend.cycles,
     )
 
@@ -70,7 +70,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--utterances", type=int, default=370, help="1 to 370, default all")
     parser.add_argument("--activation", choices=("table", "gemmlowp"), default="table")
-    parser.add_argument("--lanes", type=int, default=16, help="1 to 64, default 16")
+    parser.add_argument("--lanes", type=int, default=4, help="1 to 64, default 4")
     options = parser.parse_args()
     try:
         _, test = load_recordings()
@@ -88,8 +88,8 @@ def main() -> int:
         f"{run.recognition.correct} of {len(some)} utterances recognised in RTL"
         f" ({run.recognition.accuracy:.1%}); {same_classes} classes as golden;"
         f" {run.differing_codes} of {run.codes:,} hidden and cell codes differ from golden;"
-        f" {run.units:,} units in {run.cycles:,} cycles"
-        f" ({run.cycles / run.units:.1f} a unit); {seconds:.1f} s."
+        f" {run.frames:,} frames in {run.cycles:,} cycles"
+        f" ({run.cycles / run.frames:.0f} a frame); {seconds:.1f} s."
     )
     return 0 if run.differing_codes == 0 and same_classes == len(some) else 1
 

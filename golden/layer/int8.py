@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -13,79 +12,22 @@ from golden.arithmetic import wrap
 from golden.contract import check_whole
 from golden.layer.contract import LayerContract
 from golden.layer.image import Layout, Section, as_bytes, integers
-from golden.layer.schedule import Phase, Row, Schedule, Task
+from golden.layer.int8_schedule import int8_schedule
 from golden.lstm.int8 import Int8Constants, Int8Lstm, step_constants
 from golden.lstm.variant import TIES_UP, Int8Variant
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from golden.layer.schedule import Row, Schedule
+
     Raws = npt.NDArray[np.int64]
     Bytes = npt.NDArray[np.uint8]
 
-__all__ = ["Int8LstmLayer", "int8_schedule", "random_constants"]
+__all__ = ["Int8LstmLayer", "random_constants"]
 
 SIGNIFICAND_POSITION = 7
 """A split multiplier has 31 bits, of which a binary32 fills the upper 24."""
-
-
-@cache
-def int8_schedule(
-    variant: Int8Variant, inputs: int, hidden: int, outputs: int, lanes: int, neurons: int
-) -> Schedule:
-    """The phases of a step of the integer LSTM."""
-    gates = variant.gates
-    exposed = "inner" if variant.projection else "hidden"
-    phases: list[Phase] = []
-    sums = {gate: _sums(variant, gate) for gate in gates}
-    if not variant.norm:
-        rows = tuple(row for gate in gates for row in sums[gate])
-        phases.append(Phase((Task("update", rows, exposed, writes_cell=True),)))
-    else:
-        # The output gate's peephole waits for the new cell.
-        collected = {gate: rows[:2] if gate == "o" else rows for gate, rows in sums.items()}
-        early = tuple(range(len(gates) - 1)) if variant.peephole else tuple(range(len(gates)))
-        phases.append(
-            Phase(
-                tuple(
-                    Task(f"collect_{gate}", collected[gate], "gate", index)
-                    for index, gate in enumerate(gates)
-                ),
-                normalizes=early,
-            )
-        )
-        loads = tuple(
-            Row(gate, "none", "gate", index, needs_cell=gate == "f")
-            for index, gate in enumerate(gates)
-        )
-        if variant.peephole:
-            output = len(gates) - 1
-            phases += [
-                Phase(
-                    (Task("cell", (*loads, sums["o"][2]), "gate", output, writes_cell=True),),
-                    normalizes=(output,),
-                ),
-                Phase(
-                    (Task("output", (Row("o", "none", "gate", output, needs_cell=True),), exposed),)
-                ),
-            ]
-        else:
-            phases.append(Phase((Task("update", loads, exposed, writes_cell=True),)))
-    if variant.projection:
-        project = Task("project", (Row("projection", "inner"),), "hidden")
-        phases.append(Phase((project,), over="outputs"))
-    return Schedule(tuple(phases), inputs, hidden, outputs, lanes, neurons)
-
-
-def _sums(variant: Int8Variant, gate: str) -> tuple[Row, ...]:
-    """Rows whose requantised sums make a gate's value before its activation."""
-    rows = (
-        Row(f"{gate}_input", "input"),
-        Row(f"{gate}_recurrent", "recurrent", needs_cell=gate == "f"),
-    )
-    if not variant.peeps(gate):
-        return rows
-    return (*rows, Row(f"{gate}_peephole", "none", needs_cell=gate != "o"))
 
 
 @dataclass(frozen=True)

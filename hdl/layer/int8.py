@@ -49,7 +49,9 @@ def update_of(contract: Contract) -> Update:
         replace(each, cycles=each.cycles + _peephole_cycles(contract, each.chunk))
         for each in _UPDATES[contract.activation]
     ]
-    return next((each for each in choices if each.cycles <= beats), choices[-1])
+    # The results of the neurons leave one after the other, and each waits for that.
+    waits = contract.neurons - 1
+    return next((each for each in choices if each.cycles + waits <= beats), choices[-1])
 
 
 def _peephole_cycles(contract: Contract, chunk: int) -> int:
@@ -69,9 +71,10 @@ class _Int8System:
         self.structure: Structure = structure
         self.update = update_of(contract)
         self.variant = contract.variant
-        # Where rows are shorter than what the update does between two of them, some may wait.
-        may_wait = self.update.interpolates and not self.variant.norm
-        self.waiting_rows = 2 if may_wait else 0
+        # So that the lanes go on while the last operations of a unit hold up the next one's rows.
+        # An FPGA's memory gives the table a cycle later.
+        waiting = {False: 1, True: 3 if structure == "fpga" else 2}[self.update.interpolates]
+        self.waiting_rows = 0 if self.variant.norm else waiting
         self._neurons: list[Int8LayerNeuron] = []
 
     def _neuron(self) -> Int8LayerNeuron:

@@ -37,7 +37,7 @@ class Int8LayerNeuron(wiring.Component):
         Products of a beat, at least 1.
     waiting_rows
         Sums that may wait behind the one that is used, in registers of their own, so that the lanes
-        go on: 0, 1 or 2; 0 with a layer norm.
+        go on: from 0 to 3; 0 with a layer norm.
     activation, chunk, variant, interpolates, structure
         As those of :class:`hdl.neuron.int8_update.Int8Update`.
 
@@ -63,8 +63,8 @@ class Int8LayerNeuron(wiring.Component):
         structure: Structure = "gates",
         waiting_rows: int = 0,
     ) -> None:
-        if waiting_rows not in (0, 1, 2):
-            raise ValueError(f"waiting_rows must be 0, 1 or 2, not {waiting_rows}.")
+        if waiting_rows not in range(4):
+            raise ValueError(f"waiting_rows must be from 0 to 3, not {waiting_rows}.")
         if waiting_rows and variant is not None and variant.norm:
             raise ValueError("With a layer norm no rows can wait; leave waiting_rows at 0.")
         self.lanes = lanes

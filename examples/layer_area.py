@@ -1,0 +1,119 @@
+"""Area and cycles of the smallest layer, beside the LSTM cells of another open project.
+
+``python -m examples.layer_area`` synthesises ``int8_lstm_layer`` with 1 input and 20 hidden units:
+its parameters loaded by packets, and inside the circuit.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from flow.errors import UsageError, check_target, write_text
+from flow.synth import synthesize
+from golden.layer.int8 import Int8LstmLayer
+from hdl.design import Design
+from hdl.designs import find
+from hdl.layer.int8 import step_cycles
+from sim.yosys import YosysError, version, warm_up
+
+SIZES = {"inputs": 1, "hidden": 20, "lanes": 4, "neurons": 1}
+
+# elastic-ai.creator's integer int8 cell of 1 input and 20 hidden units, with its weights in ROM
+# logic: measured with Yosys 0.70, see the manual. It does one product a gate and cycle, four gates
+# at once: 20 * (1 + 20) cycles at best. A flip-flop counts as one of ours without enable.
+THEIRS = {"combinational_ge": 30_546.0, "flip_flops": 3_302, "luts": 6_754, "carries": 581}
+THEIR_CYCLES = 420
+FLIP_FLOP = 5.67
+
+
+def main() -> int:
+    """Run as a program; return the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON, too")
+    options = parser.parse_args()
+    try:
+        if options.json is not None:
+            check_target(options.json)
+        warm_up()
+        rows = [
+            _row(target, structure, fixed=fixed)
+            for target, structure in (("gates", "gates"), ("ecp5", "fpga"))
+            for fixed in (False, True)
+        ]
+        if options.json is not None:
+            write_text(options.json, json.dumps({"engine": version(), "rows": rows}, indent=2))
+    except (UsageError, YosysError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    table = Table(title="int8_lstm_layer, 1 input, 20 hidden units, 4 lanes", caption=version())
+    for column in ("target", "parameters", "figure", "area", "cycles", "area x cycles, theirs = 1"):
+        table.add_column(column, justify="left" if column in {"target", "figure"} else "right")
+    for row in rows:
+        for figure, area, share in row["figures"]:
+            cells = (row["target"], row["parameters"], figure, f"{area:,.0f}", str(row["cycles"]))
+            table.add_row(*cells, f"{share:.2f}")
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    return 0
+
+
+def _design(structure: str, *, fixed: bool) -> tuple[Design, dict[str, int | str]]:
+    design = find("int8_lstm_layer")
+    settings: dict[str, int | str] = {**SIZES, "structure": structure}
+    if not fixed:
+        return design, settings
+    image = Int8LstmLayer(**SIZES).random_image(np.random.default_rng(1))
+    holding = {
+        "component": partial(design.component, image=image),
+        "contract": partial(design.contract, image=image),
+    }
+    return dataclasses.replace(design, **holding), settings
+
+
+def _row(target: str, structure: str, *, fixed: bool) -> dict[str, Any]:
+    design, settings = _design(structure, fixed=fixed)
+    found = synthesize(design, settings, target)
+    cycles = step_cycles(Int8LstmLayer(**SIZES), structure)
+    if target == "gates":
+        areas = {
+            "GE of logic": (found["combinational_ge"], THEIRS["combinational_ge"]),
+            "GE with flip-flops": (
+                found["area_ge"],
+                THEIRS["combinational_ge"] + FLIP_FLOP * THEIRS["flip_flops"],
+            ),
+        }
+    else:
+        areas = {
+            "LUT4": (found["luts"], THEIRS["luts"]),
+            "LUT4 + 2 CCU2C": (
+                found["luts"] + 2 * found["carries"],
+                THEIRS["luts"] + 2 * THEIRS["carries"],
+            ),
+        }
+    return {
+        "target": target,
+        "structure": structure,
+        "parameters": "inside, ROMs as logic"
+        if fixed and target == "gates"
+        else "inside"
+        if fixed
+        else "loaded",
+        "cycles": cycles,
+        "memory_bits": found.get("memory_bits", 0),
+        "block_rams": found.get("block_rams", 0),
+        "figures": [
+            (name, ours, ours * cycles / (theirs * THEIR_CYCLES))
+            for name, (ours, theirs) in areas.items()
+        ],
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
