@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: all setup tools test test-all lint verilog regress area speakers bulk train clean
+.PHONY: all setup tools test test-all lint verilog regress area speakers bulk layers train clean
 
 all: $(SETUP) tools
 	$(BIN)/python -m examples.main_job --jobs $(JOBS)
@@ -30,7 +30,7 @@ test: $(SETUP) tools
 	$(BIN)/python -m pytest -n $(JOBS)
 
 # Everything, long campaigns included.
-test-all: test bulk speakers
+test-all: test bulk speakers layers
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
@@ -55,6 +55,11 @@ speakers: $(SETUP) tools
 
 bulk: $(SETUP) tools
 	$(BIN)/python -m examples.bulk_check --count 10000000
+
+# Every variant of the layer with both activations against golden, and against LiteRT.
+layers: $(SETUP) tools
+	$(BIN)/python -m examples.layer_campaign
+	RTL_MODELS=all $(BIN)/python -m pytest tests/test_rtl_models.py
 
 # Retrains the example's model; needs PyTorch.
 train: $(SETUP)

@@ -35,7 +35,7 @@ def main() -> int:
         designs = [find(name) for name in options.designs] or list(DESIGNS.values())
         for design in designs:
             # The first check also compiles, and tells how many beats a result takes.
-            first = check_bulk(design, count=200, seed=options.seed)
+            first = check_bulk(design, count=2000, seed=options.seed)
             count = max(2, options.count * first.vectors // first.beats)
             shares = [(count // 2, 2 * options.seed), (count - count // 2, 2 * options.seed + 1)]
             started = time.perf_counter()

@@ -24,7 +24,7 @@ from hdl.designs import find
 from hdl.layer.int8 import step_cycles
 from sim.yosys import YosysError, version, warm_up
 
-SIZES = {"inputs": 1, "hidden": 20, "lanes": 4, "neurons": 1}
+LAYER = Int8LstmLayer(inputs=1, hidden=20, lanes=4, neurons=1)
 
 # elastic-ai.creator's integer int8 cell of 1 input and 20 hidden units, with its weights in ROM
 # logic: measured with Yosys 0.70, see the manual. It does one product a gate and cycle, four gates
@@ -66,10 +66,10 @@ def main() -> int:
 
 def _design(structure: str, *, fixed: bool) -> tuple[Design, dict[str, int | str]]:
     design = find("int8_lstm_layer")
-    settings: dict[str, int | str] = {**SIZES, "structure": structure}
+    settings: dict[str, int | str] = {**LAYER.settings, "structure": structure}
     if not fixed:
         return design, settings
-    image = Int8LstmLayer(**SIZES).random_image(np.random.default_rng(1))
+    image = LAYER.random_image(np.random.default_rng(1))
     holding = {
         "component": partial(design.component, image=image),
         "contract": partial(design.contract, image=image),
@@ -80,7 +80,7 @@ def _design(structure: str, *, fixed: bool) -> tuple[Design, dict[str, int | str
 def _row(target: str, structure: str, *, fixed: bool) -> dict[str, Any]:
     design, settings = _design(structure, fixed=fixed)
     found = synthesize(design, settings, target)
-    cycles = step_cycles(Int8LstmLayer(**SIZES), structure)
+    cycles = step_cycles(LAYER, structure).cycles
     if target == "gates":
         areas = {
             "GE of logic": (found["combinational_ge"], THEIRS["combinational_ge"]),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from flow.layer_files import c_header, constants_of, cycles_section, image_secti
 from flow.models import told
 from golden.layer.int8 import Int8LstmLayer
 from golden.lstm.int8 import Int8Lstm
-from golden.network import Network
+from golden.network import NETWORK_INPUT, Network
+from hdl.arithmetic import Structure
 from hdl.design import Design, Value
 from hdl.top import ports_of
 from sim import yosys
@@ -55,7 +56,8 @@ def data_sheet(design: Design, settings: Mapping[str, Value | str]) -> dict[str,
         },
     }
     if isinstance(contract, Int8LstmLayer):
-        sheet["step"] = cycles_section(contract)
+        sheet["parameters_inside"] = contract.image is not None
+        sheet["step"] = cycles_section(contract, cast("Structure", parameters["structure"]))
         sheet["image"] = image_section(contract)
     return sheet
 
@@ -90,7 +92,8 @@ def generate_model(
 ) -> list[Path]:
     """Writes the layers that run a quantised model, with their parameter images; all, or none.
 
-    A network of several layers gets a folder each, ``layer0``, ``layer1`` and so on.
+    The layers of a network of several have numbers behind their names, ``int8_lstm_layer0`` and so
+    on; ``int8_lstm_layer_network.json`` says how they are connected.
 
     Parameters
     ----------
@@ -116,31 +119,94 @@ def generate_model(
     for name in settings:
         if name not in own:
             raise UsageError(f"Parameter '{name}' follows from the model; leave it out.")
-    files: dict[Path, bytes] = {}
-    for number, node in enumerate(network.nodes):
-        if not isinstance(node.lstm, Int8Lstm):
-            raise UsageError("The model is a real one; quantise it first with 'fewbit quantize'.")
-        place = folder / f"layer{number}" if len(network.nodes) > 1 else folder
-        with told():
-            whole = Int8LstmLayer.of(node.lstm).settings | dict(settings)
-            contract = design.contract(**design.resolve(whole))
-            assert isinstance(contract, Int8LstmLayer)
-            image = contract.pack(node.lstm.constants)
-        chosen = design
-        if fixed:
-            chosen = dataclasses.replace(
-                design,
-                component=partial(design.component, image=image),
-                contract=partial(design.contract, image=image),
-            )
-        arrays = io.BytesIO()
-        np.savez(arrays, allow_pickle=False, **constants_of(node.lstm.constants))
-        files |= _files(chosen, whole, place)
-        files[place / f"{design.name}.bin"] = image
-        files[place / f"{design.name}_constants.npz"] = arrays.getvalue()
-    for path in files:
+    jobs = [
+        _job(design, settings, node.lstm, number if len(network.nodes) > 1 else None, fixed=fixed)
+        for number, node in enumerate(network.nodes)
+    ]
+    files: dict[Path, bytes] = {folder / f"{design.name}_network.json": _network(network, jobs)}
+    for path in (*files, *(path for job in jobs for path in job.paths(folder))):
         check_target(path)
+    for job in jobs:
+        files |= _files(job.design, job.settings, folder)
+        files[folder / f"{job.design.name}.bin"] = job.image
+        files[folder / f"{job.design.name}_constants.npz"] = job.constants
     return _write(files)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """A layer of a model, to be generated."""
+
+    design: Design
+    settings: Mapping[str, Value | str]
+    image: bytes
+    constants: bytes
+    """The integers of the image, as an archive."""
+
+    def paths(self, folder: Path) -> list[Path]:
+        """What will be written."""
+        beside = [folder / f"{self.design.name}{end}" for end in (".bin", "_constants.npz")]
+        return [*_paths(self.design, self.settings, folder), *beside]
+
+
+def _job(
+    design: Design,
+    settings: Mapping[str, Value | str],
+    lstm: object,
+    number: int | None,
+    *,
+    fixed: bool,
+) -> _Job:
+    if not isinstance(lstm, Int8Lstm):
+        raise UsageError("The model is a real one; quantise it first with 'fewbit quantize'.")
+    with told():
+        whole = Int8LstmLayer.of(lstm).settings | dict(settings)
+        contract = design.contract(**design.resolve(whole))
+        assert isinstance(contract, Int8LstmLayer)
+        image = contract.pack(lstm.constants)
+    arrays = io.BytesIO()
+    np.savez(arrays, allow_pickle=False, **constants_of(lstm.constants))
+    # Layers of one model may be used side by side: their modules have names of their own.
+    named = dataclasses.replace(design, name=f"{design.name}{'' if number is None else number}")
+    if fixed:
+        named = dataclasses.replace(
+            named,
+            summary=f"{design.summary}; the parameters are inside",
+            component=partial(design.component, image=image),
+            contract=partial(design.contract, image=image),
+        )
+    return _Job(named, whole, image, arrays.getvalue())
+
+
+def _network(network: Network, jobs: Sequence[_Job]) -> bytes:
+    """How the layers are connected, and what their raws mean."""
+    nodes = [
+        {
+            "layer": job.design.name,
+            "name": node.name,
+            "sources": [
+                "input" if source == NETWORK_INPUT else jobs[source].design.name
+                for source in node.sources
+            ],
+            "reverse": node.reverse,
+            "input": _parameters(node.lstm, "input"),
+            "state": _parameters(node.lstm, "hidden"),
+            "output": _parameters(node.lstm, _writes(node.lstm)),
+        }
+        for node, job in zip(network.nodes, jobs, strict=True)
+    ]
+    outputs = [jobs[index].design.name for index in network.outputs]
+    return (json.dumps({"layers": nodes, "outputs": outputs}, indent=2) + "\n").encode()
+
+
+def _writes(lstm: object) -> str:
+    """Whose parameters the output has: a projection writes the state's."""
+    return "hidden" if getattr(lstm, "projection_weights", None) is not None else "intermediate"
+
+
+def _parameters(lstm: object, part: str) -> dict[str, float]:
+    """Scale and zero point of a layer's raws."""
+    return {key: getattr(lstm, f"{part}_{key}") for key in ("scale", "zero_point")}
 
 
 def _paths(design: Design, settings: Mapping[str, Value | str], folder: Path) -> list[Path]:

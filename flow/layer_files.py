@@ -10,6 +10,8 @@ from golden.layer.contract import CELL_BYTES, LayerContract
 from golden.layer.int8 import Int8LstmLayer
 from golden.layer.packets import Kind, Reply, Status
 from golden.lstm.int8 import Int8Constants
+from hdl.arithmetic import Structure
+from hdl.layer.int8_cycles import StepCycles, step_cycles
 
 __all__ = ["c_header", "constants_of", "cycles_section", "image_section", "packer"]
 
@@ -86,9 +88,35 @@ def _parameters(contract: LayerContract) -> str:
     return ", ".join(f"{key} {value}" for key, value in named.items() if key != "image")
 
 
-def cycles_section(contract: LayerContract) -> dict[str, Any]:
+def cycles_section(contract: Int8LstmLayer, structure: Structure = "gates") -> dict[str, Any]:
     """Cycles of a time step as the data sheet gives them."""
-    return {"beats": contract.schedule.step_beats}
+    step = step_cycles(contract, structure)
+    return {
+        "beats": step.beats,
+        "cycles": step.cycles,
+        "interval": step.interval,
+        "latency": {"first_byte": step.first_byte, "last_byte": step.last_byte},
+        "utilisation": round(step.utilisation, 4),
+        "exact": step.is_exact,
+        "formula": _formula(step),
+    }
+
+
+def _formula(step: StepCycles) -> str:
+    """The sum that gives the cycles of a step, in words."""
+    terms: list[str] = []
+    for phase in step.phases:
+        terms.append(f"{phase.first} for the first group of neurons")
+        if phase.groups > 1:
+            terms.append(f"{phase.groups - 1} times {phase.period} for the others")
+        if phase.normalising:
+            terms.append(f"{phase.normalising} to normalise")
+    known = "exactly" if step.is_exact else "at most"
+    return (
+        f"{known} {' + '.join(terms)} = {step.cycles} from step to step, while results are taken at"
+        " once and vectors come in time; a scale that shifts left by n adds up to n to each of its"
+        " rows"
+    )
 
 
 def image_section(contract: LayerContract) -> dict[str, Any]:
@@ -119,7 +147,11 @@ def constants_of(constants: Int8Constants) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for field in dataclasses.fields(constants):
         value = getattr(constants, field.name)
-        if value is not None and field.name not in {"gates", "activation", "rounding"}:
+        if field.name == "gates":
+            continue
+        # What a layer hasn't leaves no array, not a 0.
+        variant = field.name.partition("_")[0]
+        if value is not None and getattr(constants, f"{variant}_weights", 0) is not None:
             arrays[field.name] = np.asarray(value)
     return arrays
 
@@ -148,6 +180,8 @@ def packer(name: str, contract: Int8LstmLayer) -> str:
         "HIDDEN": contract.hidden,
         "OUTPUTS": contract.outputs,
         "SCALES": list(contract.scales),
+        "FIELDS": _fields(contract),
+        "TEXTS": {"activation": contract.activation, "rounding": "double"},
         "ROWS": rows,
         "IMAGE_SIZE": contract.layout.size,
     }
@@ -156,7 +190,56 @@ def packer(name: str, contract: Int8LstmLayer) -> str:
     return text.replace("# CONSTANTS\n", values + "\n")
 
 
+def _fields(contract: Int8LstmLayer) -> dict[str, list[object]]:
+    """Shape, lowest and highest value of every array that the packer takes."""
+    variant = contract.variant
+    gates, hidden, outputs = len(variant.gates), contract.hidden, contract.outputs
+    int8, int16, int32 = ([-(2 ** (width - 1)), 2 ** (width - 1) - 1] for width in (8, 16, 32))
+    multiplier, shift = [0, 2**31 - 1], [-31, 30]
+    fields: dict[str, list[object]] = {
+        "input_weights": [[gates, hidden, contract.inputs], *int8],
+        "recurrent_weights": [[gates, hidden, outputs], *int8],
+        "folded_bias": [[gates, 2, hidden], *int32],
+        "multipliers": [[gates, 2], *multiplier],
+        "shifts": [[gates, 2], *shift],
+        "cell_exponent": [[], -15, -9],
+        "cell_clip": [[], 0, 32767],
+        "hidden_multiplier": [[], *multiplier],
+        "hidden_shift": [[], -31, 0],
+        "hidden_offset": [[], -128, 128 if variant.projection else 127],
+        "reset_hidden": [[], *int8],
+    }
+    if variant.peephole:
+        fields |= {
+            "peephole_weights": [[gates - 1, hidden], *int16],
+            "peephole_multipliers": [[gates - 1], *multiplier],
+            "peephole_shifts": [[gates - 1], *shift],
+            "peephole_ties_up": [[], 0, hidden],
+        }
+    if variant.norm:
+        fields |= {
+            "norm_weights": [[gates, hidden], *int16],
+            "norm_bias": [[gates, hidden], *int32],
+            "norm_guards": [[gates], 1, 2**31 - 1],
+            "norm_multipliers": [[gates], *multiplier],
+            "norm_shifts": [[gates], *shift],
+        }
+    if variant.projection:
+        fields |= {
+            "projection_weights": [[outputs, hidden], *int8],
+            "projection_bias": [[outputs], *int32],
+            "projection_multiplier": [[], *multiplier],
+            "projection_shift": [[], *shift],
+            "projection_offset": [[], *int8],
+            "projection_clip": [[], 0, 127],
+        }
+    return fields
+
+
 def _literal(value: object) -> str:
+    if isinstance(value, dict):
+        items = value.items()
+        return "{\n" + "".join(f'    "{key}": {json.dumps(item)},\n' for key, item in items) + "}"
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return "[\n" + "".join(f"    {json.dumps(item)},\n" for item in value) + "]"
     return json.dumps(value)
@@ -200,34 +283,46 @@ def little(values, width):
     return words[..., np.newaxis].view(np.uint8)[..., :width]
 
 
-def take(arrays, name, shape, low, high):
-    """An array, refused unless it has the shape and holds integers in the range."""
-    if name not in arrays:
-        raise SystemExit(f"Array {name} is missing; the circuit needs it.")
-    array = arrays[name]
-    if array.dtype.kind not in "iu" or array.shape != shape:
-        raise SystemExit(
-            f"Array {name} must be integers of shape {shape}, not {array.dtype} of {array.shape}."
-        )
-    if array.size and not (low <= array.min() and array.max() <= high):
-        raise SystemExit(f"Array {name} must be from {low} to {high}.")
-    return array.astype(np.int64)
+def check_arrays(arrays):
+    """Arrays of 64 bits by name, refused unless they are those of FIELDS, within their ranges."""
+    for name in sorted(set(FIELDS) | set(TEXTS) | set(arrays)):
+        if name not in arrays:
+            raise SystemExit(f"Array {name} is missing; the circuit needs it.")
+        if name not in FIELDS and name not in TEXTS:
+            raise SystemExit(f"Array {name} is none of this circuit's; generate it for the model.")
+    for name, text in TEXTS.items():
+        if str(arrays[name]) != text:
+            raise SystemExit(f"The {name} must be {text}, as the circuit's, not {arrays[name]}.")
+    checked = {}
+    for name, (shape, low, high) in FIELDS.items():
+        array = arrays[name]
+        if array.dtype.kind not in "iu" or list(array.shape) != shape:
+            raise SystemExit(
+                f"Array {name} must be integers of shape {tuple(shape)}, not {array.dtype} of"
+                f" shape {array.shape}."
+            )
+        if array.size and not (low <= array.min() and array.max() <= high):
+            raise SystemExit(f"Array {name} must be from {low} to {high}.")
+        # A binary32 has 24 bits, of which these are the upper ones of 31.
+        if "multiplier" in name and (array % 128).any():
+            raise SystemExit(f"Array {name} must hold multiples of 2^7, as binary32 scales give.")
+        checked[name] = array.astype(np.int64)
+    return checked
 
 
 def pack(arrays):
     """The image of a mapping of arrays."""
+    arrays = check_arrays(arrays)
     gates = len(GATES)
     peeping = [gate for gate in GATES if f"{gate}_peephole" in SCALES]
     projects = "projection" in SCALES
     weights = {
-        "input": take(arrays, "input_weights", (gates, HIDDEN, INPUTS), -128, 127),
-        "recurrent": take(arrays, "recurrent_weights", (gates, HIDDEN, OUTPUTS), -128, 127),
+        "input": arrays["input_weights"],
+        "recurrent": arrays["recurrent_weights"],
     }
-    bias = take(arrays, "folded_bias", (gates, 2, HIDDEN), -(2**31), 2**31 - 1)
-    scales = {"hidden": (scalar(arrays, "hidden_multiplier"), scalar(arrays, "hidden_shift"))}
-    pairs = [
-        take(arrays, name, (gates, 2), -31, 2**31 - 1) for name in ("multipliers", "shifts")
-    ]
+    bias = arrays["folded_bias"]
+    scales = {"hidden": (int(arrays["hidden_multiplier"]), int(arrays["hidden_shift"]))}
+    pairs = [arrays[name] for name in ("multipliers", "shifts")]
     for index, gate in enumerate(GATES):
         for part, name in enumerate(("input", "recurrent")):
             scales[f"{gate}_{name}"] = tuple(int(pair[index, part]) for pair in pairs)
@@ -237,38 +332,37 @@ def pack(arrays):
         for part, name in enumerate(("input", "recurrent"))
     }
     if peeping:
-        shape = (len(peeping), HIDDEN)
-        ties_up = np.arange(HIDDEN) < scalar(arrays, "peephole_ties_up")
-        peephole = take(arrays, "peephole_weights", shape, -(2**15), 2**15 - 1)
-        multipliers = take(arrays, "peephole_multipliers", shape[:1], 0, 2**31 - 1)
-        shifts = take(arrays, "peephole_shifts", shape[:1], -31, 30)
+        ties_up = np.arange(HIDDEN) < int(arrays["peephole_ties_up"])
+        peephole = arrays["peephole_weights"]
+        multipliers = arrays["peephole_multipliers"]
+        shifts = arrays["peephole_shifts"]
         for index, gate in enumerate(peeping):
             # Bit 16: ties of the product go up, and not away from zero.
             starts[f"{gate}_peephole"] = peephole[index] & 0xFFFF | ties_up << 16
             scales[f"{gate}_peephole"] = int(multipliers[index]), int(shifts[index])
     if projects:
-        projection = take(arrays, "projection_weights", (OUTPUTS, HIDDEN), -128, 127)
-        starts["projection"] = take(arrays, "projection_bias", (OUTPUTS,), -(2**31), 2**31 - 1)
+        projection = arrays["projection_weights"]
+        starts["projection"] = arrays["projection_bias"]
         scales["projection"] = (
-            scalar(arrays, "projection_multiplier"),
-            scalar(arrays, "projection_shift"),
+            int(arrays["projection_multiplier"]),
+            int(arrays["projection_shift"]),
         )
-    image = bytes([scalar(arrays, "cell_exponent") + 15])
-    image += little(scalar(arrays, "cell_clip"), 2).tobytes()
-    image += little(scalar(arrays, "hidden_offset"), 2).tobytes()
-    image += little(scalar(arrays, "reset_hidden"), 1).tobytes()
+    image = bytes([int(arrays["cell_exponent"]) + 15])
+    image += little(int(arrays["cell_clip"]), 2).tobytes()
+    image += little(int(arrays["hidden_offset"]), 2).tobytes()
+    image += little(int(arrays["reset_hidden"]), 1).tobytes()
     if projects:
-        image += little(scalar(arrays, "projection_offset"), 1).tobytes()
-        image += little(scalar(arrays, "projection_clip"), 1).tobytes()
+        image += little(int(arrays["projection_offset"]), 1).tobytes()
+        image += little(int(arrays["projection_clip"]), 1).tobytes()
     for name in SCALES:
         multiplier, shift = scales[name]
         image += little(multiplier >> 7, 3).tobytes() + little(shift, 1).tobytes()
     if "norm_weights" in arrays:
-        gains = take(arrays, "norm_weights", (gates, HIDDEN), -(2**15), 2**15 - 1)
-        norm_bias = take(arrays, "norm_bias", (gates, HIDDEN), -(2**31), 2**31 - 1)
-        guards = take(arrays, "norm_guards", (gates,), 1, 2**31 - 1)
-        multipliers = take(arrays, "norm_multipliers", (gates,), 0, 2**31 - 1)
-        shifts = take(arrays, "norm_shifts", (gates,), -31, 30)
+        gains = arrays["norm_weights"]
+        norm_bias = arrays["norm_bias"]
+        guards = arrays["norm_guards"]
+        multipliers = arrays["norm_multipliers"]
+        shifts = arrays["norm_shifts"]
         for gate in range(gates):
             image += little(multipliers[gate] >> 7, 3).tobytes()
             image += little(shifts[gate], 1).tobytes() + little(guards[gate], 4).tobytes()
@@ -297,7 +391,7 @@ def pack(arrays):
                     word[: lanes.shape[0], : lanes.shape[1]] = lanes
                     weight_bytes.append(little(word, 1).tobytes())
     # At reset the circuit takes the recurrent sums for 0.
-    folded = -scalar(arrays, "reset_hidden") * weights["recurrent"].sum(axis=2)
+    folded = -int(arrays["reset_hidden"]) * weights["recurrent"].sum(axis=2)
     if ((folded - bias[:, 1]) % 2**32).any():
         raise SystemExit("The folded_bias of the recurrent part doesn't fit reset_hidden.")
     image += b"".join(start_bytes) + b"".join(weight_bytes)
@@ -305,10 +399,6 @@ def pack(arrays):
     if len(image) != IMAGE_SIZE:
         raise SystemExit(f"The arrays make {len(image)} bytes, but the circuit takes {IMAGE_SIZE}.")
     return image
-
-
-def scalar(arrays, name):
-    return int(take(arrays, name, (), -(2**31), 2**31 - 1))
 
 
 def check(image):

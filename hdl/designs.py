@@ -12,8 +12,9 @@ from golden.layer.int8 import Int8LstmLayer as Int8LstmLayerContract
 from golden.neuron.int8 import Int8LstmNeuron as Int8LstmNeuronContract
 from hdl.accumulate.floatsd8_mac import FloatSD8Mac
 from hdl.accumulate.ternary_accumulate import TernaryAccumulate
+from hdl.arithmetic import Structure
 from hdl.design import Design, Parameter, ParameterError, Timing
-from hdl.layer.int8 import Int8LstmLayer
+from hdl.layer.int8 import Int8LstmLayer, step_cycles
 from hdl.neuron.int8 import Int8LstmNeuron, default_chunk
 
 __all__ = ["DESIGNS", "find"]
@@ -68,9 +69,14 @@ def _neuron_timing(chunk: int, activation: str) -> Timing:
     )
 
 
-def _layer_timing(structure: str, **parameters: Any) -> Timing:
-    beats = Int8LstmLayerContract(**parameters).schedule.step_beats
-    return Timing("see step", f"{beats} a step and some for its end, or more where units are short")
+def _layer_timing(structure: Structure, **parameters: Any) -> Timing:
+    cycles = step_cycles(Int8LstmLayerContract(**parameters), structure)
+    most, unless = ("", "") if cycles.is_exact else ("at most ", ", unless a scale shifts left")
+    return Timing(
+        f"{most}{cycles.first_byte} to the first byte of an answer and {cycles.last_byte} to the"
+        f" last{unless}",
+        f"{most}{cycles.interval} a step, {cycles.beats} of them with products{unless}",
+    )
 
 
 ACTIVATION = Parameter(

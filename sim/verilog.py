@@ -138,7 +138,7 @@ def _plain_names(rtlil: str) -> str:
     Amaranth names a submodule ``top.sub``, a second wire ``x$2``, and gives each field of a
     structure a wire of its own (``payload.a``), read or not.
     """
-    rtlil = _without_twins("".join(_without_dead_views(rtlil)))
+    rtlil = _without_twins("".join(_without_dead_views(_without_zero_starts(rtlil))))
     names = dict.fromkeys(re.findall(r'(?<=\\)[^\s\\"]+', rtlil))
     used = {name for name in names if re.fullmatch(r"\w+", name)}
     plain: dict[str, str] = {}
@@ -213,6 +213,20 @@ def _without_twins(rtlil: str) -> str:
         if first[meanings[name]] == name
     ]
     return "".join(kept) + rest
+
+
+def _without_zero_starts(rtlil: str) -> str:
+    """RTLIL whose memories start with nothing, where Amaranth would have them start with zeros.
+
+    No circuit here reads a word that counts before it is written, and the zeros of a large memory
+    are most of its text.
+    """
+    return re.sub(
+        r"^  cell \$meminit_v2 .*\n(?:    .*\n)*?    connect \\DATA \d+'0+\n(?:    .*\n)*?  end\n",
+        "",
+        rtlil,
+        flags=re.M,
+    )
 
 
 def _without_dead_views(rtlil: str) -> Iterator[str]:

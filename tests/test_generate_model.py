@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -33,6 +34,7 @@ NAMES = [
     "int8_lstm_layer.json",
     "int8_lstm_layer.v",
     "int8_lstm_layer_constants.npz",
+    "int8_lstm_layer_network.json",
     "int8_lstm_layer_pack.py",
 ]
 
@@ -64,13 +66,32 @@ def test_the_layer_of_a_model(capsys, tmp_path):
     assert packed.read_bytes() == image
 
 
-def test_every_layer_of_a_network_gets_a_folder(capsys, tmp_path):
+def test_the_layers_of_a_network_have_names_of_their_own(capsys, tmp_path):
     lstm = model_of(variant=Variant())
-    nodes = (Node(lstm), Node(lstm, reverse=True))
+    nodes = (Node(lstm), Node(lstm, reverse=True, name="back"))
     save_network(tmp_path / "network.npz", Network(nodes, (0, 1)))
     words = ("int8_lstm_layer", "--model", tmp_path / "network.npz", "--out", tmp_path / "out")
     assert run(capsys, "generate", *words)[0] == 0
-    assert files_of(tmp_path / "out") == [f"layer{k}/{name}" for k in range(2) for name in NAMES]
+    expected = [
+        name.replace("layer", f"layer{k}", 1)
+        for k in range(2)
+        for name in NAMES
+        if "net" not in name
+    ]
+    assert files_of(tmp_path / "out") == sorted([*expected, "int8_lstm_layer_network.json"])
+    network = json.loads((tmp_path / "out/int8_lstm_layer_network.json").read_text())
+    first, second = network["layers"]
+    assert network["outputs"] == ["int8_lstm_layer0", "int8_lstm_layer1"]
+    assert (first["sources"], first["reverse"]) == (["input"], False)
+    assert (second["name"], second["reverse"]) == ("back", True)
+    assert first["input"] == {"scale": lstm.input_scale, "zero_point": lstm.input_zero_point}
+    modules = [
+        set(
+            re.findall(r"^module (\w+)", (tmp_path / f"out/int8_lstm_layer{k}.v").read_text(), re.M)
+        )
+        for k in range(2)
+    ]
+    assert not modules[0] & modules[1]
 
 
 def test_a_layer_with_its_parameters_inside(capsys, tmp_path):
@@ -84,6 +105,9 @@ def test_a_layer_with_its_parameters_inside(capsys, tmp_path):
     word = image[offset : offset + 4]
     assert f"weights[0] = 32'h{int.from_bytes(word, 'little'):08x};" in text
     assert "is_right" not in text
+    assert "the parameters are inside" in text
+    sheet = json.loads((tmp_path / "out/int8_lstm_layer.json").read_text())
+    assert sheet["parameters_inside"] is True
 
 
 def test_mistakes_are_told_in_a_sentence(capsys, tmp_path):

@@ -22,6 +22,7 @@ from golden.layer.packets import Kind, Packet, Reply, Status
 from golden.lstm.int8 import Int8Constants, step_constants
 from hdl.designs import find
 from sim.bulk import BulkSimulation, check_bulk
+from sim.runner import simulate
 from sim.verilog import verilog_of
 
 DESIGN = find("int8_lstm_layer")
@@ -80,6 +81,54 @@ def test_the_emitted_packer_makes_the_same_image(layer, seed):
     program["check"](image)
     with pytest.raises(SystemExit, match="checksum is wrong"):
         program["check"](bytes([image[0] ^ 1]) + image[1:])
+
+
+WRONG = {
+    "hidden_shift": 1,
+    "shifts": 31,
+    "multipliers": -128,
+    "hidden_multiplier": 1 << 30 | 1,
+    "cell_exponent": -8,
+    "cell_clip": 32768,
+    "hidden_offset": 129,
+    "reset_hidden": 128,
+    "folded_bias": 2**31,
+    "peephole_weights": 0,
+    "activation": "gemmlowp",
+    "rounding": "single",
+    "input_weights": 128,
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_packer_and_pack_refuse_the_same(name):
+    layer = Int8LstmLayer(inputs=2, hidden=3)
+    constants = random_constants(layer, np.random.default_rng(4))
+    program: dict = {"__name__": "packer"}
+    exec(compile(packer("layer", layer), "packer", "exec"), program)
+    arrays = constants_of(constants)
+    assert program["pack"](arrays) == layer.pack(constants)
+    value = WRONG[name]
+    if isinstance(value, int) and name in arrays:
+        arrays[name] = np.full_like(arrays[name], value, np.int64)
+    else:
+        arrays[name] = np.asarray(value)
+    with pytest.raises(SystemExit, match=name):
+        program["pack"](arrays)
+    if name in {"peephole_weights", "input_weights", "folded_bias"}:
+        return
+    changed = arrays[name] if arrays[name].ndim else arrays[name].item()
+    with pytest.raises(ValueError, match=r"must|only shifts right|rounds twice"):
+        layer.pack(dataclasses.replace(constants, **{name: changed}))
+
+
+def test_the_packer_refuses_what_is_missing():
+    layer = Int8LstmLayer(inputs=2, hidden=3, projection=2)
+    plain = random_constants(Int8LstmLayer(inputs=2, hidden=3), np.random.default_rng(4))
+    program: dict = {"__name__": "packer"}
+    exec(compile(packer("layer", layer), "packer", "exec"), program)
+    with pytest.raises(SystemExit, match="Array projection_.* is missing"):
+        program["pack"](constants_of(plain))
 
 
 @settings(max_examples=60, deadline=None)
@@ -364,3 +413,11 @@ def test_parameters_that_do_not_fit_are_refused():
         Int8LstmLayer(hidden=4, peephole=1, projection=5)
     with pytest.raises(ValueError, match="lanes must be a whole number from 1 to 64, not 65"):
         Int8LstmLayer(lanes=65)
+
+
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus is not installed")
+def test_nothing_unknown_leaves_the_circuit(tmp_path):
+    # Icarus knows X, and here the memories start with nothing.
+    parameters = {"inputs": 2, "hidden": 2, "lanes": 1, "structure": "fpga"}
+    outcome = simulate(DESIGN, parameters, tmp_path, simulator="icarus", count=200)
+    assert outcome.passed, outcome.failures

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from examples.japanese_vowels import prepare, recognise
+from examples.japanese_vowels import prepare, recognise, rtl
 from examples.japanese_vowels.prepare import pack, read_ts
 from examples.japanese_vowels.recognise import (
     classify_float,
@@ -23,7 +23,7 @@ from examples.japanese_vowels.recognise import (
 )
 from examples.japanese_vowels.recordings import RECORDINGS_FILE, Recordings, load_recordings
 from golden.arithmetic import Raws
-from golden.lstm.int8 import Int8Lstm
+from golden.lstm.int8 import Int8Lstm, run_with_cell
 
 README = Path(recognise.__file__).with_name("README.md")
 PUBLISHED = "JAPANESE_VOWELS"
@@ -216,6 +216,40 @@ def test_recognise_as_a_program(
     finally:
         load_float_model.cache_clear()
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_rtl_as_a_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the golden model in the circuit's place, honest and not: the counts and the status."""
+
+    class Layer:
+        wrong = 0
+
+        def __init__(self, lanes: int, **options: object) -> None:
+            assert (lanes, options.pop("asks_state")) == (4, True)
+            self.steps, self.cycles = 0, 100
+
+        def __call__(self, lstm: Int8Lstm, x: Raws, lengths: Raws) -> Raws:
+            hidden, cell = run_with_cell(lstm, x)
+            self.steps = int(lengths.sum())
+            self.last_cells = cell[np.arange(len(x)), lengths - 1]
+            # Before an utterance's end, after it, and in its last cell.
+            shortest = int(lengths.argmin())
+            hidden[shortest, lengths[shortest] - 1, 0] ^= self.wrong
+            hidden[shortest, lengths[shortest], 0] ^= 1
+            self.last_cells[1, 2] ^= self.wrong
+            return hidden
+
+    monkeypatch.setattr(rtl, "LayerBackend", Layer)
+    monkeypatch.setattr("sys.argv", ["rtl", "--utterances", "20"])
+    assert rtl.main() == 0
+    assert "; 0 of 9,952 hidden and cell codes differ" in capsys.readouterr().out
+    monkeypatch.setattr(Layer, "wrong", 1)
+    assert rtl.main() == 1
+    output = capsys.readouterr().out
+    assert "; 2 of 9,952 hidden and cell codes differ" in output
+    assert "291 frames in 100 cycles" in output
 
 
 def test_training_is_repeatable_and_its_model_file_says_the_same(

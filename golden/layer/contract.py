@@ -55,10 +55,15 @@ class LayerContract(Contract, Generic[Parameters]):
     def unpack(self, image: bytes) -> Parameters:
         """The parameters of an image.
 
+        The circuit checks size and checksum; what an image with both right may hold is up to its
+        packer.
+
         Raises
         ------
         golden.layer.image.ImageError
             If the image has a wrong size or checksum.
+        ValueError
+            If a constant is out of its range.
         """
 
     @abstractmethod
@@ -201,7 +206,18 @@ class LayerContract(Contract, Generic[Parameters]):
                 sent.append(Packet(Kind.PARAMETERS, self.random_image(rng)))
                 expected += 1
                 since_image = 0
-        return packets.beats(sent)
+        arrays = packets.beats(sent)
+        # What doesn't count may be anything: the kind after the first byte, the start before the
+        # last one and on other packets.
+        last = arrays["s_axis_tlast"] == 1
+        first = np.concatenate(([True], last[:-1]))
+        any_kind, any_start = rng.integers(0, 4, len(last)), rng.integers(0, 2, len(last))
+        is_input = np.repeat(
+            [packet.kind == Kind.INPUT for packet in sent], [len(packet.data) for packet in sent]
+        )
+        arrays["s_axis_tdest"] = np.where(first, arrays["s_axis_tdest"], any_kind)
+        arrays["s_axis_tuser"] = np.where(last & is_input, arrays["s_axis_tuser"], any_start)
+        return arrays
 
     @staticmethod
     def _broken_images(rng: np.random.Generator, image: bytes) -> list[Packet]:

@@ -303,6 +303,13 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
                 "The folded bias of the recurrent part must be minus the hidden raw at reset times"
                 " the sum of a row's weights; compute it from the model."
             )
+        multipliers = [*self._scales_of(constants)[0].tolist()]
+        if constants.norm_multipliers is not None:
+            multipliers += constants.norm_multipliers.tolist()
+        if any(multiplier % (1 << SIGNIFICAND_POSITION) for multiplier in multipliers):
+            raise ValueError(
+                "The multipliers must be multiples of 2^7, as those of binary32 scales are."
+            )
         if constants.hidden_shift > 0:
             raise ValueError(
                 "The layer's last requantisation only shifts right, not left by"

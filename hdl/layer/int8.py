@@ -1,7 +1,6 @@
 """The layer of the integer LSTM."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from amaranth.hdl import Cat, Module, Value
 from amaranth.lib import wiring
@@ -9,55 +8,14 @@ from amaranth.lib import wiring
 from golden.activations import ActivationKind
 from golden.layer.int8 import Int8LstmLayer as Contract
 from hdl.arithmetic import Structure
-from hdl.layer.engine import GateReading, LayerEngine
+from hdl.layer.engine import LayerEngine
 from hdl.layer.image import ImageStore
+from hdl.layer.int8_cycles import step_cycles, update_of, waiting_rows
+from hdl.layer.normalize import GateReading
 from hdl.neuron.int8 import Int8LayerNeuron
 from hdl.neuron.layer_norm import LayerNorm
 
-__all__ = ["Int8LstmLayer", "Update", "update_of"]
-
-
-@dataclass(frozen=True)
-class Update:
-    """How the update of a unit is built, and how long it takes at least."""
-
-    chunk: int
-    """Bits of a factor that its multiplier takes a cycle."""
-    interpolates: bool
-    """Whether the table's interpolation has a multiplier of its own."""
-    cycles: int
-    """Cycles of a unit, without peepholes."""
-
-
-# From the smallest circuit to the fastest.
-_UPDATES = {
-    "table": (
-        Update(4, False, 107),
-        Update(8, False, 60),
-        Update(16, False, 34),
-        Update(16, True, 23),
-    ),
-    "gemmlowp": (Update(4, False, 580), Update(8, False, 360), Update(16, False, 230)),
-}
-
-
-def update_of(contract: Contract) -> Update:
-    """The smallest update that keeps up with the lanes, or the fastest if none does."""
-    schedule = contract.schedule
-    beats = sum(schedule.beats(row) for task in schedule.phases[0].tasks for row in task.rows)
-    choices = [
-        replace(each, cycles=each.cycles + _peephole_cycles(contract, each.chunk))
-        for each in _UPDATES[contract.activation]
-    ]
-    # The results of the neurons leave one after the other, and each waits for that.
-    waits = contract.neurons - 1
-    return next((each for each in choices if each.cycles + waits <= beats), choices[-1])
-
-
-def _peephole_cycles(contract: Contract, chunk: int) -> int:
-    # A product of 16 bits and one of 32 for each gate that sees the cell.
-    seeing = sum(contract.variant.peeps(gate) for gate in contract.variant.gates)
-    return seeing * (16 // chunk + 32 // chunk + 1)
+__all__ = ["Int8LstmLayer", "step_cycles", "update_of"]
 
 
 class _Int8System:
@@ -71,10 +29,7 @@ class _Int8System:
         self.structure: Structure = structure
         self.update = update_of(contract)
         self.variant = contract.variant
-        # So that the lanes go on while the last operations of a unit hold up the next one's rows.
-        # An FPGA's memory gives the table a cycle later.
-        waiting = {False: 1, True: 3 if structure == "fpga" else 2}[self.update.interpolates]
-        self.waiting_rows = 0 if self.variant.norm else waiting
+        self.waiting_rows = waiting_rows(contract, self.update, structure)
         self._neurons: list[Int8LayerNeuron] = []
 
     def _neuron(self) -> Int8LayerNeuron:

@@ -1,0 +1,308 @@
+"""Cycles of a layer of the integer LSTM: which update its neurons get, and what a step takes.
+
+The lanes hand over rows and the update uses them up, each waiting for the other where it must. So
+the cycle of every event is the latest of a few others plus a constant, and what a step takes
+follows from its rows and the update's program without any data.
+"""
+
+from dataclasses import dataclass, field
+from functools import cache
+
+from golden.layer.int8 import Int8LstmLayer as Contract
+from golden.layer.schedule import Phase, Task, chunks
+from hdl.activation.gemmlowp import STEPS
+from hdl.activation.table import FRACTION
+from hdl.arithmetic import Structure
+from hdl.neuron.int8_program import Kind, Operation, Program
+
+__all__ = ["PhaseCycles", "StepCycles", "Update", "step_cycles", "update_of", "waiting_rows"]
+
+
+@dataclass(frozen=True)
+class Update:
+    """How the update of a unit is built."""
+
+    chunk: int
+    """Bits of a factor that its multiplier takes a cycle."""
+    interpolates: bool
+    """Whether the table's interpolation has a multiplier of its own."""
+
+
+# From the smallest circuit to the fastest.
+_UPDATES = {
+    "table": (Update(4, False), Update(8, False), Update(16, False), Update(16, True)),
+    "gemmlowp": (Update(4, False), Update(8, False), Update(16, False)),
+}
+
+
+@dataclass(frozen=True)
+class PhaseCycles:
+    """What a phase of a step takes."""
+
+    groups: int
+    """Times that the neurons together take a unit each, or an output."""
+    first: int
+    """Cycles until the last result of the first group."""
+    period: int
+    """Cycles of each further group."""
+    normalising: int
+    """Cycles at the end, in which gates are normalised."""
+
+    @property
+    def cycles(self) -> int:
+        """Cycles of the phase."""
+        return self.first + (self.groups - 1) * self.period + self.normalising
+
+
+@dataclass(frozen=True)
+class StepCycles:
+    """What a time step takes while no stream waits and no scale shifts left."""
+
+    beats: int
+    """Cycles in which the lanes are fed."""
+    cycles: int
+    """Cycles from the beginning of a step to that of the next, if its vector is there by then."""
+    interval: int
+    """Cycles from vector to vector: of the step, or of the bytes that come in meanwhile; where
+    these are as many, every second vector takes one less."""
+    first_byte: int
+    """Cycles from the last byte of a vector to the first of its answer, while no step is under
+    way."""
+    last_byte: int
+    """The same to the last byte of the answer."""
+    products: int
+    """Products of a step, without padding."""
+    multipliers: int
+    """Products that all lanes together take a cycle."""
+    phases: tuple[PhaseCycles, ...]
+    """What the cycles are the sum of."""
+    is_exact: bool
+    """Whether the cycles are these, and not at most these."""
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the products that the lanes could take which are the step's own."""
+        return self.products / (self.multipliers * self.cycles)
+
+
+@cache
+def update_of(contract: Contract) -> Update:
+    """The smallest update that keeps up with the lanes, or the fastest if none does."""
+    choices = _UPDATES[contract.activation]
+    runs = [_Run(contract, "gates", each) for each in choices]
+    for each, run in zip(choices, runs, strict=True):
+        if run.keeps_up:
+            return each
+    return min(zip(choices, runs, strict=True), key=lambda pair: pair[1].end)[0]
+
+
+def waiting_rows(contract: Contract, update: Update, structure: Structure) -> int:
+    """Rows that wait at a neuron, so that the lanes go on while the update is behind them."""
+    if contract.variant.norm:
+        return 0
+    # An FPGA's memory gives the table a cycle later.
+    return (3 if structure == "fpga" else 2) if update.interpolates else 1
+
+
+@cache
+def step_cycles(contract: Contract, structure: Structure) -> StepCycles:
+    """What a time step takes; exact by table without layer norm, else at most so much."""
+    run = _Run(contract, structure, update_of(contract))
+    schedule = contract.schedule
+    products = sum(
+        schedule.length(row.part) * (schedule.hidden if phase.over == "units" else schedule.outputs)
+        for phase in schedule.phases
+        for task in phase.tasks
+        for row in task.rows
+    )
+    # A byte a cycle, and one to see of what kind the packet is. Of two vectors' memory one is
+    # free for the next only in the cycle after the step's last.
+    loading = schedule.inputs + 1
+    return StepCycles(
+        beats=schedule.step_beats,
+        cycles=run.end,
+        interval=max(run.end, loading + (run.end == loading)),
+        # A step begins in the cycle after the last byte.
+        first_byte=1 + run.first_byte,
+        last_byte=1 + run.last_byte,
+        products=products,
+        multipliers=schedule.neurons * schedule.lanes,
+        phases=tuple(run.phases),
+        is_exact=contract.activation == "table" and not contract.variant.norm,
+    )
+
+
+GROUPS_RUN = 3
+"""Groups of a phase that are run; from the first on each takes as long as the one before."""
+
+_BEFORE = -100
+"""A cycle before any that counts."""
+
+
+@dataclass
+class _Neuron:
+    """Cycles of the last events of a neuron."""
+
+    loads: list[int]
+    """In which a row went into each waiting place, and into the update."""
+    used: int = _BEFORE
+    """In which the update had used up its row."""
+    ended: int = _BEFORE
+    """In which an operation took its last step."""
+    activated: int = _BEFORE
+    """In which an activation beside the operations had its result."""
+    given: int = _BEFORE
+    """In which a result was collected."""
+    multiplied: bool = True
+    """Whether the last operation left a product to be finished."""
+    left: list[Operation] = field(default_factory=list[Operation])
+    """Operations of the task that are still to come."""
+    begins: bool = False
+    """Whether the next operation is the first of its task."""
+
+
+class _Run:
+    """A step's events, counted from the cycle before it begins."""
+
+    def __init__(self, contract: Contract, structure: Structure, update: Update) -> None:
+        self.contract = contract
+        self.schedule = schedule = contract.schedule
+        self.places = waiting_rows(contract, update, structure)
+        self.beside = 0 if not update.interpolates else 1 if structure == "gates" else 2
+        quick = update.chunk == 16
+        self.program = Program(contract.variant, self.beside, quick=quick)
+        by_steps = contract.activation == "gemmlowp"
+        multiply = 16 // update.chunk
+        self.lengths = {
+            Kind.REQUANTISE: 32 // update.chunk,
+            Kind.REQUANTISE_PRODUCT: 32 // update.chunk,
+            Kind.MULTIPLY: multiply,
+            # Each of gemmlowp's steps waits until the one before is finished; none is skipped.
+            Kind.ACTIVATE: len(STEPS) * (multiply + 1) - 1
+            if by_steps
+            else chunks(FRACTION, update.chunk),
+            Kind.LOAD: 1,
+            Kind.RECALL: 1,
+        }
+        self.neurons = [_Neuron([_BEFORE] * (self.places + 1)) for _ in range(schedule.neurons)]
+        self.fed = 1
+        """The cycle of the last beat; the first one comes two cycles after the step's beginning."""
+        self.end = 0
+        """The cycle of the last result."""
+        self.first_byte = self.last_byte = 0
+        self.phases: list[PhaseCycles] = []
+        self.keeps_up = True
+        """Whether the lanes are never held up from group to group."""
+        beats_before = 0
+        for phase in schedule.phases:
+            beats = sum(schedule.beats(row) for task in phase.tasks for row in task.rows)
+            before = self.end
+            first, period = self._run_phase(phase)
+            normalising = len(phase.normalizes) * self._normalising
+            has_products = any(row.part != "none" for task in phase.tasks for row in task.rows)
+            # What only turns normalised gates into values takes no longer than their sums did.
+            self.keeps_up &= period <= (beats if has_products else beats_before)
+            beats_before = beats
+            self.phases.append(
+                PhaseCycles(schedule.groups(phase), first - before, period, normalising)
+            )
+            self.end += normalising
+            # The first beat of the next phase comes two cycles later.
+            self.fed = self.end + 1
+
+    @property
+    def _normalising(self) -> int:
+        """Cycles at most to normalise a gate, see :class:`hdl.neuron.layer_norm.LayerNorm`."""
+        units = self.schedule.hidden
+        steps = chunks(32 + (units - 1).bit_length(), 16)
+        start = 88 + 2 * steps + 16
+        # Reading begins two cycles before the first value is there.
+        return 3 + units + start + 10 * units
+
+    def _run_phase(self, phase: Phase) -> tuple[int, int]:
+        """Run a phase: the cycle of the first group's last result, and those from group to group.
+
+        From the first group on, every group takes as long as the one before.
+        """
+        schedule = self.schedule
+        groups = schedule.groups(phase)
+        total = schedule.hidden if phase.over == "units" else schedule.outputs
+        ends: list[int] = []
+        for group in range(min(groups, GROUPS_RUN)):
+            for task in phase.tasks:
+                self._run_task(task)
+                if not group:
+                    self.first_byte = self.neurons[0].given
+            ends.append(self.end)
+        period = ends[-1] - ends[-2] if groups > 1 else 0
+        self._skip((groups - len(ends)) * period)
+        self.last_byte = self.neurons[(total - 1) % schedule.neurons].given
+        return ends[0], period
+
+    def _skip(self, cycles: int) -> None:
+        self.end += cycles
+        self.fed += cycles
+        for neuron in self.neurons:
+            neuron.loads = [each + cycles for each in neuron.loads]
+            neuron.used += cycles
+            neuron.ended += cycles
+            neuron.activated += cycles
+            neuron.given += cycles
+
+    def _run_task(self, task: Task) -> None:
+        for neuron in self.neurons:
+            neuron.left = list(self.program.segments[task.segment])
+            neuron.begins = True
+        for index, row in enumerate(task.rows):
+            self.fed = max(
+                self.fed + self.schedule.beats(row),
+                *(self._place_is_free(neuron, index == 0) for neuron in self.neurons),
+            )
+            for neuron in self.neurons:
+                self._hand_over(neuron, index == 0)
+                self._operate(neuron, to_the_end=index == len(task.rows) - 1)
+        for neuron in self.neurons:
+            # One result a cycle leaves.
+            self.end = neuron.given = max(neuron.ended, self.end) + 1
+
+    def _place_is_free(self, neuron: _Neuron, is_first: bool) -> int:
+        """The first cycle in which the neuron takes a row."""
+        return neuron.loads[1] if self.places else self._update_is_free(neuron, is_first)
+
+    def _update_is_free(self, neuron: _Neuron, is_first: bool) -> int:
+        free = max(neuron.used, neuron.loads[-1] + 1)
+        # With several segments a unit's first row comes when the unit before is gone.
+        return max(free, neuron.given) if self.program.waiting and is_first else free
+
+    def _hand_over(self, neuron: _Neuron, is_first: bool) -> None:
+        """A row goes from place to place, each as soon as the next one is free."""
+        loads = [self.fed]
+        for place in range(1, self.places + 1):
+            if place < self.places:
+                free = neuron.loads[place + 1]
+            else:
+                free = self._update_is_free(neuron, is_first)
+            loads.append(max(loads[-1] + 1, free))
+        neuron.loads = loads
+
+    def _operate(self, neuron: _Neuron, *, to_the_end: bool) -> None:
+        """Operations up to the one that uses up the row, or all that are left."""
+        while neuron.left:
+            operation = neuron.left.pop(0)
+            start = neuron.ended + 1
+            if operation.row or operation.needs_row:
+                start = max(start, neuron.loads[-1] + 1)
+            if neuron.begins:
+                start = max(start, neuron.given)
+            if not operation.independent:
+                # A product is finished in the cycle after its last step.
+                start = max(start, neuron.ended + 1 + neuron.multiplied, neuron.activated + 1)
+            neuron.begins = False
+            neuron.ended = start + self.lengths[operation.kind] - 1
+            neuron.multiplied = operation.kind not in (Kind.LOAD, Kind.RECALL)
+            if operation.activates:
+                neuron.activated = neuron.ended + neuron.multiplied + self.beside
+            if operation.row:
+                neuron.used = neuron.ended
+                if not to_the_end:
+                    return
