@@ -5,7 +5,9 @@ all neurons and a word of activations, the same for all. What a neuron does with
 number system's own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import accumulate
 from typing import Protocol
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
@@ -123,7 +125,7 @@ class LayerEngine(wiring.Component):
         self._issue(m, neurons)
         self._collect(m, neurons)
         self._advance_phase(m, store)
-        self._answer(m, neurons, reset_hidden)
+        self._answer(m, reset_hidden)
         return m
 
     def _declare(self) -> None:
@@ -151,8 +153,8 @@ class LayerEngine(wiring.Component):
         # Two pages of each vector: one is used while the other is written.
         m.submodules.input_vector = vector = _memory(2 * chunks(schedule.inputs, lanes), word)
         vector_bytes = self.front.bytes_of(Place.INPUT, lanes)
-        vector_bytes.address = Cat(self.front.write_page, self.front.word)
-        vector_bytes.connect(m, vector.write_port(granularity=BYTE))
+        in_page = replace(vector_bytes, address=Cat(self.front.write_page, vector_bytes.address))
+        in_page.connect(m, vector.write_port(granularity=BYTE))
         self.input_vector = vector.read_port()
         m.submodules.hidden_vector = hidden = _memory(2 * chunks(schedule.outputs, lanes), word)
         self.hidden_vector = hidden.read_port()
@@ -162,19 +164,18 @@ class LayerEngine(wiring.Component):
             m.submodules.inner_vector = inner = _memory(chunks(schedule.hidden, lanes), word)
             self.inner_vector = inner.read_port()
             self.inner_write = inner.write_port(granularity=BYTE)
-        groups = chunks(schedule.hidden, neurons)
         self.cells = []
         self.cell_writes = []
         self.gate_reads = []
         self.gate_writes = []
         for index in range(neurons):
-            cells = _memory(groups, system.cell_width)
+            cells = _memory(self._groups, system.cell_width)
             m.submodules[f"cells_{index}"] = cells
             self.cells.append(cells.read_port())
             self.cell_writes.append(cells.write_port(granularity=BYTE))
             if self._stores_gates:
                 # A gate's values lie together; the group is the low part of the address.
-                values = _memory(self._gates << bits_of(groups), 16)
+                values = _memory(self._gates << bits_of(self._groups), 16)
                 m.submodules[f"gates_{index}"] = values
                 self.gate_reads.append(values.read_port())
                 self.gate_writes.append(values.write_port())
@@ -208,11 +209,10 @@ class LayerEngine(wiring.Component):
         for length in {schedule.beats(each) for each in rows}:
             with m.If(is_one_of(row, rows, lambda each, n=length: schedule.beats(each) == n)):
                 m.d.comb += is_last_beat.eq(beat == length - 1)
-        # The last row of each phase, and the first.
-        ends: list[int] = []
-        for phase in schedule.phases:
-            ends.append((ends[-1] if ends else -1) + sum(len(task.rows) for task in phase.tasks))
-        firsts = [0, *(end + 1 for end in ends[:-1])]
+        # The first row of each phase, and the last.
+        firsts, ends = _bounds(
+            sum(len(task.rows) for task in phase.tasks) for phase in schedule.phases
+        )
         ends_group = wire(m, row.matches(*ends), "ends_group")
         is_last_group = Signal()
         first_row = Signal.like(row)
@@ -257,7 +257,6 @@ class LayerEngine(wiring.Component):
                 weight.eq(0),
                 start.eq(0),
             ]
-        self.group = group
 
         fresh = wire(
             m, self.front.fresh | self.front.starts.bit_select(self.page, 1), "starts_at_reset"
@@ -299,19 +298,19 @@ class LayerEngine(wiring.Component):
             ),
             self.hidden_vector.en.eq((issues & is_part["recurrent"]) | self.front.saves),
         ]
-        activations = (
-            self.input_vector.data & held["takes_input"].replicate(len(self.input_vector.data))
-        ) | (self.hidden_vector.data & held["takes_hidden"].replicate(len(self.hidden_vector.data)))
+        activations = _masked(self.input_vector.data, held["takes_input"]) | _masked(
+            self.hidden_vector.data, held["takes_hidden"]
+        )
         if self.inner_vector is not None:
             m.d.comb += [
                 self.inner_vector.addr.eq(beat),
                 self.inner_vector.en.eq(issues & is_part["inner"]),
             ]
-            activations |= self.inner_vector.data & held["takes_inner"].replicate(
-                len(self.inner_vector.data)
-            )
+            activations |= _masked(self.inner_vector.data, held["takes_inner"])
         activations = wire(m, activations, "activations")
         width = self.system.start_width
+        if self._stores_gates:
+            gate_address = self._gate_address(m, group, row, rows, "gate")
         for index, neuron in enumerate(neurons):
             cell = self.cells[index]
             m.d.comb += [
@@ -324,36 +323,31 @@ class LayerEngine(wiring.Component):
                 neuron.i.payload.activations.eq(activations),
                 neuron.i.payload.first.eq(held["first"]),
                 neuron.i.payload.last.eq(held["last"]),
-                neuron.i.payload.old_cell.eq(
-                    cell.data & held["takes_cell"].replicate(len(cell.data))
-                ),
+                neuron.i.payload.old_cell.eq(_masked(cell.data, held["takes_cell"])),
             ]
             if len(set(segments.values())) > 1:
                 m.d.comb += neuron.i.payload.segment.eq(segment)
-            value = self.row_starts.data.word_select(index, width) & held["takes_start"].replicate(
-                width
-            )
+            value = _masked(self.row_starts.data.word_select(index, width), held["takes_start"])
             if self._stores_gates:
-                gate = Signal(range(max(2, self._gates)), name=f"gate_{index}")
-                for number in range(self._gates):
-                    with m.If(is_one_of(row, rows, lambda each, n=number: each.gate == n)):
-                        m.d.comb += gate.eq(number)
                 read = self.gate_reads[index]
-                m.d.comb += [
-                    read.addr.eq(Cat(group[: bits_of(self._groups)], gate)),
-                    read.en.eq(issues),
-                ]
+                m.d.comb += [read.addr.eq(gate_address), read.en.eq(issues)]
                 extended = Cat(read.data, read.data[-1].replicate(width - 16))
-                value = wire(
-                    m,
-                    value | (extended & held["takes_gate"].replicate(width)),
-                    f"start_{index}",
-                )
+                value = wire(m, value | _masked(extended, held["takes_gate"]), f"start_{index}")
             m.d.comb += neuron.i.payload.start.eq(value)
 
     @property
     def _groups(self) -> int:
         return chunks(self.schedule.hidden, self.schedule.neurons)
+
+    def _gate_address(
+        self, m: Module, group: Value, index: Value, items: Sequence[Row | Task], name: str
+    ) -> Value:
+        """Where a group's values of the gate are that the item of an index names."""
+        gate = Signal(range(max(2, self._gates)), name=name)
+        for number in range(self._gates):
+            with m.If(is_one_of(index, items, lambda each, n=number: each.gate == n)):
+                m.d.comb += gate.eq(number)
+        return Cat(group[: bits_of(self._groups)], gate)
 
     def _reads_new_cell(self, row: Row) -> bool:
         """Whether a row takes a cell that this step has written."""
@@ -376,14 +370,8 @@ class LayerEngine(wiring.Component):
         group = Signal(range(max(2, *map(schedule.groups, schedule.phases))))
         word = Signal(range(max(2, chunks(max(schedule.hidden, schedule.outputs), schedule.lanes))))
         byte = Signal(range(max(2, schedule.lanes)), reset_less=True)
-        self.collected_group = group
-        self.collected_task = task
-        self.collecting = neuron
 
-        ends: list[int] = []
-        for phase in schedule.phases:
-            ends.append((ends[-1] if ends else -1) + len(phase.tasks))
-        firsts = [0, *(end + 1 for end in ends[:-1])]
+        firsts, ends = _bounds(len(phase.tasks) for phase in schedule.phases)
         is_last_group = Signal()
         is_last_unit = Signal()
         is_padding = Signal()
@@ -413,6 +401,8 @@ class LayerEngine(wiring.Component):
         result = wire(m, choose(neuron, [each.result for each in choice])[:BYTE], "result")
         self.result = result
         value = wire(m, choose(neuron, [each.value for each in choice]), "gate_value")
+        if self._stores_gates:
+            gate_address = self._gate_address(m, group, task, tasks, "collected_gate")
         for index, each in enumerate(neurons):
             selected = (neuron == index) if count > 1 else Const(1, 1)
             m.d.comb += [
@@ -427,12 +417,8 @@ class LayerEngine(wiring.Component):
             ]
             if self._stores_gates:
                 write = self.gate_writes[index]
-                gate = Signal(range(max(2, self._gates)), name=f"collected_gate_{index}")
-                for number in range(self._gates):
-                    with m.If(task_is(lambda t, n=number: t.gate == n)):
-                        m.d.comb += gate.eq(number)
                 m.d.comb += [
-                    write.addr.eq(Cat(group[: bits_of(self._groups)], gate)),
+                    write.addr.eq(gate_address),
                     write.data.eq(value),
                     write.en.eq(collects & selected & task_is(lambda t: t.to == "gate")),
                 ]
@@ -548,7 +534,7 @@ class LayerEngine(wiring.Component):
 
     # Packets out.
 
-    def _answer(self, m: Module, neurons: Sequence[wiring.Component], reset_hidden: Value) -> None:
+    def _answer(self, m: Module, reset_hidden: Value) -> None:
         out = self.o.payload
         cells = Cat(port.data for port in self.cells)
         cell_byte = cells.word_select(self.front.byte[: bits_of(len(cells) // BYTE)], BYTE)
@@ -569,7 +555,7 @@ class LayerEngine(wiring.Component):
                 out.m_axis_tdata.eq(
                     Mux(
                         is_cell,
-                        cell_byte & (~self.front.fresh).replicate(BYTE),
+                        _masked(cell_byte, ~self.front.fresh),
                         Mux(self.front.fresh, reset_hidden, hidden_byte),
                     )
                 ),
@@ -583,6 +569,17 @@ class LayerEngine(wiring.Component):
                 out.m_axis_tlast.eq(self.emission_last),
                 out.m_axis_tdest.eq(Reply.HIDDEN),
             ]
+
+
+def _bounds(counts: Iterable[int]) -> tuple[list[int], list[int]]:
+    """Places of the first and of the last of so many items each, one after the other."""
+    ends = [end - 1 for end in accumulate(counts)]
+    return [0, *(end + 1 for end in ends[:-1])], ends
+
+
+def _masked(value: Value, counts: Value) -> Value:
+    """The bits where they count, else zeros."""
+    return value & counts.replicate(len(value))
 
 
 def _memory(words: int, width: int) -> Memory:

@@ -1,6 +1,7 @@
 """Where the parameter image goes: memories and registers, written by a stream or fixed."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy.typing as npt
 from amaranth.hdl import Const, Module, Signal, Value, unsigned
@@ -13,23 +14,16 @@ __all__ = ["BYTE", "ImageStore", "Writer"]
 BYTE = 8
 
 
+@dataclass(frozen=True)
 class Writer:
-    """Bytes on their way from the stream into words of a memory.
+    """Bytes on their way from the stream into words of a memory."""
 
-    Parameters
-    ----------
-    enable
-        A bit for each byte of a word: this one is written now.
-    address
-        The word.
-    data
-        The byte.
-    """
-
-    def __init__(self, enable: Value, address: Value, data: Value) -> None:
-        self.enable = enable
-        self.address = address
-        self.data = data
+    enable: Value
+    """A bit for each byte of a word: this one is written now."""
+    address: Value
+    """The word."""
+    data: Value
+    """The byte."""
 
     def connect(self, m: Module, port: WritePort) -> None:
         """Drive a write port of a memory whose words are whole bytes."""
