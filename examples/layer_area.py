@@ -5,10 +5,8 @@ its parameters loaded by packets, and inside the circuit.
 """
 
 import argparse
-import dataclasses
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +67,7 @@ def _design(structure: str, *, fixed: bool) -> tuple[Design, dict[str, int | str
     settings: dict[str, int | str] = {**LAYER.settings, "structure": structure}
     if not fixed:
         return design, settings
-    image = LAYER.random_image(np.random.default_rng(1))
-    holding = {
-        "component": partial(design.component, image=image),
-        "contract": partial(design.contract, image=image),
-    }
-    return dataclasses.replace(design, **holding), settings
+    return design.holding(LAYER.random_image(np.random.default_rng(1))), settings
 
 
 def _row(target: str, structure: str, *, fixed: bool) -> dict[str, Any]:

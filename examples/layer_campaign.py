@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from flow.errors import UsageError, check_target, write_text
 from hdl.design import ParameterError, Value
 from hdl.designs import find
 from sim.bulk import BulkError, check_bulk
@@ -88,6 +89,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON too")
     options = parser.parse_args(arguments)
+    try:
+        if options.json is not None:
+            check_target(options.json)
+        return campaign(options)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def campaign(options: argparse.Namespace) -> int:
+    """Compare and tell; return the exit status."""
     rows: list[Row] = []
     failures: list[str] = []
     todo = list(circuits())
@@ -124,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json is not None:
         listed = [asdict(row) for row in rows]
         text = json.dumps({"engine": "CXXRTL", "seed": options.seed, "rows": listed}, indent=2)
-        options.json.write_text(text + "\n")
+        write_text(options.json, text + "\n")
     for failure in failures:
         print(failure, file=sys.stderr)
     return 1 if failures else 0

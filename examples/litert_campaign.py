@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from flow.errors import UsageError, check_target, write_text
 from golden.lstm.int8 import reset_state, run_with_cell, step
 from tests.int8_cases import EXPONENTS, SIZES, VARIANTS, Case, Variant, random_case
 from tests.tflite_models import run_lstm, write_lstm
@@ -150,6 +151,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON too")
     options = parser.parse_args(arguments)
+    try:
+        if options.json is not None:
+            check_target(options.json)
+        return campaign(options)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def campaign(options: argparse.Namespace) -> int:
+    """Compare and tell; return the exit status."""
     counts: dict[str, Counter[str]] = {
         what: Counter()
         for what in ("layers", "outputs", "cells", "saturated", "fast", "mismatches")
@@ -176,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     if options.json is not None:
         text = json.dumps({"engine": "LiteRT", "seed": options.seed, "rows": rows}, indent=2)
-        options.json.write_text(text + "\n")
+        write_text(options.json, text + "\n")
     if first:
         print(first, file=sys.stderr)
     return 1 if first else 0

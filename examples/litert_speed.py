@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from flow.errors import UsageError, check_target, write_text
 from golden.lstm.int8 import Int8Lstm, run
 from tests.tflite_models import interpreter, write_lstm
 
@@ -99,6 +100,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, nargs="+", default=BATCHES, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON too")
     options = parser.parse_args(arguments)
+    try:
+        if options.json is not None:
+            check_target(options.json)
+        return compare(options)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Measure and tell; return the exit status."""
     cases = [(hidden, batch) for hidden in options.hidden for batch in options.batch]
     rows: list[dict[str, Any]] = []
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
@@ -112,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
         table.add_row(str(hidden), str(batch), f"{litert:,.0f}", f"{golden:,.0f}", f"{ratio:.2f}")
     Console(width=None if sys.stdout.isatty() else 100).print(table)
     if options.json is not None:
-        options.json.write_text(json.dumps({"engine": "LiteRT", "rows": rows}, indent=2) + "\n")
+        write_text(options.json, json.dumps({"engine": "LiteRT", "rows": rows}, indent=2) + "\n")
     return 1 if any(row["ratio"] < 1 for row in rows if row["batch"] >= 64) else 0
 
 

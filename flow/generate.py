@@ -4,7 +4,6 @@ import dataclasses
 import io
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, cast
@@ -169,12 +168,7 @@ def _job(
     # Layers of one model may be used side by side: their modules have names of their own.
     named = dataclasses.replace(design, name=f"{design.name}{'' if number is None else number}")
     if fixed:
-        named = dataclasses.replace(
-            named,
-            summary=f"{design.summary}; the parameters are inside",
-            component=partial(design.component, image=image),
-            contract=partial(design.contract, image=image),
-        )
+        named = named.holding(image)
     return _Job(named, whole, image, arrays.getvalue())
 
 

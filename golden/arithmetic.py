@@ -28,6 +28,7 @@ import numpy.typing as npt
 from golden.shapes import check_shape
 
 __all__ = [
+    "SIGNIFICAND_POSITION",
     "Raws",
     "Rounding",
     "as_raws",
@@ -46,6 +47,8 @@ Rounding = Literal["double", "single"]
 WIDEST = 63
 LOWEST_SHIFT = -31
 HIGHEST_SHIFT = 30
+SIGNIFICAND_POSITION = 7
+"""A split multiplier has 31 bits, of which the 24 of a binary32 fill the upper ones."""
 
 
 def as_raws(raw: npt.ArrayLike, name: str, low: int, high: int) -> Raws:

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from amaranth.lib import wiring
 
@@ -94,6 +95,21 @@ class Design:
     transaction: str
     """What one result stands for: a beat, a row, a unit."""
     bench: str = "sim.bench_stream"
+
+    def holding(self, image: bytes) -> "Design":
+        """The design of a layer with a parameter image inside, which no packet changes.
+
+        Parameters
+        ----------
+        image
+            The image, as the layer's contract packs it.
+        """
+        return replace(
+            self,
+            summary=f"{self.summary}; the parameters are inside",
+            component=partial(self.component, image=image),
+            contract=partial(self.contract, image=image),
+        )
 
     def resolve(self, settings: Mapping[str, Value | str]) -> dict[str, Value]:
         """All parameters, the defaults where ``settings`` says nothing.

@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from golden.arithmetic import Raws, as_shaped_raws
+from golden.formats import INT8
 from golden.layer import packets
 from golden.layer.contract import CELL_BYTES
 from golden.layer.image import integers
 from golden.layer.int8 import Int8LstmLayer
 from golden.layer.packets import Kind, Packet, Reply, Status
 from golden.lstm.int8 import Int8Lstm
+from golden.shapes import check_shape
 from hdl.designs import find
 from sim.bulk import BulkSimulation
 
 __all__ = ["LayerBackend"]
-
-Raws = npt.NDArray[np.int64]
 
 _LOADED = Packet(Reply.STATUS, bytes([Status.LOADED]))
 
@@ -69,12 +70,14 @@ class LayerBackend:
         Raises
         ------
         ValueError
-            If a length is out of range, or the layer can't hold the model.
+            If x isn't of that shape or holds what is no raw of 8 bits, if a length is out of range,
+            or if the layer can't hold the model.
         sim.bulk.BulkFailure
             If the circuit hangs or breaks the stream protocol.
         AssertionError
             If the circuit answers with other packets than it must.
         """
+        x = as_shaped_raws(x, "x", (INT8.smallest_raw, INT8.largest_raw), (-1, -1, model.inputs))
         batch, time, _ = x.shape
         ends = _checked_lengths(lengths, batch, time)
         layer = Int8LstmLayer.of(model, self.lanes, self.neurons)
@@ -149,8 +152,7 @@ def _checked_lengths(lengths: npt.ArrayLike | None, batch: int, time: int) -> Ra
     if lengths is None:
         return np.full(batch, time, np.int64)
     ends = np.asarray(lengths, np.int64)
-    if ends.shape != (batch,):
-        raise ValueError(f"lengths must have the shape ({batch},), not {ends.shape}.")
+    check_shape(ends, "lengths", (batch,))
     if ((ends < 1) | (ends > time)).any():
         wrong = ends[(ends < 1) | (ends > time)][0]
         raise ValueError(f"lengths must be from 1 to {time} steps, not {wrong}.")

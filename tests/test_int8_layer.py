@@ -3,15 +3,17 @@
 
 import dataclasses
 import itertools
+import re
 import shutil
 import subprocess
 import sys
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from int8_cases import random_case
 
 from flow.layer_files import c_header, constants_of, packer
 from golden.layer import packets
@@ -22,6 +24,7 @@ from golden.layer.packets import Kind, Packet, Reply, Status
 from golden.lstm.int8 import Int8Constants, step_constants
 from hdl.designs import find
 from sim.bulk import BulkSimulation, check_bulk
+from sim.layer import LayerBackend
 from sim.runner import simulate
 from sim.verilog import verilog_of
 
@@ -371,12 +374,7 @@ def test_a_layer_with_its_parameters_fixed():
     layer = Int8LstmLayer(**SMALL)
     rng = np.random.default_rng(10)
     image = layer.pack(random_constants(layer, rng))
-    design = dataclasses.replace(
-        DESIGN,
-        component=partial(DESIGN.component, image=image),
-        contract=partial(DESIGN.contract, image=image),
-    )
-    circuit = BulkSimulation(design, SMALL)
+    circuit = BulkSimulation(DESIGN.holding(image), SMALL)
     sent = vectors(rng, layer, 4, starts=False)
     ask = Packet(Kind.SAVE_STATE, b"\0")
     other = image_packet(layer, seed=99)
@@ -385,6 +383,22 @@ def test_a_layer_with_its_parameters_fixed():
     # The same bytes as from a layer that was given the image.
     given = answers_of(circuit_of(**SMALL), [Packet(Kind.PARAMETERS, image), *sent])
     assert got[1:5] == given[1:]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: np.where(x == x[0, 0, 0], 128, x), "x must be from -128 to 127, not 128."),
+        (lambda x: x - 256, "x must be from -128 to 127, not -"),
+        (lambda x: x / 2, "x must be integers, not float64; round them to raws first."),
+        (lambda x: x[0], "x must have the shape (any, any, "),
+        (lambda x: x[..., :-1], "x must have the shape (any, any, "),
+    ],
+)
+def test_the_backend_refuses_what_is_no_raw(change, message):
+    case = random_case(1, exponent=-12)
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        LayerBackend()(case.model, change(case.x.astype(np.int64)))
 
 
 def test_a_broken_circuit_is_noticed():

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+from commands import run as fewbit
 from int8_cases import VARIANTS, random_case
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 from tflite_graphs import Graph, run_litert, small_layer
 from tflite_models import run_lstm, write_lstm
 
-from flow.cli import main
 from golden.lstm.int8 import Int8Lstm
 from golden.model import Model, save_model
 from golden.network import Network, Node, golden_backend, load_network, run, save_network
@@ -25,15 +25,6 @@ from golden.torch import read_safetensors
 
 RAWS = np.random.default_rng(0).integers(-128, 128, (3, 5, 4)).astype(np.int8)
 REALS = np.random.default_rng(1).normal(size=(3, 5, 4))
-
-
-def fewbit(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    try:
-        status = main([str(word) for word in words])
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    streams = capsys.readouterr()
-    return status, streams.out, streams.err
 
 
 class Files:

@@ -8,7 +8,7 @@ algorithm wants it.
 from __future__ import annotations
 
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -135,8 +135,3 @@ def integers(content: Bytes, *, signed: bool = True) -> npt.NDArray[np.int64]:
         return value
     sign = np.int64(1) << (8 * width - 1)
     return (value ^ sign) - sign
-
-
-def stack(contents: Sequence[Bytes]) -> Bytes:
-    """Words of several parts one below the other."""
-    return np.concatenate(contents, axis=0)

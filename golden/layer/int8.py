@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from golden.activations import ActivationKind
-from golden.arithmetic import wrap
+from golden.arithmetic import SIGNIFICAND_POSITION, wrap
 from golden.contract import check_whole
 from golden.layer.contract import LayerContract
 from golden.layer.image import Layout, Section, as_bytes, integers
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     Bytes = npt.NDArray[np.uint8]
 
 __all__ = ["Int8LstmLayer", "random_constants"]
-
-SIGNIFICAND_POSITION = 7
-"""A split multiplier has 31 bits, of which a binary32 fills the upper 24."""
 
 
 @dataclass(frozen=True)
@@ -330,15 +327,14 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
                 pairs.append((constants.projection_multiplier, constants.projection_shift))
             else:
                 gate, part = name.split("_")
-                index = self.variant.gates.index(gate)
                 if part == "peephole":
-                    index -= index > self.variant.gates.index("g")
+                    index = self.variant.peeping.index(gate)
                     assert constants.peephole_multipliers is not None
                     assert constants.peephole_shifts is not None
                     multipliers, shifts = constants.peephole_multipliers, constants.peephole_shifts
                     pairs.append((int(multipliers[index]), int(shifts[index])))
                 else:
-                    place = index, ("input", "recurrent").index(part)
+                    place = self.variant.gates.index(gate), ("input", "recurrent").index(part)
                     pairs.append((int(constants.multipliers[place]), int(constants.shifts[place])))
         whole = np.array(pairs, np.int64)
         return whole[:, 0], whole[:, 1]
@@ -358,15 +354,15 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
         if row.part == "inner":
             assert constants.projection_bias is not None
             return constants.projection_bias.astype(np.int64)
-        index = self.variant.gates.index(row.name.split("_")[0])
+        gate = row.name.split("_")[0]
         if row.part == "none":
             assert constants.peephole_weights is not None
-            index -= index > self.variant.gates.index("g")
+            index = self.variant.peeping.index(gate)
             weights = constants.peephole_weights[index].astype(np.int64) & 0xFFFF
             ties_up = np.arange(self.hidden) < constants.peephole_ties_up
             return weights | ties_up.astype(np.int64) << TIES_UP
         part = ("input", "recurrent").index(row.part)
-        return constants.folded_bias[index, part].astype(np.int64)
+        return constants.folded_bias[self.variant.gates.index(gate), part].astype(np.int64)
 
     def _pack_rows(self, constants: Int8Constants) -> tuple[Bytes, Bytes]:
         schedule = self.schedule
@@ -421,9 +417,9 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
         gate_multipliers, gate_shifts = (array.reshape(len(gates), 2) for array in pairs(plain))
         optional: dict[str, object] = {}
         if self.peephole:
-            peeping = [gate for gate in gates if self.variant.peeps(gate)]
-            peephole = pairs([f"{gate}_peephole" for gate in peeping])
-            starts = np.stack([found[f"{gate}_peephole"] for gate in peeping])
+            peepholes = [f"{gate}_peephole" for gate in self.variant.peeping]
+            peephole = pairs(peepholes)
+            starts = np.stack([found[name] for name in peepholes])
             ties_up = starts[0] >> TIES_UP & 1
             optional |= {
                 "peephole_weights": (starts & 0xFFFF).astype(np.uint16).view(np.int16),

@@ -109,19 +109,19 @@ def beats(packets: Iterable[Packet]) -> dict[str, Codes]:
     ValueError
         If a packet is empty, which a stream can't express.
     """
-    listed = list(packets)
-    if any(not packet.data for packet in listed):
-        raise ValueError("A packet must hold at least one byte; leave empty ones out.")
-    sizes = np.array([len(packet.data) for packet in listed], np.int64)
-    last = np.zeros(int(sizes.sum()), np.int64)
-    last[np.cumsum(sizes) - 1] = 1
-    data = np.frombuffer(b"".join(packet.data for packet in listed), np.uint8)
-    return {
-        "s_axis_tdata": data.astype(np.int64),
-        "s_axis_tlast": last,
-        "s_axis_tdest": np.repeat(np.array([packet.kind for packet in listed], np.int64), sizes),
-        "s_axis_tuser": np.repeat(np.array([packet.starts for packet in listed], np.int64), sizes),
-    }
+    return {f"s_axis_{name}": array for name, array in _rows(packets).items()}
+
+
+def results(packets: Iterable[Packet]) -> dict[str, Codes]:
+    """Result arrays of packets that the layer gives, a row a byte.
+
+    Raises
+    ------
+    ValueError
+        If a packet is empty, which a stream can't express.
+    """
+    rows = _rows(packets)
+    return {f"m_axis_{name}": rows[name] for name in ("tdata", "tlast", "tdest")}
 
 
 def packets_in(arrays: Arrays) -> Iterator[Packet]:
@@ -130,31 +130,37 @@ def packets_in(arrays: Arrays) -> Iterator[Packet]:
     The kind counts with a packet's first byte, the start of a sequence with its last. Bytes after
     the last mark make no packet.
     """
-    data = arrays["s_axis_tdata"].astype(np.uint8).tobytes()
-    begin = 0
-    for end in np.flatnonzero(arrays["s_axis_tlast"]):
-        yield Packet(
-            int(arrays["s_axis_tdest"][begin]),
-            data[begin : end + 1],
-            bool(arrays["s_axis_tuser"][end]),
-        )
-        begin = int(end) + 1
-
-
-def results(packets: Iterable[Packet]) -> dict[str, Codes]:
-    """Result arrays of packets that the layer gives, a row a byte."""
-    arrays = beats([*packets, Packet(0, b"\0")])
-    return {
-        f"m_{name.removeprefix('s_')}": array[:-1]
-        for name, array in arrays.items()
-        if name != "s_axis_tuser"
-    }
+    for kind, data, end in _split(arrays, "s_axis"):
+        yield Packet(kind, data, bool(arrays["s_axis_tuser"][end]))
 
 
 def replies_in(arrays: Arrays) -> Iterator[Packet]:
     """The packets of result arrays."""
-    data = arrays["m_axis_tdata"].astype(np.uint8).tobytes()
+    for kind, data, _ in _split(arrays, "m_axis"):
+        yield Packet(kind, data)
+
+
+def _rows(packets: Iterable[Packet]) -> dict[str, Codes]:
+    """Signals of packets on a stream, a row a byte."""
+    listed = list(packets)
+    if any(not packet.data for packet in listed):
+        raise ValueError("A packet must hold at least one byte; leave empty ones out.")
+    sizes = np.array([len(packet.data) for packet in listed], np.int64)
+    last = np.zeros(int(sizes.sum()), np.int64)
+    last[np.cumsum(sizes) - 1] = 1
+    data = np.frombuffer(b"".join(packet.data for packet in listed), np.uint8)
+    return {
+        "tdata": data.astype(np.int64),
+        "tlast": last,
+        "tdest": np.repeat(np.array([packet.kind for packet in listed], np.int64), sizes),
+        "tuser": np.repeat(np.array([packet.starts for packet in listed], np.int64), sizes),
+    }
+
+
+def _split(arrays: Arrays, stream: str) -> Iterator[tuple[int, bytes, int]]:
+    """Kind and bytes of each packet on a stream, and the row of its last byte."""
+    data = arrays[f"{stream}_tdata"].astype(np.uint8).tobytes()
     begin = 0
-    for end in np.flatnonzero(arrays["m_axis_tlast"]):
-        yield Packet(int(arrays["m_axis_tdest"][begin]), data[begin : end + 1])
-        begin = int(end) + 1
+    for end in np.flatnonzero(arrays[f"{stream}_tlast"]).tolist():
+        yield int(arrays[f"{stream}_tdest"][begin]), data[begin : end + 1], end
+        begin = end + 1

@@ -18,14 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from golden.lstm.variant import COUPLED_GATES, GATES
 from golden.shapes import check_shape
 
 __all__ = ["Float64Lstm", "Reals", "Trace", "run", "run_with_cell", "step", "trace"]
 
 Reals = npt.NDArray[np.float64]
 
-GATES = ("i", "f", "g", "o")
-COUPLED_GATES = GATES[1:]
 WEIGHT_AXES = ("gate", "unit", "operand")
 
 

@@ -30,8 +30,6 @@ from golden.activations import ActivationKind
 from golden.arithmetic import Raws, Rounding, as_shaped_raws, split_multiplier, wrap
 from golden.lstm.int8_fast import FastSteps
 from golden.lstm.int8_step import (
-    COUPLED_GATES,
-    GATES,
     HIGHEST_CELL_EXPONENT,
     INT8,
     INT16,
@@ -44,6 +42,7 @@ from golden.lstm.int8_step import (
     step_constants,
     update_unit,
 )
+from golden.lstm.variant import COUPLED_GATES, GATES
 
 __all__ = [
     "COUPLED_GATES",
@@ -530,24 +529,7 @@ def _split_quotient(intermediate_scale: float) -> tuple[int, int]:
 def step(
     model: Int8Lstm, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike
 ) -> tuple[Raws, Raws]:
-    """One time step of a batch.
-
-    Parameters
-    ----------
-    model
-        The layer.
-    x
-        Input raws of 8 bits, shape (batch, inputs).
-    hidden
-        Old hidden raws of 8 bits, shape (batch, outputs).
-    cell
-        Old cell raws of 16 bits, shape (batch, hidden).
-
-    Returns
-    -------
-    hidden, cell
-        New raws, shapes (batch, outputs) and (batch, hidden).
-    """
+    """One time step of a batch: `step_constants` with the model's integers."""
     return step_constants(model.constants, x, hidden, cell)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from golden.activations import ACTIVATIONS, ActivationKind
-from golden.arithmetic import Raws, Rounding, as_shaped_raws
+from golden.arithmetic import SIGNIFICAND_POSITION, Raws, Rounding, as_shaped_raws
 from golden.layer_norm import layer_norm
 from golden.lstm.int8_step import INT8, INT16, Int8Constants
 
@@ -33,7 +33,7 @@ Reals = npt.NDArray[np.float64]
 
 _FEWER = 1 << 28
 """Sums stay below this in size."""
-_MULTIPLIER_STEP = 1 << 7
+_MULTIPLIER_STEP = 1 << SIGNIFICAND_POSITION
 _EXCESS = 1 + 2.0**-40
 _LOWEST, _HIGHEST = float(INT16[0]), float(INT16[1])
 _BLOCK = 1 << 18
@@ -315,10 +315,12 @@ class FastSteps:
         np.add(raised, _LOWEST, out=raised)
         np.clip(raised, _LOWEST, _HIGHEST, out=raised)
         by_unit = raised.reshape(constants.hidden, -1)
-        if gate != "g" and constants.peephole_weights is not None:
+        peeping = constants.variant.peeping
+        if gate in peeping:
+            assert constants.peephole_weights is not None
             assert constants.peephole_multipliers is not None
             assert constants.peephole_shifts is not None
-            row = [name for name in constants.gates if name != "g"].index(gate)
+            row = peeping.index(gate)
             seen = constants.peephole_weights[row, :, np.newaxis] * state.cell.astype(np.int64)
             words = np.empty(seen.shape)
             multiplier = int(constants.peephole_multipliers[row])

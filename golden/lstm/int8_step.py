@@ -29,10 +29,9 @@ from golden.arithmetic import (
     wrap,
 )
 from golden.layer_norm import HIGHEST_UNITS, layer_norm
+from golden.lstm.variant import COUPLED_GATES, GATES, Int8Variant
 
 __all__ = [
-    "COUPLED_GATES",
-    "GATES",
     "PARTS",
     "Int8Constants",
     "accumulators",
@@ -44,9 +43,6 @@ __all__ = [
     "update_unit",
 ]
 
-GATES = ("i", "f", "g", "o")
-COUPLED_GATES = GATES[1:]
-"""Of a layer whose input gate is what the forget gate leaves of 1."""
 PARTS = ("input", "recurrent")
 
 LOWEST_CELL_EXPONENT, HIGHEST_CELL_EXPONENT = -15, -9
@@ -247,6 +243,16 @@ class Int8Constants:
         return self.gates == COUPLED_GATES
 
     @property
+    def variant(self) -> Int8Variant:
+        """Which parts the layer has."""
+        return Int8Variant(
+            coupled=self.coupled,
+            peephole=self.peephole_weights is not None,
+            norm=self.norm_weights is not None,
+            projection=self.projection_weights is not None,
+        )
+
+    @property
     def inputs(self) -> int:
         """Length of an input vector."""
         return self.input_weights.shape[2]
@@ -402,10 +408,12 @@ def _gate(constants: Int8Constants, name: str, pre: Raws, cell: Raws) -> Raws:
     """Value of a gate, shape (batch, hidden), from its pre-activations and the cell it sees."""
     index = constants.gates.index(name)
     v = pre[..., index]
-    if constants.peephole_weights is not None and name != "g":
+    peeping = constants.variant.peeping
+    if name in peeping:
+        assert constants.peephole_weights is not None
         assert constants.peephole_multipliers is not None
         assert constants.peephole_shifts is not None
-        row = [gate for gate in constants.gates if gate != "g"].index(name)
+        row = peeping.index(name)
         product = constants.peephole_weights[row] * cell
         scale = constants.peephole_multipliers[row], constants.peephole_shifts[row]
         seen = multiply_by_split_multiplier(product, *scale, constants.rounding)

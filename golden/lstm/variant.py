@@ -1,8 +1,13 @@
-"""The variants of the integer LSTM."""
+"""The gates of an LSTM, and the variants of the integer one."""
 
 from dataclasses import dataclass
 
-__all__ = ["TIES_UP", "Int8Variant"]
+__all__ = ["COUPLED_GATES", "GATES", "TIES_UP", "Int8Variant"]
+
+GATES = ("i", "f", "g", "o")
+"""Input, forget, cell and output gate."""
+COUPLED_GATES = GATES[1:]
+"""Of a layer whose input gate is what the forget gate leaves of 1."""
 
 TIES_UP = 16
 """The bit above a peephole weight, where it takes a row's place, that sends ties of its product up
@@ -25,8 +30,13 @@ class Int8Variant:
     @property
     def gates(self) -> tuple[str, ...]:
         """Gates with weights."""
-        return ("f", "g", "o") if self.coupled else ("i", "f", "g", "o")
+        return COUPLED_GATES if self.coupled else GATES
 
     def peeps(self, gate: str) -> bool:
         """Whether a gate sees the cell."""
         return self.peephole and gate != "g"
+
+    @property
+    def peeping(self) -> tuple[str, ...]:
+        """Gates that see the cell, in the order of their peephole weights."""
+        return tuple(gate for gate in self.gates if self.peeps(gate))

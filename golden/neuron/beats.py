@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden.arithmetic import as_shaped_raws
+from golden.arithmetic import SIGNIFICAND_POSITION, as_shaped_raws
 from golden.formats import INT8, INT16, INT32
 from golden.lstm.int8 import GATES
-from golden.neuron.int8 import SHIFT, SIGNIFICAND_POSITION
+from golden.neuron.int8 import SHIFT
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -9,6 +9,7 @@ import numpy as np
 
 from golden.accumulate.rows import row_flags, row_sums
 from golden.activations import ActivationKind
+from golden.arithmetic import SIGNIFICAND_POSITION
 from golden.contract import Contract, check_whole, describe, random_codes
 from golden.formats import INT8, INT16, INT32, FixedPoint
 from golden.lstm.int8 import GATES, PARTS, update_unit
@@ -33,8 +34,6 @@ SIGNIFICAND = FixedPoint(24, signed=False)
 SHIFT = FixedPoint(6)
 LOWEST_SHIFT, HIGHEST_SHIFT = -31, 30
 HIGHEST_INTEGER_BITS = 6
-SIGNIFICAND_POSITION = 7
-"""A split multiplier has 31 bits, of which a binary32 fills the upper 24."""
 
 
 @dataclass(frozen=True)
