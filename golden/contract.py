@@ -93,13 +93,13 @@ def describe(operand: Operand, row: npt.ArrayLike) -> str:
 
 def random_codes(rng: np.random.Generator, operand: Operand, count: int) -> Codes:
     """Uniform codes of shape ``operand.shape(count)``, one in eight drawn from the corners."""
-    shape = operand.shape(count)
+    # Lanes first in memory: what follows works lane by lane.
+    shape = operand.shape(count)[::-1]
     width = operand.format.width
     kind = np.uint8 if width <= 8 else np.uint16 if width <= 16 else np.uint64
     codes = rng.integers(0, 2**width, size=shape, dtype=kind).astype(np.int64)
-    # One random number decides whether a code is a corner, and which.
     corners = operand.format.corners
-    choice = rng.integers(0, 8 * len(corners), size=shape, dtype=np.uint16)
-    is_corner = choice < len(corners)
-    codes[is_corner] = corners[choice[is_corner]]
-    return codes
+    # Places may repeat: with one in seven and a half drawn, one in eight is met.
+    places = rng.integers(0, max(codes.size, 1), size=rng.binomial(codes.size, 2 / 15))
+    codes.reshape(-1)[places] = corners[rng.integers(0, len(corners), size=len(places))]
+    return codes.T

@@ -86,17 +86,17 @@ def check_arrays(operands: Sequence[Operand], arrays: Mapping[str, npt.ArrayLike
 def pack(operands: Sequence[Operand], arrays: Mapping[str, Codes]) -> npt.NDArray[np.uint64]:
     """Beats as little-endian words of 64 bits, shape (count, ceil(total width / 64))."""
     count = len(arrays[operands[0].name]) if operands else 0
-    words = np.zeros((count, (total_width(operands) + 63) // 64), dtype=np.uint64)
+    columns = np.zeros(((total_width(operands) + 63) // 64, count), dtype=np.uint64)
     offset = 0
     for operand in operands:
-        lanes = np.asarray(arrays[operand.name], dtype=np.int64).astype(np.uint64)
-        for lane in lanes.reshape(count, operand.lanes or 1).T:
+        codes = np.asarray(arrays[operand.name], dtype=np.int64).view(np.uint64)
+        for lane in codes.reshape(count, operand.lanes or 1).T:
             word, shift = divmod(offset, 64)
-            words[:, word] |= lane << np.uint64(shift)
+            columns[word] |= lane << np.uint64(shift)
             if shift + operand.format.width > 64:
-                words[:, word + 1] |= lane >> np.uint64(64 - shift)
+                columns[word + 1] |= lane >> np.uint64(64 - shift)
             offset += operand.format.width
-    return words
+    return np.ascontiguousarray(columns.T)
 
 
 def unpack(operands: Sequence[Operand], words: npt.NDArray[np.uint64]) -> dict[str, Codes]:

@@ -66,14 +66,31 @@ struct Stalls {
 
 struct Circuit {
     DESIGN top;
+    // Whether one evaluation gives every wire its value: no word of wires depends on itself.
+    const bool settles = top.eval();
 
-    void low() {
-        top.p_clk.data[0] = 0;
-        top.step();
+    // Outputs for the inputs of this cycle, as they are before its clock edge.
+    void evaluate() {
+        if (settles) {
+            // The registers' next values are computed along, and wait for commit().
+            top.p_clk.data[0] = 1;
+            top.eval();
+        } else {
+            top.p_clk.data[0] = 0;
+            top.step();
+        }
     }
-    void high() {
-        top.p_clk.data[0] = 1;
-        top.step();
+    // The clock edge.
+    void finish() {
+        if (settles) {
+            top.commit();
+            // The clock falls; nothing else has a new value.
+            top.p_clk.data[0] = 0;
+            top.commit();
+        } else {
+            top.p_clk.data[0] = 1;
+            top.step();
+        }
     }
     void load(const uint64_t *words) {
 #define FIELD(port, lowest) put<lowest>(value_of(top.port), words);
@@ -111,8 +128,8 @@ void fewbit_reset(void *handle) {
     value_of(circuit.top.I_VALID).data[0] = 0;
     value_of(circuit.top.O_READY).data[0] = 0;
     for (int cycle = 0; cycle < 2; cycle++) {
-        circuit.low();
-        circuit.high();
+        circuit.evaluate();
+        circuit.finish();
     }
     circuit.top.p_rst.data[0] = 0;
 }
@@ -147,33 +164,25 @@ int64_t fewbit_run(void *handle, const uint64_t *configuration, const uint64_t *
         }
         i_valid = offering;
         o_ready = ready;
-        circuit.low();
+        circuit.evaluate();
         const bool taken = offering && value_of(circuit.top.I_READY).data[0];
         const bool valid = value_of(circuit.top.O_VALID).data[0];
         if (holding && !valid) {
             status = WITHDRAWN;
-            break;
+        } else if (valid && got == result_count) {
+            status = LEFT_OVER;
+        } else if (valid && ready && !holding) {
+            circuit.store(results + got * RESULT_WORDS);
+        } else if (valid) {
+            circuit.store(now);
+            if (holding && std::memcmp(now, held, sizeof now)) status = UNSTABLE;
+            std::memcpy(held, now, sizeof now);
+            if (ready && !status) std::memcpy(results + got * RESULT_WORDS, now, sizeof now);
         }
-        if (valid) {
-            if (got == result_count) {
-                status = LEFT_OVER;
-                break;
-            }
-            if (ready && !holding) {
-                circuit.store(results + got * RESULT_WORDS);
-            } else {
-                circuit.store(now);
-                if (holding && std::memcmp(now, held, sizeof now)) {
-                    status = UNSTABLE;
-                    break;
-                }
-                std::memcpy(held, now, sizeof now);
-                if (ready) std::memcpy(results + got * RESULT_WORDS, now, sizeof now);
-            }
-            holding = !ready;
-            got += ready;
-        }
-        circuit.high();
+        circuit.finish();
+        if (status) break;
+        holding = valid && !ready;
+        got += valid && ready;
         cycles++;
         if (taken) {
             sent++;
@@ -188,9 +197,9 @@ int64_t fewbit_run(void *handle, const uint64_t *configuration, const uint64_t *
     i_valid = 0;
     o_ready = 1;
     for (uint64_t cycle = 0; status == DONE && cycle < silence; cycle++) {
-        circuit.low();
+        circuit.evaluate();
         if (value_of(circuit.top.O_VALID).data[0]) status = LEFT_OVER;
-        circuit.high();
+        circuit.finish();
     }
     progress[0] = sent;
     progress[1] = got;

@@ -1,10 +1,15 @@
 """Compiled bulk simulation finds what it must, and nothing else."""
 
+import json
+
 import numpy as np
 import pytest
 import row_sums
 
+from examples import bulk_check
+from golden.accumulate.floatsd8_mac import FloatSD8Mac
 from hdl.design import ParameterError
+from sim import bulk
 from sim.bulk import BulkError, BulkFailure, BulkSimulation, check_bulk, check_compiler
 from sim.verilog import verilog_of
 
@@ -133,3 +138,80 @@ def test_a_missing_compiler_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BulkError, match=r"^Bulk simulation needs .*'apt-get install g\+\+'\.$"):
         check_compiler()
+
+
+@pytest.mark.parametrize("settles", [True, False])
+def test_a_circuit_that_settles_at_once_and_one_that_does_not(monkeypatch, tmp_path, settles):
+    """The same design twice: CXXRTL's plain text of it needs several evaluations a cycle."""
+    if not settles:
+        monkeypatch.setattr(bulk, "_SETTLES", "")
+    design = bulk_check.find("floatsd8_mac")
+    outcome = check_bulk(design, count=20_000, seed=2, chunk=5000, cache_dir=tmp_path)
+    assert outcome.passed, outcome.counterexample
+
+
+# The long campaign.
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """A campaign of short shares, in this process."""
+    monkeypatch.setattr(bulk_check, "_SHARE", 1000)
+    monkeypatch.setattr(
+        bulk_check,
+        "_outcomes",
+        lambda name, shares, jobs: (bulk_check._share(name, share) for share in shares),
+    )
+
+
+def campaign(tmp_path, *arguments):
+    path = tmp_path / "rows.json"
+    status = bulk_check.main(["floatsd8_mac", "--count", "4500", "--json", str(path), *arguments])
+    (row,) = json.loads(path.read_text())["rows"]
+    return status, row
+
+
+def test_a_campaign_counts_everything(in_process, tmp_path, capsys):
+    status, row = campaign(tmp_path)
+    assert status == 0
+    assert (row["beats"], row["results"], row["mismatches"]) == (4500, 4500, 0)
+    assert "4,500" in capsys.readouterr().out
+
+
+def test_a_campaign_ends_at_a_wrong_golden_model(in_process, tmp_path, capsys, monkeypatch):
+    honest = FloatSD8Mac.compute
+
+    def broken(self, arrays):
+        results = honest(self, arrays)["result"]
+        # One code in tens of thousands, which the third share is the first to meet.
+        return {"result": results ^ ((results == rare) & (self.window == 14))}
+
+    contract = FloatSD8Mac()
+    shares = [
+        honest(contract, contract.stimulus(np.random.default_rng((1 << 20) + number), 1000))
+        for number in range(3)
+    ]
+    first, second, third = (share["result"] for share in shares)
+    rare = np.setdiff1d(third, np.concatenate([first, second]))[0]
+    monkeypatch.setattr(FloatSD8Mac, "compute", broken)
+    monkeypatch.setattr(bulk_check, "check_bulk", lambda *_, **__: PASSED)
+    status, row = campaign(tmp_path)
+    assert status == 1
+    assert row["results"] == 3000
+    assert row["mismatches"] == (third == rare).sum()
+    assert "differs from the golden model" in capsys.readouterr().err
+
+
+PASSED = bulk.BulkOutcome("", 1, 1, 0, 1, 1, 0.0, 0.0, "")
+
+
+def test_shares_have_seeds_of_their_own():
+    shares = list(bulk_check._shares(2500, 1000, 1)) + list(bulk_check._shares(1, 1000, 2))
+    assert [count for count, _ in shares] == [1000, 1000, 500, 1]
+    assert len({seed for _, seed in shares}) == 4
+
+
+@pytest.mark.parametrize("arguments", [["--count", "0"], ["--jobs", "0"], ["--seed", "-1"]])
+def test_wrong_use_of_the_campaign_is_refused(arguments):
+    with pytest.raises(SystemExit, match="2"):
+        bulk_check.main(arguments)

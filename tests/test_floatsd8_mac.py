@@ -5,7 +5,10 @@ import exact
 import numpy as np
 import pytest
 
+from golden.accumulate import float_sum
+from golden.accumulate.float_sum import round_sum
 from golden.accumulate.floatsd8_mac import FloatSD8Mac
+from golden.formats import BINARY16
 from hdl.designs import DESIGNS
 from sim.bulk import BulkSimulation, check_bulk
 
@@ -49,6 +52,38 @@ def test_golden_equals_fractions(settings):
         assert code == expected, (
             f"seed {seed}, beat {index}: {code:04x}, not {expected:04x}\n{reals}"
         )
+
+
+@pytest.mark.parametrize("spread", [1, 6, 20, 200])
+def test_sums_of_any_fields_equal_fractions(spread):
+    """Fields up to 40 bits, units far finer and coarser than the result's, all windows."""
+    rng = np.random.default_rng(spread)
+    for case in range(40):
+        widths = rng.integers(1, 41 if case % 2 else 12, rng.integers(1, 8)).tolist()
+        shape = 8, len(widths)
+        terms = np.stack([rng.integers(1 - 2**w, 2**w, 8) for w in widths], axis=1)
+        # Single bits, for ties; zeros, which count with their exponents.
+        terms = np.where(rng.random(shape) < 0.3, np.sign(terms), terms)
+        terms[rng.random(shape) < 0.2] = 0
+        ulps = rng.integers(-spread, spread + 1, shape) + rng.integers(-36, 4)
+        window = None if case % 4 == 0 else int(rng.integers(2, 70))
+        codes = round_sum(terms, ulps, widths, window, BINARY16).tolist()
+        for code, beat, exponents in zip(codes, terms.tolist(), ulps.tolist(), strict=True):
+            pairs = list(zip(beat, exponents, strict=True))
+            reals = [exact.Fraction(term) * exact.Fraction(2) ** ulp for term, ulp in pairs]
+            if window is not None:
+                top = max(ulp + width for ulp, width in zip(exponents, widths, strict=True))
+                step = exact.Fraction(2) ** (top - window)
+                reals = [(1 if real >= 0 else -1) * (abs(real) // step) * step for real in reals]
+            assert code == exact.to_binary16(sum(reals, exact.Fraction(0))), (pairs, window)
+
+
+def test_a_sum_does_not_depend_on_its_block(monkeypatch):
+    contract = FloatSD8Mac()
+    arrays = contract.stimulus(np.random.default_rng(4), 1000)
+    whole = contract.compute(arrays)["result"]
+    monkeypatch.setattr(float_sum, "_BLOCK", 7)
+    np.testing.assert_array_equal(contract.compute(arrays)["result"], whole)
 
 
 def test_stimulus_reaches_every_kind_of_result():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,8 @@ __all__ = ["round_sum", "split"]
 
 _LARGEST_SHIFT = 62
 """Bits of an int64 that a magnitude may fill; beyond it, Python's own integers take over."""
+_BLOCK = 2**13
+"""Sums computed at a time, so that the steps between stay in the cache."""
 
 
 def split(number_format: Minifloat, codes: Integers) -> tuple[Integers, Integers]:
@@ -28,11 +31,11 @@ def split(number_format: Minifloat, codes: Integers) -> tuple[Integers, Integers
     """
     bits = number_format.mantissa_bits
     exponent = (codes >> bits) & (2**number_format.exponent_bits - 1)
-    significand = (codes & (2**bits - 1)) | np.where(exponent > 0, 2**bits, 0)
-    negative = codes >> (number_format.width - 1) & 1
-    ulp = np.maximum(exponent, 1) - number_format.bias - bits
-    signed: Integers = np.where(negative, -significand, significand)
-    return signed, ulp
+    significand = (codes & (2**bits - 1)) | (np.minimum(exponent, 1) << bits)
+    sign = -(codes >> (number_format.width - 1) & 1)
+    ulp = np.maximum(exponent, 1) - (number_format.bias + bits)
+    # Minus one is all ones: -s is the complement of s, plus one.
+    return (significand ^ sign) - sign, ulp
 
 
 def round_sum(
@@ -71,26 +74,44 @@ def round_sum(
 
     Source: this project's contract; arXiv 2001.08450 publishes none.
     """
+    if len(terms) > _BLOCK:
+        starts = range(0, len(terms), _BLOCK)
+        blocks = [(terms[start : start + _BLOCK], ulps[start : start + _BLOCK]) for start in starts]
+        return np.concatenate([round_sum(*block, widths, window, target) for block in blocks])
+    growth = len(widths).bit_length()
+    tops = [ulp + width for ulp, width in zip(ulps.T, widths, strict=True)]
+    top: Integers = reduce(np.maximum, tops)
     if window is None:
-        unit: Integers = ulps.min(axis=1)
-        top = ulps + np.array(widths, np.int64)
-        span = int((top.max(axis=1) - unit).max(initial=0))
+        unit: Integers = reduce(np.minimum, ulps.T)
+        bits = int((top - unit).max(initial=0)) + growth
     else:
-        unit = (ulps + np.array(widths, np.int64)).max(axis=1) - window
-        span = max(window, *widths)
-    shift = ulps - unit[:, np.newaxis]
-    magnitude: Integers = np.abs(terms)
-    if span + terms.shape[1].bit_length() > _LARGEST_SHIFT:
-        magnitude = _unbounded(magnitude)
-    # What lies wholly below the window goes; no shift of an int64 reaches its width.
-    below = np.minimum(np.maximum(-shift, 0), max(widths))
-    magnitude = magnitude << np.maximum(shift, 0) >> below
-    total: Integers = np.where(terms < 0, -magnitude, magnitude).sum(axis=1)
+        unit = top - window
+        bits = max(window, *widths) + growth
+    total = _sized(np.zeros(len(terms), np.int64), bits)
+    # Lane by lane: the rows are contiguous, and as narrow as the cache likes them.
+    for term, ulp, width in zip(terms.T, ulps.T, widths, strict=True):
+        if window is None:
+            total += _sized(term, bits) << (ulp - unit)
+            continue
+        # Up to the top of the window, then down by what the field's top is below the highest.
+        magnitude = _sized(np.abs(term), bits)
+        magnitude <<= max(window - width, 0)
+        distance = top - ulp
+        distance -= min(window, width)
+        # Nothing is left after as many places, and no shift of an int64 reaches its width.
+        magnitude >>= np.minimum(distance, max(window, width), out=distance)
+        # The sign again, as all ones or zeros: -m is the complement of m, plus one.
+        sign = term >> 63
+        magnitude ^= sign
+        magnitude -= sign
+        total += magnitude
     return _round(total, unit, target)
 
 
-def _unbounded(values: Integers) -> Integers:
-    """The same integers as Python's own, of any size: an array of objects, slow but exact."""
+def _sized(values: Integers, bits: int) -> Integers:
+    """The same integers; if ``bits`` don't fit an int64, as Python's own, slow but exact."""
+    if bits <= _LARGEST_SHIFT:
+        return values
     return values.astype(object)  # pyright: ignore[reportReturnType]
 
 
@@ -98,9 +119,12 @@ def _bit_length(values: Integers) -> Integers:
     """Bits of non-negative integers."""
     if values.dtype == object:
         return np.array([int(value).bit_length() for value in values], dtype=np.int64)
-    length = np.frexp(values.astype(np.float64))[1].astype(np.int64)
-    # Above 2**53 the conversion may have rounded up to the next power of two.
-    return length - ((length > 0) & (values >> np.maximum(length - 1, 0) == 0))
+    # The exponent field of float64; zero's is 0.
+    length = np.maximum((values.astype(np.float64).view(np.int64) >> 52) - 1022, 0)
+    if int(values.max(initial=0)) >= 2**53:
+        # The conversion may have rounded up to the next power of two.
+        length -= (length > 0) & (values >> np.maximum(length - 1, 0) == 0)
+    return length
 
 
 def _round(sums: Integers, unit: Integers, target: Minifloat) -> Integers:
@@ -109,21 +133,21 @@ def _round(sums: Integers, unit: Integers, target: Minifloat) -> Integers:
     smallest_ulp = 1 - target.bias - target.mantissa_bits
     negative = np.less(sums, 0).astype(np.int64)
     magnitude: Integers = np.abs(sums)
-    ulp = np.maximum(_bit_length(magnitude) + unit - significand_width, smallest_ulp)
-    # A sum in units coarser than the result's is exact.
-    finer = np.maximum(unit - ulp, 0)
-    dropped = np.maximum(ulp - unit, 0)
+    ulp = np.maximum(_bit_length(magnitude) + (unit - significand_width), smallest_ulp)
+    gap = ulp - unit
+    dropped = np.maximum(gap, 0)
     if magnitude.dtype != object:
         # Nothing is left of a magnitude below 2**62 after as many places.
         dropped = np.minimum(dropped, _LARGEST_SHIFT)
     quotient: Integers = magnitude >> dropped
     remainder: Integers = magnitude - (quotient << dropped)
-    # Twice the remainder against 2**dropped: above, at or below half an ulp.
-    half: Integers = (remainder << 1) - (np.ones_like(magnitude) << dropped)
-    quotient = quotient + ((half > 0) | ((half == 0) & (quotient & 1 == 1)))
-    quotient = quotient << finer
+    # Twice the remainder against 2**dropped, both even: above, or equal and the quotient odd.
+    quotient += (remainder << 1) + (quotient & 1) > np.left_shift(1, dropped, dtype=magnitude.dtype)
+    if int(gap.min(initial=0)) < 0:
+        # A sum in units coarser than the result's is exact.
+        quotient <<= np.maximum(-gap, 0)
+        ulp = np.where(magnitude == 0, smallest_ulp, ulp)
     # A significand of 2**significand_width carries into the exponent; the hidden bit adds 1 to it.
-    octave = np.where(magnitude == 0, 0, ulp - smallest_ulp)
-    code = quotient.astype(np.int64) + (octave << target.mantissa_bits)
+    code = quotient.astype(np.int64) + ((ulp - smallest_ulp) << target.mantissa_bits)
     largest = (target.largest_exponent + 1 << target.mantissa_bits) - 1
     return np.minimum(code, largest) | (negative << (target.width - 1))

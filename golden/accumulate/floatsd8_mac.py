@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from golden.accumulate.float_sum import round_sum, split
 from golden.contract import Contract, check_whole, random_codes
 from golden.formats import BINARY16, FloatSD8, Minifloat
 from golden.operands import Operand, checked
@@ -23,7 +25,8 @@ __all__ = ["FloatSD8Mac"]
 _PRODUCT_WIDTH = 7
 """Bits of |mantissa| * significand, at most 18 * 7 = 126."""
 _SIGNIFICAND_WIDTH = BINARY16.mantissa_bits + 1
-_SMALLEST_ULP = 1 - BINARY16.bias - BINARY16.mantissa_bits
+_EXPONENT = 31 << 2
+"""Exponent bits of an e5m2 code."""
 _LARGEST_FINITE = 0x7BFF
 
 
@@ -88,22 +91,20 @@ class FloatSD8Mac(Contract):
         )
         # Operands of an LSTM: activations within a few octaves of each other, sums near them.
         kind = rng.integers(0, 3, size=count, dtype=np.uint8)
-        similar = np.flatnonzero(kind > 0)
-        exponent = rng.integers(0, 32, size=(len(similar), 1), dtype=np.int64)
-        spread = rng.integers(0, 4, size=(len(similar), self.products), dtype=np.uint8)
-        near = np.maximum(exponent - spread, 0)
-        activations[similar] = (activations[similar] & 0b10000011) | (near << 2)
-        accumulator ^= np.where(accumulator & 0x7C00 == 0x7C00, 0x4000, 0)
+        exponent = rng.integers(0, 32, size=count, dtype=np.int8)
+        spread = rng.integers(0, 256, size=(self.products, count), dtype=np.uint8) & 3
+        near = np.maximum(exponent - spread.view(np.int8), 0) << 2
+        kept = np.array([0xFF, ~_EXPONENT, ~_EXPONENT], np.int64)[kind]
+        activations = (activations.T & kept | near & ~kept).T
+        is_special = accumulator & 0x7C00 == 0x7C00
+        accumulator ^= is_special.astype(np.int64) << 14
         # The accumulator nearly cancels the products: results small, zero and subnormal.
         cancelled = np.flatnonzero(kind == 2)
-        products = {
-            "weights": weights[cancelled],
-            "activations": activations[cancelled],
-            "accumulator": np.zeros(len(cancelled), dtype=np.int64),
-        }
-        sums = FloatSD8Mac(self.products, None, self.activation_bias, self.weight_bias).compute(
-            products
-        )["result"]
+        terms, ulps = self._products(
+            weights.T.take(cancelled, axis=1), activations.T.take(cancelled, axis=1)
+        )
+        widths = [_PRODUCT_WIDTH] * self.products
+        sums = round_sum(terms.T, ulps.T, widths, None, BINARY16)
         nudge = rng.integers(-2, 3, size=len(cancelled), dtype=np.int64)
         magnitude = np.clip((sums & 0x7FFF) + nudge, 0, _LARGEST_FINITE)
         accumulator[cancelled] = magnitude | (~sums & 0x8000)
@@ -112,65 +113,25 @@ class FloatSD8Mac(Contract):
     def compute(self, arrays: Arrays) -> dict[str, Codes]:
         """Results; ``weights`` and ``activations`` of shape (beats, products), others (beats,)."""
         arrays = checked(self.operands, arrays)
-        weights, activations = arrays["weights"], arrays["activations"]
-        mantissa = self.weight_format.mantissa(weights)
-        exponent = (activations >> 2) & 31
-        significand = (activations & 3) | np.where(exponent > 0, 4, 0)
-        product = mantissa * np.where(activations & 0x80, -significand, significand)
-        bias = self.weight_bias + self.activation_bias + 2
-        ulp = self.weight_format.exponent(weights) + np.maximum(exponent, 1) - bias
+        terms, ulps = self._products(arrays["weights"].T, arrays["activations"].T)
+        start, start_ulp = split(BINARY16, arrays["accumulator"])
+        widths = [_PRODUCT_WIDTH] * self.products + [_SIGNIFICAND_WIDTH]
+        terms, ulps = np.vstack([terms, start]), np.vstack([ulps, start_ulp])
+        return {"result": round_sum(terms.T, ulps.T, widths, self.window, BINARY16)}
 
-        start = arrays["accumulator"]
-        start_exponent = (start >> 10) & 31
-        start_significand = (start & 1023) | np.where(start_exponent > 0, 1024, 0)
-        start_raw = np.where(start & 0x8000, -start_significand, start_significand)
-        start_ulp = np.maximum(start_exponent, 1) + _SMALLEST_ULP - 1
-
-        # Everything below is in units of 2**lowest, the smallest ulp that any operand can have.
-        lowest = min(1 - bias, _SMALLEST_ULP)
-        highest = max(7 + 31 - bias + _PRODUCT_WIDTH, 31 + _SMALLEST_ULP + _SIGNIFICAND_WIDTH)
-        terms = np.concatenate([product, start_raw[:, None]], axis=1)
-        if highest - lowest + self.products.bit_length() > 62:
-            terms = _unbounded(terms)
-        ulps = np.concatenate([ulp, start_ulp[:, None]], axis=1)
-        magnitude: Codes = np.abs(terms) << (ulps - lowest)
-        if self.window is not None:
-            widths = [_PRODUCT_WIDTH] * self.products + [_SIGNIFICAND_WIDTH]
-            top = (ulps + np.array(widths)).max(axis=1)
-            cut = np.maximum(top - self.window - lowest, 0)[:, None]
-            magnitude = magnitude >> cut << cut
-        sums: Codes = np.where(terms < 0, -magnitude, magnitude).sum(axis=1)
-        return {"result": _round_to_binary16(sums, lowest)}
+    def _products(self, weights: Codes, activations: Codes) -> tuple[Codes, Codes]:
+        """Signed products and the exponents of their units, all of shape (products, beats)."""
+        terms, ulps = _product_table(self.weight_bias, self.activation_bias)
+        pairs = weights << self.activation_format.width | activations
+        return terms[pairs], ulps[pairs]
 
 
-def _unbounded(values: Codes) -> Codes:
-    """The same integers as Python's own, of any size: an array of objects, slow but exact."""
-    return values.astype(object)  # pyright: ignore[reportReturnType]
-
-
-def _bit_length(values: Codes) -> Codes:
-    """Bits of non-negative integers."""
-    if values.dtype == object:
-        return np.array([int(value).bit_length() for value in values], dtype=np.int64)
-    length = np.frexp(values.astype(np.float64))[1].astype(np.int64)
-    # Above 2**53 the conversion may have rounded up to the next power of two.
-    return length - ((length > 0) & (values >> np.maximum(length - 1, 0) == 0))
-
-
-def _round_to_binary16(sums: Codes, unit: int) -> Codes:
-    """Codes of the integers ``sums`` times 2**unit: nearest, ties to even, saturated.
-
-    ``unit`` is at most the exponent of the smallest subnormal.
-    """
-    negative = np.less(sums, 0).astype(np.int64)
-    magnitude: Codes = np.abs(sums)
-    ulp = np.maximum(_bit_length(magnitude) + unit - _SIGNIFICAND_WIDTH, _SMALLEST_ULP)
-    dropped = ulp - unit
-    quotient: Codes = magnitude >> dropped
-    remainder: Codes = magnitude - (quotient << dropped)
-    # Twice the remainder against 2**dropped: above, at or below half an ulp.
-    half: Codes = (remainder << 1) - (np.ones_like(magnitude) << dropped)
-    quotient = quotient + ((half > 0) | ((half == 0) & (quotient & 1 == 1)))
-    # A significand of 2**11 carries into the exponent; the hidden bit adds 1 to it.
-    code = quotient.astype(np.int64) + ((ulp - _SMALLEST_ULP) << 10)
-    return np.minimum(code, _LARGEST_FINITE) | (negative << 15)
+@lru_cache(maxsize=8)
+def _product_table(weight_bias: int, activation_bias: int) -> tuple[Codes, Codes]:
+    """Product of every pair of codes, weight first: a signed integer, and its unit's exponent."""
+    codes = np.arange(256)
+    weight_format = FloatSD8(weight_bias)
+    significands, ulps = split(Minifloat(5, 2, activation_bias), codes)
+    exponents = weight_format.exponent(codes) - weight_bias
+    terms = np.multiply.outer(weight_format.mantissa(codes), significands)
+    return terms.ravel(), np.add.outer(exponents, ulps).ravel()
