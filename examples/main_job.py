@@ -18,10 +18,10 @@ from rich.table import Table
 
 from examples.japanese_vowels.recognise import (
     classify_float,
-    classify_int8,
+    classify_quantized,
+    int8_model,
     load_float_model,
     load_recordings,
-    quantized_model,
 )
 from examples.japanese_vowels.rtl import recognise_in_rtl
 from flow.errors import UsageError
@@ -164,11 +164,11 @@ def _speakers() -> tuple[str, bool]:
     """The result in words, and whether RTL and golden agree on every code."""
     _, test = load_recordings()
     some = test.spread(_UTTERANCES)
-    model = quantized_model()
+    model = int8_model()
     in_float = classify_float(load_float_model(), test)
-    in_int8 = classify_int8(model, test)
+    in_int8 = classify_quantized(model, test)
     run = recognise_in_rtl(model, some, _BUILD / "bulk")
-    expected = classify_int8(model, some)
+    expected = classify_quantized(model, some)
     agree = run.differing_codes == 0 and np.array_equal(run.recognition.classes, expected.classes)
     verdict = "equal to" if agree else f"{run.differing_codes} DIFFERENT from"
     text = (

@@ -20,11 +20,12 @@ from rich.table import Table
 from flow.arrays import read_array, write_array
 from flow.errors import UsageError, check_target, write_text
 from flow.models import open_model
-from flow.quantize import FORMATS, quantize_to_file
+from flow.quantize import FORMATS, OPTIONS, description, quantize_to_file
 from flow.run import BACKENDS, chunks_of, run_sequences
 from golden.activations import ActivationKind
 from golden.arithmetic import Rounding
 from golden.network import Network
+from golden.quantize.ternary_lstm import Scales
 from hdl.design import ParameterError
 from hdl.designs import DESIGNS, find
 from sim import yosys
@@ -137,6 +138,11 @@ def _build_parser() -> _Parser:
     )
     command.add_argument("--liberty", type=Path, metavar="FILE", help="process for target liberty")
     command.add_argument("--dsp", action="store_true", help="let FPGA targets use DSP blocks")
+    command.add_argument(
+        "--mapping",
+        default="area",
+        help="what gates are chosen for: area (default), or delay, fewest in a row first",
+    )
     _add_json(command)
 
     command = _command(commands, "quantize", _quantize, "turn a real model into a quantised one")
@@ -149,8 +155,31 @@ def _build_parser() -> _Parser:
         metavar="X.npy",
         help="reals of shape (batch, time, inputs), of the training data",
     )
-    command.add_argument("--activation", choices=get_args(ActivationKind), default="table")
-    command.add_argument("--rounding", choices=get_args(Rounding), default="double")
+    command.add_argument(
+        "--activation", choices=get_args(ActivationKind), help="of all but floatsd8, default table"
+    )
+    command.add_argument("--rounding", choices=get_args(Rounding), help="of int8, default double")
+    command.add_argument(
+        "--lanes", type=_count, help="of floatsd8: products added at a time, 4 to 16, default 4"
+    )
+    command.add_argument(
+        "--window",
+        type=_window,
+        help="of floatsd8: bits that a sum keeps, 8 to 48, or none for exact sums; default 12",
+    )
+    command.add_argument(
+        "--activation-width",
+        type=_count,
+        help="of ternary, binary and pow2: bits of inputs and hidden values, 4 to 16, default 12",
+    )
+    command.add_argument(
+        "--scales",
+        choices=get_args(Scales),
+        help="of ternary, binary and pow2: fixed (default), or powers_of_two, for no multipliers",
+    )
+    command.add_argument(
+        "--exponents", type=_count, help="of pow2: magnitudes beside 0, 1 to 4, default 4"
+    )
     command.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
 
     command = _command(commands, "run", _run, "run sequences through a model")
@@ -160,7 +189,7 @@ def _build_parser() -> _Parser:
         type=Path,
         required=True,
         metavar="X.npy",
-        help="raws from -128 to 127, or reals, of shape (batch, time, inputs)",
+        help="raws or codes, or reals, of shape (batch, time, inputs)",
     )
     command.add_argument("--output", type=Path, required=True, metavar="Y.npy")
     command.add_argument(
@@ -177,9 +206,42 @@ def _build_parser() -> _Parser:
         help="default: the model's own; gemmlowp, which is LiteRT's, for a .tflite",
     )
     command.add_argument(
-        "--real", action="store_true", help="real numbers in and out of an integer model"
+        "--real", action="store_true", help="real numbers in and out of a quantised model"
     )
+    _add_prove(commands)
+    _add_reproduce(commands)
     return parser
+
+
+def _add_prove(commands: Any) -> None:
+    command = _command(
+        commands, "prove", _prove, "prove circuits equal to their definitions, for every input"
+    )
+    _add_designs(command)
+    _add_settings(command)
+    command.add_argument(
+        "--jobs",
+        type=_count,
+        default=os.cpu_count() or 1,
+        help="proofs at a time, default one a core",
+    )
+    _add_json(command)
+
+
+def _add_reproduce(commands: Any) -> None:
+    command = _command(
+        commands, "reproduce", _reproduce, "show papers' claims beside what is measured here"
+    )
+    command.add_argument("papers", nargs="*", metavar="PAPER", help="all if none is given")
+    command.add_argument("--liberty", type=Path, metavar="FILE", help="measure in a process, too")
+    command.add_argument(
+        "--operands",
+        type=Path,
+        metavar="X.npy",
+        help="reals of shape (runs, beats, 2 n + 1) to measure switching activity on: n weights,"
+        " n activations, the accumulator; default: random LSTM rows",
+    )
+    _add_json(command)
 
 
 def _add_model(command: argparse.ArgumentParser, endings: str) -> None:
@@ -234,6 +296,12 @@ def _count(text: str) -> int:
     if not 1 <= value <= _LARGEST_COUNT:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 10^8, not {text}")
     return value
+
+
+def _window(text: str) -> int | str:
+    if text != "none" and not (text.isascii() and text.isdigit() and len(text) < 9):
+        raise argparse.ArgumentTypeError(f"must be a whole number or none, not {text}")
+    return text if text == "none" else int(text)
 
 
 def _seed(text: str) -> int:
@@ -387,10 +455,12 @@ def _synth(options: argparse.Namespace) -> int:
                     options.target,
                     liberty=options.liberty,
                     dsp=options.dsp,
+                    mapping=options.mapping,
                 )
             )
             advance()
-    figures = [name for name in rows[0] if name not in ("design", "parameters", "target", "cells")]
+    apart = ("design", "parameters", "target", "mapping", "cells")
+    figures = [name for name in rows[0] if name not in apart]
     table = _table("design", "parameters", *figures, right=2)
     for row in rows:
         shown = " ".join(
@@ -398,7 +468,8 @@ def _synth(options: argparse.Namespace) -> int:
             for name, value in row["parameters"].items()
         )
         table.add_row(row["design"], shown, *(_figure(row[name]) for name in figures))
-    table.caption = f"target {options.target}, {yosys.version()}"
+    mapping = f" mapped for {options.mapping}" if options.target == "gates" else ""
+    table.caption = f"target {options.target}{mapping}, {yosys.version()}"
     _console().print(table)
     _write_json(options.json, yosys.version(), rows)
     return 0
@@ -416,12 +487,16 @@ def _quantize(options: argparse.Namespace) -> int:
             network,
             x,
             target,
-            activation=options.activation,
-            rounding=options.rounding,
+            to=options.to,
+            options={
+                name: given
+                for name in OPTIONS
+                if (given := getattr(options, name.replace("-", "_"))) is not None
+            },
             done=advance,
         )
     print(
-        f"{target}: {_layers(quantised)}, {options.to}, activation {options.activation}, "
+        f"{target}: {_layers(quantised)}, {description(quantised)}, "
         f"calibrated on {len(x)} sequences of {x.shape[1]} steps"
     )
     return 0
@@ -448,6 +523,83 @@ def _run(options: argparse.Namespace) -> int:
         f"{options.model}: {_layers(network)}, {x.shape} to {outcome.output.shape} in "
         f"{options.backend}, {_rate(outcome.steps_per_second)} steps a second"
     )
+    return 0
+
+
+def _prove(options: argparse.Namespace) -> int:
+    from flow.prove import METHOD, claims_of, prove_all
+
+    claims = {
+        design.name: claims_of(design, design.resolve(options.settings))
+        for design in options.designs
+    }
+    without = [name for name, found in claims.items() if not found]
+    if without and len(claims) < len(DESIGNS):
+        raise UsageError(f"There is nothing to prove of {', '.join(without)}; leave it out.")
+    wanted = [claim for found in claims.values() for claim in found]
+    yosys.warm_up()
+    with _progress("Proving", len(wanted)) as advance:
+        proofs = prove_all(wanted, options.jobs, lambda proof: advance())
+    table = _table("design", "property", "inputs", "proven", "broken copy", "seconds", right=5)
+    for proof in proofs:
+        table.add_row(
+            proof.claim.design,
+            proof.claim.statement,
+            f"2^{proof.claim.inputs}",
+            "yes" if proof.proven else "[bold red]no[/]",
+            "refuted" if proof.broken_copy_refuted else "[bold red]not found[/]",
+            f"{proof.seconds:.1f}",
+        )
+    table.caption = f"{METHOD}, {yosys.version()}"
+    _console().print(table)
+    for proof in proofs:
+        name = f"{proof.claim.design}, {proof.claim.statement}"
+        if proof.broken_copy_refuted:
+            print(f"{name}: broken copy refuted by {'; '.join(proof.broken_counterexample)}")
+        else:
+            print(f"{name}: the broken copy was not found out.", file=sys.stderr)
+        if not proof.proven:
+            print(f"{name}: refuted by {'; '.join(proof.counterexample)}", file=sys.stderr)
+    _write_json(options.json, yosys.version(), [proof.row for proof in proofs])
+    return 0 if all(proof.proven and proof.broken_copy_refuted for proof in proofs) else 1
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from flow.activity import ActivityError
+    from flow.reproduce import Options, Row, find_papers
+
+    papers = find_papers(options.papers)
+    chosen = Options(options.liberty, options.operands)
+    steps = [(paper, step) for paper in papers for step in paper.steps(chosen)]
+    yosys.warm_up()
+    rows: list[tuple[str, Row]] = []
+    try:
+        with _progress("Measuring", len(steps)) as advance:
+            for paper, step in steps:
+                rows.extend((paper.name, row) for row in step())
+                advance()
+    except ActivityError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for paper in papers:
+        table = Table(title=paper.title, caption=yosys.version())
+        for column in ("claim", "paper", "here", "holds", "measured"):
+            table.add_column(column, justify="right" if column in ("paper", "here") else "left")
+        own = [row for name, row in rows if name == paper.name]
+        for row in own:
+            holds = {True: "[green]yes[/]", False: "[bold red]no[/]", None: "–"}[row.holds]
+            figures = [
+                "–" if figure is None else f"{figure:.2f} {row.unit}"
+                for figure in (row.paper, row.measured)
+            ]
+            parts = "; ".join(f"{name}: {_figure(value)}" for name, value in row.figures.items())
+            table.add_row(row.claim, *figures, holds, parts or row.how)
+        _console().print(table)
+        notes = dict.fromkeys(f"{row.how}: {row.note}" for row in own if row.note)
+        for note in notes:
+            print(note)
+    objects = [{"reproduces": name} | row.as_json() for name, row in rows]
+    _write_json(options.json, yosys.version(), objects)
     return 0
 
 

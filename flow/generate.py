@@ -6,17 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from flow.errors import UsageError, check_target, write_bytes
 from flow.layer_files import c_header, constants_of, cycles_section, image_section, packer
 from flow.models import told
-from golden.layer.int8 import Int8LstmLayer
-from golden.lstm.int8 import Int8Lstm
+from golden.layer.contract import LayerContract
+from golden.layer.models import LAYERS, layer_of
+from golden.lstm.floatsd8 import HIDDEN_FORMAT, FloatSD8Lstm
 from golden.network import NETWORK_INPUT, Network
-from hdl.arithmetic import Structure
 from hdl.design import Design, Value
 from hdl.top import ports_of
 from sim import yosys
@@ -54,9 +54,10 @@ def data_sheet(design: Design, settings: Mapping[str, Value | str]) -> dict[str,
             "engine": yosys.version(),
         },
     }
-    if isinstance(contract, Int8LstmLayer):
-        sheet["parameters_inside"] = contract.image is not None
-        sheet["step"] = cycles_section(contract, cast("Structure", parameters["structure"]))
+    if isinstance(contract, LayerContract):
+        sheet["parameters_inside"] = contract.fixed_image is not None
+        structure = "fpga" if parameters.get("structure") == "fpga" else "gates"
+        sheet["step"] = cycles_section(contract, structure)
         sheet["image"] = image_section(contract)
     return sheet
 
@@ -113,8 +114,10 @@ def generate_model(
         If the design can't run the model, or a setting contradicts it.
     """
     own = {"lanes", "neurons", "structure"}
-    if not isinstance(design.contract(**design.resolve({})), Int8LstmLayer):
-        raise UsageError(f"{design.name} takes no model; generate int8_lstm_layer for it.")
+    if design.name not in LAYERS:
+        raise UsageError(
+            f"{design.name} takes no model; generate {' or '.join(LAYERS)} for it, by its kind."
+        )
     for name in settings:
         if name not in own:
             raise UsageError(f"Parameter '{name}' follows from the model; leave it out.")
@@ -156,15 +159,16 @@ def _job(
     *,
     fixed: bool,
 ) -> _Job:
-    if not isinstance(lstm, Int8Lstm):
-        raise UsageError("The model is a real one; quantise it first with 'fewbit quantize'.")
     with told():
-        whole = Int8LstmLayer.of(lstm).settings | dict(settings)
+        found = layer_of(lstm)
+        if found.design != design.name:
+            raise UsageError(f"The model is one for {found.design}; generate that.")
+        whole = {**found.contract.settings, **settings}
         contract = design.contract(**design.resolve(whole))
-        assert isinstance(contract, Int8LstmLayer)
-        image = contract.pack(lstm.constants)
+        assert isinstance(contract, LayerContract)
+        image = contract.pack(found.parameters)
     arrays = io.BytesIO()
-    np.savez(arrays, allow_pickle=False, **constants_of(lstm.constants))
+    np.savez(arrays, allow_pickle=False, **constants_of(found.parameters))
     # Layers of one model may be used side by side: their modules have names of their own.
     named = dataclasses.replace(design, name=f"{design.name}{'' if number is None else number}")
     if fixed:
@@ -173,7 +177,7 @@ def _job(
 
 
 def _network(network: Network, jobs: Sequence[_Job]) -> bytes:
-    """How the layers are connected, and what their raws mean."""
+    """How the layers are connected, and what their raws or codes mean."""
     nodes = [
         {
             "layer": job.design.name,
@@ -183,9 +187,7 @@ def _network(network: Network, jobs: Sequence[_Job]) -> bytes:
                 for source in node.sources
             ],
             "reverse": node.reverse,
-            "input": _parameters(node.lstm, "input"),
-            "state": _parameters(node.lstm, "hidden"),
-            "output": _parameters(node.lstm, _writes(node.lstm)),
+            **_meanings(node.lstm),
         }
         for node, job in zip(network.nodes, jobs, strict=True)
     ]
@@ -193,19 +195,29 @@ def _network(network: Network, jobs: Sequence[_Job]) -> bytes:
     return (json.dumps({"layers": nodes, "outputs": outputs}, indent=2) + "\n").encode()
 
 
-def _writes(lstm: object) -> str:
-    """Whose parameters the output has: a projection writes the state's."""
-    return "hidden" if getattr(lstm, "projection_weights", None) is not None else "intermediate"
-
-
-def _parameters(lstm: object, part: str) -> dict[str, float]:
-    """Scale and zero point of a layer's raws."""
-    return {key: getattr(lstm, f"{part}_{key}") for key in ("scale", "zero_point")}
+def _meanings(lstm: object) -> dict[str, dict[str, float | str]]:
+    """Of a layer's bytes: scale and zero point, or the format of floats."""
+    if isinstance(lstm, FloatSD8Lstm):
+        formats = {"input": lstm.input_format, "state": HIDDEN_FORMAT, "output": HIDDEN_FORMAT}
+        return {
+            part: {"format": "e5m2", "exponent_bias": each.bias} for part, each in formats.items()
+        }
+    # A projection writes the state's raws.
+    projects = getattr(lstm, "projection_weights", None) is not None
+    parts = {
+        "input": "input",
+        "state": "hidden",
+        "output": "hidden" if projects else "intermediate",
+    }
+    return {
+        part: {key: getattr(lstm, f"{name}_{key}") for key in ("scale", "zero_point")}
+        for part, name in parts.items()
+    }
 
 
 def _paths(design: Design, settings: Mapping[str, Value | str], folder: Path) -> list[Path]:
     endings = [".v", ".json"]
-    if isinstance(design.contract(**design.resolve(settings)), Int8LstmLayer):
+    if isinstance(design.contract(**design.resolve(settings)), LayerContract):
         endings += [".h", "_pack.py"]
     return [folder / f"{design.name}{ending}" for ending in endings]
 
@@ -216,7 +228,7 @@ def _files(design: Design, settings: Mapping[str, Value | str], folder: Path) ->
         verilog_of(design, settings),
         json.dumps(data_sheet(design, settings), indent=2) + "\n",
     ]
-    if isinstance(contract, Int8LstmLayer):
+    if isinstance(contract, LayerContract):
         texts += [c_header(design.name, contract), packer(design.name, contract)]
     paths = _paths(design, settings, folder)
     return {path: text.encode() for path, text in zip(paths, texts, strict=True)}

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 
 from golden.layer.contract import CELL_BYTES, LayerContract
+from golden.layer.floatsd8 import OFFSETS, FloatSD8LstmLayer, offsets_of
 from golden.layer.int8 import Int8LstmLayer
 from golden.layer.packets import Kind, Reply, Status
+from golden.lstm.floatsd8 import GATES, FloatSD8Lstm
 from golden.lstm.int8 import Int8Constants
 from hdl.arithmetic import Structure
-from hdl.layer.int8_cycles import StepCycles, step_cycles
+from hdl.layer import floatsd8_cycles, int8_cycles
+from hdl.layer.cycles import StepCycles
 
 __all__ = ["c_header", "constants_of", "cycles_section", "image_section", "packer"]
 
@@ -88,9 +91,21 @@ def _parameters(contract: LayerContract) -> str:
     return ", ".join(f"{key} {value}" for key, value in named.items() if key != "image")
 
 
-def cycles_section(contract: Int8LstmLayer, structure: Structure = "gates") -> dict[str, Any]:
-    """Cycles of a time step as the data sheet gives them."""
-    step = step_cycles(contract, structure)
+def cycles_section(contract: LayerContract, structure: Structure = "gates") -> dict[str, Any]:
+    """Cycles of a time step as the data sheet gives them.
+
+    Parameters
+    ----------
+    contract
+        The layer.
+    structure
+        Of a layer's circuit that has such a parameter.
+    """
+    if isinstance(contract, Int8LstmLayer):
+        step = int8_cycles.step_cycles(contract, structure)
+    else:
+        assert isinstance(contract, FloatSD8LstmLayer)
+        step = floatsd8_cycles.step_cycles(contract)
     return {
         "beats": step.beats,
         "cycles": step.cycles,
@@ -114,8 +129,7 @@ def _formula(step: StepCycles) -> str:
     known = "exactly" if step.is_exact else "at most"
     return (
         f"{known} {' + '.join(terms)} = {step.cycles} from step to step, while results are taken at"
-        " once and vectors come in time; a scale that shifts left by n adds up to n to each of its"
-        " rows"
+        " once and vectors come in time" + (f"; {step.note}" if step.note else "")
     )
 
 
@@ -142,9 +156,15 @@ def image_section(contract: LayerContract) -> dict[str, Any]:
     }
 
 
-def constants_of(constants: Int8Constants) -> dict[str, np.ndarray]:
+def constants_of(constants: Int8Constants | FloatSD8Lstm) -> dict[str, np.ndarray]:
     """The arrays that the packer takes, by name."""
     arrays: dict[str, np.ndarray] = {}
+    if isinstance(constants, FloatSD8Lstm):
+        for name in ("input_weights", "recurrent_weights", "bias"):
+            arrays[name] = getattr(constants, name)
+        for part, offset in zip(OFFSETS, offsets_of(constants), strict=True):
+            arrays[f"{part}_offset"] = np.asarray(offset)
+        return arrays
     for field in dataclasses.fields(constants):
         value = getattr(constants, field.name)
         if field.name == "gates":
@@ -156,8 +176,24 @@ def constants_of(constants: Int8Constants) -> dict[str, np.ndarray]:
     return arrays
 
 
-def packer(name: str, contract: Int8LstmLayer) -> str:
+def packer(name: str, contract: LayerContract) -> str:
     """A program, of Python and numpy alone, that packs a layer's constants into an image."""
+    if isinstance(contract, Int8LstmLayer):
+        constants, documentation, pack = _int8_packing(contract), _INT8_ARRAYS, _PACK_INT8
+    else:
+        assert isinstance(contract, FloatSD8LstmLayer)
+        constants, documentation, pack = (
+            _floatsd8_packing(contract),
+            _FLOATSD8_ARRAYS,
+            _PACK_FLOATSD8,
+        )
+    text = _PACKER.replace("# ARRAYS\n", documentation).replace("# PACK\n", pack)
+    values = "\n".join(f"{key} = {_literal(value)}" for key, value in constants.items())
+    return text.replace("NAME", name).replace("# CONSTANTS\n", values + "\n")
+
+
+def _int8_packing(contract: Int8LstmLayer) -> dict[str, object]:
+    """What the packer of an integer layer has to know."""
     variant = contract.variant
     rows = [
         {
@@ -172,7 +208,7 @@ def packer(name: str, contract: Int8LstmLayer) -> str:
         for row in task.rows
         if row.start == "image"
     ]
-    constants = {
+    return {
         "GATES": list(variant.gates),
         "LANES": contract.lanes,
         "NEURONS": contract.neurons,
@@ -185,9 +221,38 @@ def packer(name: str, contract: Int8LstmLayer) -> str:
         "ROWS": rows,
         "IMAGE_SIZE": contract.layout.size,
     }
-    text = _PACKER.replace("NAME", name)
-    values = "\n".join(f"{key} = {_literal(value)}" for key, value in constants.items())
-    return text.replace("# CONSTANTS\n", values + "\n")
+
+
+def _floatsd8_packing(contract: FloatSD8LstmLayer) -> dict[str, object]:
+    """What the packer of a FloatSD8 layer has to know."""
+    schedule = contract.schedule
+    rows = [
+        {
+            "gates": [GATES.index(gate) for gate in gates],
+            "part": row.part,
+            "words": schedule.beats(row) // schedule.sums,
+            "starts": int(row.start == "image"),
+        }
+        for row, gates in contract.rows_of_unit()
+    ]
+    shape = [len(GATES), contract.hidden]
+    return {
+        "GATES": list(GATES),
+        "LANES": contract.lanes,
+        "NEURONS": contract.neurons,
+        "INPUTS": contract.inputs,
+        "HIDDEN": contract.hidden,
+        "FIELDS": {
+            "input_weights": [[*shape, contract.inputs], 0, 255],
+            "recurrent_weights": [[*shape, contract.hidden], 0, 255],
+            "bias": [shape, 0, 65535],
+            **{f"{part}_offset": [[], 0, 31] for part in OFFSETS},
+        },
+        "TEXTS": {},
+        "GROUPS": schedule.groups(schedule.phases[0]),
+        "ROWS": rows,
+        "IMAGE_SIZE": contract.layout.size,
+    }
 
 
 def _fields(contract: Int8LstmLayer) -> dict[str, list[object]]:
@@ -237,7 +302,7 @@ def _fields(contract: Int8LstmLayer) -> dict[str, list[object]]:
 
 
 def _literal(value: object) -> str:
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value:
         items = value.items()
         return "{\n" + "".join(f'    "{key}": {json.dumps(item)},\n' for key, item in items) + "}"
     if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -245,13 +310,7 @@ def _literal(value: object) -> str:
     return json.dumps(value)
 
 
-_PACKER = '''\
-#!/usr/bin/env python3
-"""Packs the integers of an LSTM layer into the parameter image of NAME.
-
-    python NAME_pack.py CONSTANTS.npz IMAGE.bin
-    python NAME_pack.py --check IMAGE.bin
-
+_INT8_ARRAYS = """\
 CONSTANTS.npz holds the layer's integers, gates in the order of GATES, each gate's input part first:
 
     input_weights (gates, HIDDEN, INPUTS), recurrent_weights (gates, HIDDEN, OUTPUTS), of 8 bits
@@ -265,51 +324,19 @@ CONSTANTS.npz holds the layer's integers, gates in the order of GATES, each gate
         norm_shifts (gates,)
     with a projection: projection_weights (OUTPUTS, HIDDEN), projection_bias (OUTPUTS,),
         projection_multiplier, projection_shift, projection_offset, projection_clip
-
-Needs numpy only. Made by the generator for these parameters of the circuit and no others.
 """
 
-import binascii
-import sys
+_FLOATSD8_ARRAYS = """\
+CONSTANTS.npz holds the layer's codes, gates in the order of GATES:
 
-import numpy as np
+    input_weights (gates, HIDDEN, INPUTS), recurrent_weights (gates, HIDDEN, HIDDEN): FloatSD8,
+        exponent in bits 7 to 5, sign in bit 4, index of the mantissa in bits 3 to 0
+    bias (gates, HIDDEN): binary16
+    input_offset: exponent bias of the input weights, plus that of the e5m2 inputs, less 19
+    recurrent_offset: exponent bias of the recurrent weights, less 4
+"""
 
-# CONSTANTS
-
-
-def little(values, width):
-    """Integers as little-endian bytes, shape (..., width)."""
-    words = np.asarray(values).astype("<i8")
-    return words[..., np.newaxis].view(np.uint8)[..., :width]
-
-
-def check_arrays(arrays):
-    """Arrays of 64 bits by name, refused unless they are those of FIELDS, within their ranges."""
-    for name in sorted(set(FIELDS) | set(TEXTS) | set(arrays)):
-        if name not in arrays:
-            raise SystemExit(f"Array {name} is missing; the circuit needs it.")
-        if name not in FIELDS and name not in TEXTS:
-            raise SystemExit(f"Array {name} is none of this circuit's; generate it for the model.")
-    for name, text in TEXTS.items():
-        if str(arrays[name]) != text:
-            raise SystemExit(f"The {name} must be {text}, as the circuit's, not {arrays[name]}.")
-    checked = {}
-    for name, (shape, low, high) in FIELDS.items():
-        array = arrays[name]
-        if array.dtype.kind not in "iu" or list(array.shape) != shape:
-            raise SystemExit(
-                f"Array {name} must be integers of shape {tuple(shape)}, not {array.dtype} of"
-                f" shape {array.shape}."
-            )
-        if array.size and not (low <= array.min() and array.max() <= high):
-            raise SystemExit(f"Array {name} must be from {low} to {high}.")
-        # A binary32 has 24 bits, of which these are the upper ones of 31.
-        if "multiplier" in name and (array % 128).any():
-            raise SystemExit(f"Array {name} must hold multiples of 2^7, as binary32 scales give.")
-        checked[name] = array.astype(np.int64)
-    return checked
-
-
+_PACK_INT8 = '''\
 def pack(arrays):
     """The image of a mapping of arrays."""
     arrays = check_arrays(arrays)
@@ -394,11 +421,96 @@ def pack(arrays):
     folded = -int(arrays["reset_hidden"]) * weights["recurrent"].sum(axis=2)
     if ((folded - bias[:, 1]) % 2**32).any():
         raise SystemExit("The folded_bias of the recurrent part doesn't fit reset_hidden.")
-    image += b"".join(start_bytes) + b"".join(weight_bytes)
+    return whole(image + b"".join(start_bytes) + b"".join(weight_bytes))
+'''
+
+_PACK_FLOATSD8 = '''\
+def pack(arrays):
+    """The image of a mapping of arrays."""
+    arrays = check_arrays(arrays)
+    weights = {part: arrays[part + "_weights"] for part in ("input", "recurrent")}
+    image = bytes([int(arrays["input_offset"]), int(arrays["recurrent_offset"])])
+    start_bytes, weight_bytes = [], []
+    for group in range(GROUPS):
+        units = slice(group * NEURONS, (group + 1) * NEURONS)
+        for row in ROWS:
+            for gate in row["gates"] if row["starts"] else []:
+                values = arrays["bias"][gate, units]
+                padded = np.zeros(NEURONS, np.int64)
+                padded[: len(values)] = values
+                start_bytes.append(little(padded, 2).tobytes())
+            # The gates of a row take turns.
+            for number in range(row["words"]):
+                for gate in row["gates"]:
+                    word = np.zeros((NEURONS, LANES), np.int64)
+                    lanes = weights[row["part"]][gate, units, number * LANES :][:, :LANES]
+                    word[: lanes.shape[0], : lanes.shape[1]] = lanes
+                    weight_bytes.append(little(word, 1).tobytes())
+    return whole(image + b"".join(start_bytes) + b"".join(weight_bytes))
+'''
+
+_PACKER = '''\
+#!/usr/bin/env python3
+"""Packs the integers of an LSTM layer into the parameter image of NAME.
+
+    python NAME_pack.py CONSTANTS.npz IMAGE.bin
+    python NAME_pack.py --check IMAGE.bin
+
+# ARRAYS
+
+Needs numpy only. Made by the generator for these parameters of the circuit and no others.
+"""
+
+import binascii
+import sys
+
+import numpy as np
+
+# CONSTANTS
+
+
+def little(values, width):
+    """Integers as little-endian bytes, shape (..., width)."""
+    words = np.asarray(values).astype("<i8")
+    return words[..., np.newaxis].view(np.uint8)[..., :width]
+
+
+def check_arrays(arrays):
+    """Arrays of 64 bits by name, refused unless they are those of FIELDS, within their ranges."""
+    for name in sorted(set(FIELDS) | set(TEXTS) | set(arrays)):
+        if name not in arrays:
+            raise SystemExit(f"Array {name} is missing; the circuit needs it.")
+        if name not in FIELDS and name not in TEXTS:
+            raise SystemExit(f"Array {name} is none of this circuit's; generate it for the model.")
+    for name, text in TEXTS.items():
+        if str(arrays[name]) != text:
+            raise SystemExit(f"The {name} must be {text}, as the circuit's, not {arrays[name]}.")
+    checked = {}
+    for name, (shape, low, high) in FIELDS.items():
+        array = arrays[name]
+        if array.dtype.kind not in "iu" or list(array.shape) != shape:
+            raise SystemExit(
+                f"Array {name} must be integers of shape {tuple(shape)}, not {array.dtype} of"
+                f" shape {array.shape}."
+            )
+        if array.size and not (low <= array.min() and array.max() <= high):
+            raise SystemExit(f"Array {name} must be from {low} to {high}.")
+        # A binary32 has 24 bits, of which these are the upper ones of 31.
+        if "multiplier" in name and (array % 128).any():
+            raise SystemExit(f"Array {name} must hold multiples of 2^7, as binary32 scales give.")
+        checked[name] = array.astype(np.int64)
+    return checked
+
+
+def whole(image):
+    """The image with its checksum."""
     image += binascii.crc_hqx(image, 0xFFFF).to_bytes(2, "big")
     if len(image) != IMAGE_SIZE:
         raise SystemExit(f"The arrays make {len(image)} bytes, but the circuit takes {IMAGE_SIZE}.")
     return image
+
+
+# PACK
 
 
 def check(image):

@@ -8,6 +8,7 @@ from pathlib import Path
 from flow.errors import UsageError
 from golden.activations import ActivationKind
 from golden.lstm.int8 import Int8Lstm
+from golden.lstm.ternary import TernaryLstm
 from golden.network import Imported, Network, load_network
 
 __all__ = ["open_model", "told"]
@@ -88,8 +89,11 @@ def _with_activation(path: Path, network: Network, activation: ActivationKind) -
     nodes = tuple(
         replace(node, lstm=replace(node.lstm, activation=activation))
         for node in network.nodes
-        if isinstance(node.lstm, Int8Lstm)
+        if isinstance(node.lstm, Int8Lstm | TernaryLstm)
     )
     if len(nodes) != len(network.nodes):
-        raise UsageError(f"'{path}' is a real model, which has no such choice; leave --activation.")
+        kind = "FloatSD8" if network.quantised else "real"
+        raise UsageError(
+            f"'{path}' is a {kind} model, which has no such choice; leave --activation."
+        )
     return Network(nodes, network.outputs)

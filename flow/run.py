@@ -12,7 +12,11 @@ import numpy.typing as npt
 
 from flow.errors import UsageError
 from flow.models import told
+from golden.lstm.float64 import Float64Lstm
+from golden.lstm.floatsd8 import HIDDEN_FORMAT, FloatSD8Lstm
 from golden.lstm.int8 import Int8Lstm
+from golden.lstm.ternary import TernaryLstm
+from golden.model import Lstm
 from golden.network import NETWORK_INPUT, Backend, Network, golden_backend, run
 from golden.quantize.int8 import dequantize, quantize
 
@@ -22,6 +26,15 @@ BackendKind = Literal["golden", "rtl"]
 BACKENDS = ("golden", "rtl")
 # Sequences that the golden model takes at a time: enough for its speed, and little memory.
 _CHUNK = 256
+_TYPES = {Float64Lstm: np.float64, Int8Lstm: np.int8, FloatSD8Lstm: np.uint8}
+_BYTE = 8
+
+
+def _type_of(lstm: Lstm) -> type[np.generic]:
+    """Type of what a layer reads and writes."""
+    if isinstance(lstm, TernaryLstm):
+        return np.int8 if lstm.activation_width <= _BYTE else np.int16
+    return _TYPES[type(lstm)]
 
 
 @dataclass(frozen=True)
@@ -31,7 +44,9 @@ class Run:
     Parameters
     ----------
     output
-        Shape (batch, time, outputs): int8 raws, or float64 where reals were asked for.
+        Shape (batch, time, outputs): int8 raws of an int8 model, uint8 codes of a FloatSD8 model,
+        int16 raws of a ternary, binary or pow2 one, int8 at 8 bits and fewer; or float64 where
+        reals were asked for.
     steps_per_second
         Time steps of all sequences, through all layers.
     """
@@ -85,13 +100,14 @@ def run_sequences(
     network
         The model.
     x
-        Shape (batch, time, inputs): raws from -128 to 127, or reals with `real` or for a real
-        network.
+        Shape (batch, time, inputs): raws from -128 to 127 for an int8 network, of their width for a
+        ternary, binary or pow2 one, codes from 0 to 255 for a FloatSD8 network, or reals with
+        `real` or for a real network.
     kind, lanes, neurons
         See `make_backend`.
     real
-        Whether reals go in and come out of an integer network: quantised with the scale and zero
-        point of its input, made real again with those that wrote the output.
+        Whether reals go in and come out of a quantised network: quantised to the format of its
+        input, made real again by what wrote the output.
     done
         Called after every layer of every part, see `chunks_of`.
 
@@ -110,8 +126,7 @@ def run_sequences(
     with told():
         given = _input(network, x, real=real)
         parts = np.array_split(given, chunks_of(given, kind))
-        kept = np.int8 if network.quantised else np.float64
-        output = np.zeros((*x.shape[:2], network.width), kept)
+        output = np.zeros((*x.shape[:2], network.width), _type_of(network.nodes[0].lstm))
         start = time.perf_counter()
         first = 0
         # A real network may overflow: what comes of it is in the output.
@@ -132,39 +147,65 @@ def _input(network: Network, x: npt.NDArray[Any], *, real: bool) -> npt.NDArray[
         if not np.isfinite(given).all():
             raise ValueError(f"The sequences must be finite, not {given[~np.isfinite(given)][0]}.")
         return given
+    reader = next(node for node in network.nodes if NETWORK_INPUT in node.sources).lstm
     if real:
-        reader = next(node for node in network.nodes if NETWORK_INPUT in node.sources).lstm
-        assert isinstance(reader, Int8Lstm)
-        return quantize(x, reader.input_scale, reader.input_zero_point).astype(np.int8)
+        return _quantised(reader, x)
+    dtype = np.dtype(_type_of(reader))
+    if isinstance(reader, FloatSD8Lstm):
+        noun, low, high, other, other_than = "codes", 0, 255, np.int8, "codes"
+    else:
+        noun, other, other_than = "raws", f"u{dtype}", "signed raws"
+        low, high = reader.activation_bounds if isinstance(reader, TernaryLstm) else (-128, 127)
     if x.dtype.kind == "f":
         raise ValueError(
-            f"The sequences must be integer raws from -128 to 127, not {x.dtype}; for real numbers "
-            "give --real."
+            f"The sequences must be integer {noun} from {low} to {high}, not {x.dtype}; for real "
+            "numbers give --real."
         )
-    if x.dtype == np.uint8:
+    # An array of the other type may hold nothing out of range, and yet mean something else.
+    if x.dtype == other:
         raise ValueError(
-            "The sequences must be signed raws from -128 to 127, not uint8; save them as int8."
+            f"The sequences must be {other_than} from {low} to {high}, not {x.dtype}; save them as "
+            f"{dtype}."
         )
-    low, high = int(x.min()), int(x.max())
-    if low < -128 or high > 127:
+    lowest, highest = int(x.min()), int(x.max())
+    if lowest < low or highest > high:
         raise ValueError(
-            "The sequences must be raws from -128 to 127, not "
-            f"{low if low < -128 else high}; for real numbers give --real."
+            f"The sequences must be {noun} from {low} to {high}, not "
+            f"{lowest if lowest < low else highest}; for real numbers give --real."
         )
-    return x.astype(np.int8)
+    return x.astype(dtype)
 
 
-def _made_real(network: Network, raws: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _quantised(reader: Lstm, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Raws or codes of reals, as `reader` takes them."""
+    if isinstance(reader, Int8Lstm):
+        return quantize(x, reader.input_scale, reader.input_zero_point).astype(np.int8)
+    if isinstance(reader, TernaryLstm):
+        raws = quantize(x, reader.input_scale, 0, reader.activation_width)
+        return raws.astype(_type_of(reader))
+    assert isinstance(reader, FloatSD8Lstm)
+    if not np.isfinite(x).all():
+        raise ValueError(f"Values must be finite, not {x[~np.isfinite(x)][0]}.")
+    return reader.input_format.encode(x).astype(np.uint8)
+
+
+def _made_real(network: Network, output: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Reals of the output, each node's by what wrote it."""
     parts: list[npt.NDArray[np.float64]] = []
     first = 0
     for index in network.outputs:
         layer = network.nodes[index].lstm
+        columns = output[..., first : first + layer.outputs]
+        first += layer.outputs
+        if isinstance(layer, FloatSD8Lstm):
+            parts.append(HIDDEN_FORMAT.decode(columns))
+            continue
+        if isinstance(layer, TernaryLstm):
+            parts.append(dequantize(columns, layer.hidden_scale, 0))
+            continue
         assert isinstance(layer, Int8Lstm)
         scale, zero_point = layer.intermediate_scale, layer.intermediate_zero_point
         if layer.projection_weights is not None:
             scale, zero_point = layer.hidden_scale, layer.hidden_zero_point
-        columns = raws[..., first : first + layer.outputs]
         parts.append(dequantize(columns, scale, zero_point))
-        first += layer.outputs
     return np.concatenate(parts, axis=2)

@@ -13,7 +13,15 @@ from hdl.design import Design, Value
 from sim import yosys
 from sim.verilog import verilog_of
 
-__all__ = ["TARGETS", "synthesize"]
+__all__ = [
+    "MAPPINGS",
+    "TARGETS",
+    "Mapped",
+    "check_liberty",
+    "map_to_cells",
+    "plain_gates",
+    "synthesize",
+]
 
 _LIBRARY = Path(__file__).with_name("gates.lib")
 _LARGEST_LIBERTY = 256 * 2**20
@@ -26,7 +34,10 @@ endmodule
 """
 # dfflibmap knows no synchronous reset, so the library's cell for it is mapped by name.
 
-_ABC_SCRIPT = "strash;ifraig;scorr;dc2;dc2;dch;amap;topo"
+_ABC_SCRIPTS = {
+    "area": "strash;ifraig;scorr;dc2;dc2;dch;amap;topo",
+    "delay": "strash;ifraig;scorr;dch;map;topo",
+}
 
 _GENERIC = """\
 read_verilog design.v
@@ -56,6 +67,25 @@ tee -q -o stat.json stat -json -liberty gates.lib
 write_json netlist.json
 """
 )
+
+_PLAIN = (
+    _GENERIC
+    + """\
+abc -g AND,OR,XOR,MUX,NAND,NOR,XNOR
+opt_clean
+tee -q -o stat.json stat -json
+"""
+)
+_PLAIN_AREAS = {
+    "$_NOT_": 0.67,
+    "$_NAND_": 1.0,
+    "$_NOR_": 1.0,
+    "$_AND_": 1.33,
+    "$_OR_": 1.33,
+    "$_XOR_": 2.33,
+    "$_XNOR_": 2.33,
+    "$_MUX_": 2.33,
+}
 
 _LIBERTY = (
     _GENERIC
@@ -130,6 +160,25 @@ _FAMILIES = {
 TARGETS = ("gates", *_FAMILIES, "liberty")
 """What ``fewbit synth --target`` takes."""
 
+MAPPINGS = tuple(_ABC_SCRIPTS)
+"""What ``fewbit synth --mapping`` takes."""
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A design as cells of a library."""
+
+    design: Design
+    parameters: dict[str, Value]
+    netlist: dict[str, Any]
+    """The module as Yosys writes it in JSON."""
+    library: Path
+    """Liberty file of the cells."""
+    is_process: bool
+    """Whether the cells are a process's, and not gate equivalents."""
+    figures: dict[str, Any]
+    """What :func:`synthesize` gives for the target ``gates``, areas in the library's unit."""
+
 
 def synthesize(
     design: Design,
@@ -138,6 +187,7 @@ def synthesize(
     *,
     liberty: Path | None = None,
     dsp: bool = False,
+    mapping: str = "area",
 ) -> dict[str, Any]:
     """One row of figures for a design.
 
@@ -151,6 +201,8 @@ def synthesize(
         Liberty file of the process, for ``liberty`` only.
     dsp
         Whether multipliers may go to the FPGA's DSP blocks.
+    mapping
+        What ``gates`` are chosen for: "area", or "delay", fewest gates in a row first.
 
     Returns
     -------
@@ -170,20 +222,19 @@ def synthesize(
         raise UsageError(f"Target must be one of {', '.join(TARGETS)}, not {target}.")
     if (target == "liberty") != (liberty is not None):
         raise UsageError("Target liberty and --liberty FILE go together; give both or neither.")
+    if mapping not in MAPPINGS or (mapping != "area" and target != "gates"):
+        raise UsageError(
+            f"Mapping must be one of {', '.join(MAPPINGS)}, area but for the target gates, not"
+            f" {mapping} for {target}."
+        )
     parameters = design.resolve(settings)
     row: dict[str, Any] = {"design": design.name, "parameters": parameters, "target": target}
-    inputs: dict[str, str | Path] = {"design.v": verilog_of(design, parameters)}
     if target in _FAMILIES:
+        inputs = {"design.v": verilog_of(design, parameters)}
         return row | _fpga(design.name, _FAMILIES[target], dsp, inputs)
+    figures = map_to_cells(design, parameters, liberty, mapping).figures
     if target == "gates":
-        inputs |= {"gates.lib": _LIBRARY, "dffr.v": _DFFR_MAP}
-        script = _GATES.format(name=design.name, abc=_ABC_SCRIPT)
-        texts = yosys.run(script, inputs, ("stat.json", "netlist.json"))
-        return row | _gates(design.name, texts, _registers(_LIBRARY))
-    assert liberty is not None
-    inputs["process.lib"] = _check_liberty(liberty)
-    texts = _map_to_process(design.name, inputs, liberty)
-    figures = _gates(design.name, texts, _registers(liberty))
+        return row | {"mapping": mapping} | figures
     return row | {
         "area": figures["area_ge"],
         "flip_flops": figures["flip_flops"],
@@ -191,6 +242,56 @@ def synthesize(
         "depth": figures["depth"],
         "cells": figures["cells"],
     }
+
+
+def map_to_cells(
+    design: Design,
+    settings: Mapping[str, Value | str],
+    liberty: Path | None = None,
+    mapping: str = "area",
+) -> Mapped:
+    """Netlist of a design: of cells in NAND2 equivalents, or of a process.
+
+    Parameters
+    ----------
+    design, settings
+        An entry of the registry, and its parameters that differ from the defaults.
+    liberty
+        Liberty file of the process; None for the project's own cells.
+    mapping
+        As that of :func:`synthesize`; a process is mapped by ABC's own script.
+
+    Raises
+    ------
+    UsageError
+        If the Liberty file is missing or can't be used.
+    """
+    parameters = design.resolve(settings)
+    library = _LIBRARY if liberty is None else check_liberty(liberty)
+    inputs: dict[str, str | Path] = {"design.v": verilog_of(design, parameters)}
+    if liberty is None:
+        inputs |= {"gates.lib": library, "dffr.v": _DFFR_MAP}
+        script = _GATES.format(name=design.name, abc=_ABC_SCRIPTS[mapping])
+        texts = yosys.run(script, inputs, ("stat.json", "netlist.json"))
+    else:
+        inputs["process.lib"] = library
+        texts = _map_to_process(design.name, inputs, library)
+    netlist = json.loads(texts["netlist.json"])["modules"][design.name]
+    figures = _gates(netlist, texts["stat.json"], _registers(library))
+    return Mapped(design, parameters, netlist, library, liberty is not None, figures)
+
+
+def plain_gates(design: Design, settings: Mapping[str, Value | str]) -> float:
+    """Gate equivalents of a design's logic by Yosys's plain ``abc -g``, flip-flops left out.
+
+    Gates and their areas are those that other projects' circuits were measured with: NAND and NOR
+    1, NOT 0.67, AND and OR 1.33, XOR, XNOR and MUX 2.33. The target ``gates`` optimises harder.
+    """
+    parameters = design.resolve(settings)
+    script = _PLAIN.format(name=design.name)
+    texts = yosys.run(script, {"design.v": verilog_of(design, parameters)}, ("stat.json",))
+    cells = json.loads(texts["stat.json"])["design"]["num_cells_by_type"]
+    return sum(_PLAIN_AREAS.get(cell, 0.0) * number for cell, number in cells.items())
 
 
 def _map_to_process(name: str, inputs: Mapping[str, str | Path], liberty: Path) -> dict[str, str]:
@@ -201,14 +302,21 @@ def _map_to_process(name: str, inputs: Mapping[str, str | Path], liberty: Path) 
     except yosys.YosysError:
         # ABC's script sizes gates and buffers nets, which takes delays and a buffer; a library
         # without them can still be mapped to.
-        script = f" -script +{_ABC_SCRIPT}"
+        script = f" -script +{_ABC_SCRIPTS['area']}"
         try:
             return yosys.run(_LIBERTY.format(name=name, script=script), inputs, outputs)
         except yosys.YosysError as error:
             raise UsageError(f"Yosys can't use Liberty file '{liberty}': {error}") from error
 
 
-def _check_liberty(path: Path) -> Path:
+def check_liberty(path: Path) -> Path:
+    """The path, refused unless a Liberty library seems to start there.
+
+    Raises
+    ------
+    UsageError
+        If it is no file, can't be read, is too large, or holds something else.
+    """
     if not path.is_file():
         raise UsageError(f"Liberty file '{path}' is not a file; give the path of a .lib file.")
     try:
@@ -237,10 +345,9 @@ def _registers(liberty: Path) -> frozenset[str]:
     )
 
 
-def _gates(name: str, texts: Mapping[str, str], registers: frozenset[str]) -> dict[str, Any]:
+def _gates(netlist: Mapping[str, Any], stat_text: str, registers: frozenset[str]) -> dict[str, Any]:
     """Figures of a netlist of library cells."""
-    stat = json.loads(texts["stat.json"])["design"]
-    netlist = json.loads(texts["netlist.json"])["modules"][name]
+    stat = json.loads(stat_text)["design"]
     cells = Counter(cell["type"] for cell in netlist["cells"].values())
     memories = [
         cell["parameters"] for cell in netlist["cells"].values() if cell["type"] == "$mem_v2"

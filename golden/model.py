@@ -1,9 +1,10 @@
 """A trained model as a file: an LSTM layer, real or quantised, and what reads its hidden values.
 
 A model is an ``.npz`` file without pickles: the fields of its layer by name, ``kind``
-("float64_lstm" or "int8_lstm"), ``version``, and for a read-out ``read_out_weights``,
-``read_out_bias`` and ``read_out_pooling``. Fields of a variant that the layer lacks are left out.
-Real arrays are stored as float32 where that is exact, else as float64.
+("float64_lstm", "int8_lstm", "floatsd8_lstm" or "ternary_lstm"), ``version``, and for a read-out
+``read_out_weights``, ``read_out_bias`` and ``read_out_pooling``. Fields of a variant that the layer
+lacks are left out. Real arrays are stored as float32 where that is exact, else as float64; codes of
+8 bits as uint8, of 16 bits as uint16. The ``window`` of a FloatSD8 layer is 0 for exact sums.
 
 Files of several layers are made of the same parts: `arrays_of_layer` and `write_archive` store,
 `read_archive` within `explained`, `layer_from` and `take_arrays` load.
@@ -30,7 +31,9 @@ import numpy.typing as npt
 from golden.activations import ActivationKind
 from golden.arithmetic import Rounding
 from golden.lstm.float64 import Float64Lstm, Reals
+from golden.lstm.floatsd8 import FloatSD8Lstm
 from golden.lstm.int8 import Int8Lstm
+from golden.lstm.ternary import TernaryLstm, WeightKind
 
 __all__ = [
     "LARGEST_FILE",
@@ -51,7 +54,7 @@ __all__ = [
     "write_archive",
 ]
 
-Lstm = Float64Lstm | Int8Lstm
+Lstm = Float64Lstm | Int8Lstm | FloatSD8Lstm | TernaryLstm
 Contents = dict[str, bytes]
 """Array files of an archive by array name, headers included, nothing in them checked yet."""
 Pooling = Literal["last", "mean"]
@@ -163,7 +166,8 @@ class StoredArray:
     Parameters
     ----------
     kinds
-        Types that it may have: "int8", "int16", "int32", "float32", "float64", "text".
+        Types that it may have: "int8", "int16", "int32", "uint8", "uint16", "float32", "float64",
+        "text".
     shape
         Its axes: lengths, or names that stand for the same length in all arrays taken together.
     optional
@@ -225,12 +229,46 @@ _LAYERS: dict[str, dict[str, StoredArray]] = {
         "projection_bias": StoredArray(("int32",), ("outputs",), optional=True),
         "projection_clip": StoredArray(("int32",), optional=True),
     },
+    "floatsd8_lstm": {
+        "input_weights": StoredArray(("uint8",), ("gates", "hidden", "inputs")),
+        "recurrent_weights": StoredArray(("uint8",), ("gates", "hidden", "outputs")),
+        "bias": StoredArray(("uint16",), ("gates", "hidden")),
+        "input_weight_bias": StoredArray(("int32",)),
+        "recurrent_weight_bias": StoredArray(("int32",)),
+        "input_bias": StoredArray(("int32",)),
+        "products": StoredArray(("int32",)),
+        "window": StoredArray(("int32",)),
+    },
+    "ternary_lstm": {
+        "weights": StoredArray(("text",)),
+        "input_weights": StoredArray(("int8",), ("gates", "hidden", "inputs")),
+        "recurrent_weights": StoredArray(("int8",), ("gates", "hidden", "outputs")),
+        "bias": StoredArray(("int32",), ("gates", "hidden")),
+        "input_multipliers": StoredArray(("int32",), ("gates", "hidden")),
+        "input_shifts": StoredArray(("int8",), ("gates", "hidden")),
+        "recurrent_multipliers": StoredArray(("int32",), ("gates", "hidden")),
+        "recurrent_shifts": StoredArray(("int8",), ("gates", "hidden")),
+        "input_scale": StoredArray(("float32",)),
+        "activation_width": StoredArray(("int32",)),
+        "exponents": StoredArray(("int32",)),
+        "cell_exponent": StoredArray(("int32",)),
+        "cell_clip": StoredArray(("int32",)),
+        "activation": StoredArray(("text",)),
+    },
 }
-_CLASSES: dict[str, type[Lstm]] = {"float64_lstm": Float64Lstm, "int8_lstm": Int8Lstm}
+_CLASSES: dict[str, type[Lstm]] = {
+    "float64_lstm": Float64Lstm,
+    "int8_lstm": Int8Lstm,
+    "floatsd8_lstm": FloatSD8Lstm,
+    "ternary_lstm": TernaryLstm,
+}
+_EXACT_WINDOW = 0
+"""What stands in a file for the window None."""
 _TEXTS: dict[str, tuple[str, ...]] = {
     "kind": tuple(_LAYERS),
     "activation": get_args(ActivationKind),
     "rounding": get_args(Rounding),
+    "weights": get_args(WeightKind),
     "read_out_pooling": get_args(Pooling),
 }
 
@@ -243,10 +281,12 @@ def arrays_of_layer(lstm: Lstm) -> dict[str, npt.NDArray[Any]]:
 
     Fields that the layer lacks, or that are an optional 0, are left out.
     """
-    kind = "int8_lstm" if isinstance(lstm, Int8Lstm) else "float64_lstm"
+    kind = next(kind for kind, made in _CLASSES.items() if isinstance(lstm, made))
     arrays: dict[str, npt.NDArray[Any]] = {"kind": np.array(kind)}
     for field in fields(lstm):
         value = getattr(lstm, field.name)
+        if field.name == "window" and value is None:
+            value = _EXACT_WINDOW
         expected = _LAYERS[kind][field.name]
         # Of a scalar that may be missing, 0 is what it is then.
         if not expected.optional or (value is not None if expected.shape else value):
@@ -449,7 +489,10 @@ def layer_from(contents: Contents, lengths: dict[str, int] | None = None) -> Lst
     made = _CLASSES[kind]
     names = {field.name for field in fields(made)}
     expected = {name: array for name, array in _LAYERS[kind].items() if name in names}
-    return made(**take_arrays(contents, expected, lengths))
+    taken = take_arrays(contents, expected, lengths)
+    if taken.get("window") == _EXACT_WINDOW:
+        taken["window"] = None
+    return made(**taken)
 
 
 def take_arrays(
@@ -502,6 +545,8 @@ _KINDS = {
     "|i1": "int8",
     "<i2": "int16",
     "<i4": "int32",
+    "|u1": "uint8",
+    "<u2": "uint16",
     "<f4": "float32",
     "<f8": "float64",
     **{f"<U{length}": "text" for length in range(1, _LONGEST_TEXT + 1)},

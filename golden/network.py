@@ -22,8 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golden.lstm import float64, int8
+from golden.lstm import float64, floatsd8, int8, ternary
+from golden.lstm.float64 import Float64Lstm
+from golden.lstm.floatsd8 import HIDDEN_FORMAT, FloatSD8Lstm
 from golden.lstm.int8 import Int8Lstm
+from golden.lstm.ternary import TernaryLstm
 from golden.model import (
     LAYER_ARRAYS,
     Contents,
@@ -101,8 +104,9 @@ class Network:
     Raises
     ------
     ValueError
-        If there is no node or more than 256, a node reads a later one, widths don't fit, or
-        layers are of different kinds.
+        If there is no node or more than 256, a node reads a later one, widths don't fit, layers
+        are of different kinds, or FloatSD8 or ternary layers read other codes or raws than they are
+        given.
     """
 
     nodes: tuple[Node, ...]
@@ -143,12 +147,29 @@ class Network:
         if NETWORK_INPUT not in widths:
             raise ValueError("A node must read the network's input, but none does.")
         _check_references("The outputs", self.outputs, 0, len(self.nodes))
+        self._check_readers()
         object.__setattr__(self, "inputs", widths[NETWORK_INPUT])
+
+    def _check_readers(self) -> None:
+        """Refuse FloatSD8 or ternary layers that read one code or raw as different reals."""
+        given: dict[int, dict[str, float]] = {}
+        for index, node in enumerate(self.nodes):
+            reads, writes = _formats(node.lstm)
+            given[index] = writes
+            for source in sorted(node.sources, reverse=True):
+                wanted = given.setdefault(source, reads)
+                for name, value in reads.items():
+                    if wanted[name] != value:
+                        what = "the network's input" if source == NETWORK_INPUT else "hidden values"
+                        raise ValueError(
+                            f"Node {index} must have {name} {wanted[name]}, as {what} that it "
+                            f"reads, not {value}."
+                        )
 
     @property
     def quantised(self) -> bool:
-        """Whether the layers compute with raws, and not with reals."""
-        return isinstance(self.nodes[0].lstm, Int8Lstm)
+        """Whether the layers compute with raws or codes, and not with reals."""
+        return not isinstance(self.nodes[0].lstm, Float64Lstm)
 
     @property
     def width(self) -> int:
@@ -162,6 +183,19 @@ class Network:
         for index, node in enumerate(self.nodes):
             depths[index] = 1 + max(depths[source] for source in node.sources)
         return max(depths.values())
+
+
+def _formats(lstm: Lstm) -> tuple[dict[str, float], dict[str, float]]:
+    """What decides how a layer's inputs are read, and the same of what it writes, by its fields."""
+    if isinstance(lstm, FloatSD8Lstm):
+        return {"input_bias": lstm.input_bias}, {"input_bias": HIDDEN_FORMAT.bias}
+    if isinstance(lstm, TernaryLstm):
+        width = {"activation_width": lstm.activation_width}
+        return (
+            width | {"input_scale": lstm.input_scale},
+            width | {"input_scale": lstm.hidden_scale},
+        )
+    return {}, {}
 
 
 def _check_references(what: str, given: tuple[int, ...], low: int, high: int) -> None:
@@ -190,7 +224,11 @@ class Imported:
 
 def golden_backend(lstm: Lstm, x: Values) -> Values:
     """Output of a layer as the golden model computes it, shape (batch, time, outputs)."""
-    return int8.run(lstm, x) if isinstance(lstm, Int8Lstm) else float64.run(lstm, x)
+    if isinstance(lstm, Int8Lstm):
+        return int8.run(lstm, x)
+    if isinstance(lstm, FloatSD8Lstm):
+        return floatsd8.run(lstm, x)
+    return ternary.run(lstm, x) if isinstance(lstm, TernaryLstm) else float64.run(lstm, x)
 
 
 def join(sources: Sequence[int], x: Values, outputs: Sequence[Values]) -> Values:
@@ -222,7 +260,8 @@ def trace(
     network
         The network.
     x
-        Raws of 8 bits, or reals for a real network, shape (batch, time, inputs).
+        Raws for an int8 or a ternary network, codes for a FloatSD8 network, reals for a real one;
+        shape (batch, time, inputs).
     backend
         Runs a layer; an input that is to be reversed reaches it reversed.
     done

@@ -1,8 +1,10 @@
-"""Sums of many rows: carry-save reduction, and one carry-propagate adder at the end."""
+"""Sums of many rows: by carry-save reduction and one adder for gates, by adders for FPGAs."""
 
 from collections.abc import Sequence
 
 from amaranth.hdl import Cat, Const, Module, Signal, Value, ValueLike
+
+from hdl.arithmetic import Structure
 
 __all__ = ["add_rows", "add_with_carry", "carry_save"]
 
@@ -43,12 +45,16 @@ def add_with_carry(m: Module, a: ValueLike, b: ValueLike, carry: ValueLike, name
 
 
 def add_rows(
-    m: Module, rows: Sequence[ValueLike], carries: Sequence[ValueLike], name: str
+    m: Module,
+    rows: Sequence[ValueLike],
+    carries: Sequence[ValueLike],
+    name: str,
+    structure: Structure = "gates",
 ) -> Signal:
     """Sum of rows plus carry bits, modulo 2**width.
 
     ``len(rows) - 1`` carry bits ride along for nothing: one in the free lowest place of each
-    carry-save step, one in the final adder.
+    carry-save step, one in each adder.
 
     Raises
     ------
@@ -62,6 +68,10 @@ def add_rows(
     waiting = list(rows)
     free = [*carries, *[Const(0, 1)] * (len(rows) - 1 - len(carries))]
     step = 0
+    while structure == "fpga" and len(waiting) > 2:
+        first, second, *waiting = waiting
+        waiting.append(add_with_carry(m, first, second, free.pop(0), f"{name}_{step}"))
+        step += 1
     while len(waiting) > 2:
         # Oldest first: a tree, so that depth grows with the logarithm of the rows.
         first, waiting = waiting[:3], waiting[3:]

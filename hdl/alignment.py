@@ -1,10 +1,15 @@
 """Steps of a floating-point sum: largest exponent, alignment, normalisation."""
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 
-__all__ = ["largest", "normalize", "shift_down", "shift_up"]
+__all__ = ["largest", "normalize", "normalize_by_count", "shift_down", "shift_up"]
+
+_GROUP = 4
+"""Bits that are counted together."""
 
 
 def largest(m: Module, values: Sequence[Value], name: str) -> Signal:
@@ -35,25 +40,44 @@ def largest(m: Module, values: Sequence[Value], name: str) -> Signal:
     return result
 
 
-def shift_down(m: Module, value: Value, distance: Value, width: int, name: str) -> Value:
-    """``value`` at the top of a field of ``width`` bits, shifted down; what falls out is lost.
+def shift_down(
+    m: Module, value: Value, distance: Value, width: int, name: str, *, sticky: bool = False
+) -> Value:
+    """``value`` at the top of a field of ``width`` bits, shifted down.
 
-    ``distance`` may be any unsigned value; from ``width`` on the result is zero. Small steps come
-    first: as long as few bits are set, few multiplexers are needed.
+    What falls out is lost, or with ``sticky`` sets the lowest bit. ``distance`` may be any unsigned
+    value; from ``width`` on nothing else is left. Small steps come first: as long as few bits are
+    set, few multiplexers are needed. The two largest steps are one choice of four by AND and OR,
+    smaller than three multiplexers a bit, whose selects also carry the test for large distances.
     """
     steps = (width - 1).bit_length()
-    near = Signal(len(value), name=f"{name}_near")
-    m.d.comb += near.eq(value & (~distance[steps:].any()).replicate(len(value)))
-    field: Value = near[max(len(value) - width, 0) :]
-    for step in range(steps):
+    apart = max(steps - 2, 0)
+    field: Value = value[max(len(value) - width, 0) :]
+    lost: list[Value] = [value[: max(len(value) - width, 0)]]
+    for step in range(apart):
         moved = min(len(field) + 2**step, width)
         # Bits are counted from the top, since that is where the field is anchored.
         stay = Cat(Const(0, moved - len(field)), field)
         down = Cat(Const(0, moved - len(field)), field)[2**step :] if 2**step < moved else Const(0)
         shifted = Signal(moved, name=f"{name}_by_{2**step}")
         m.d.comb += shifted.eq(Mux(distance[step], down, stay))
+        lost.append(distance[step] & stay[: 2**step].any())
         field = shifted
-    return Cat(Const(0, width - len(field)), field)
+    field = Cat(Const(0, width - len(field)), field)
+    near = Signal(name=f"{name}_near")
+    m.d.comb += near.eq(~distance[steps:].any())
+    lost.append(~near & value.any())
+    parts: list[Value] = []
+    for count in range(2 ** (steps - apart)):
+        moved = min(count << apart, width)
+        takes = Signal(name=f"{name}_takes_{moved}")
+        m.d.comb += takes.eq(near & (distance[apart:steps] == count))
+        if moved < width:
+            parts.append(field[moved:] & takes.replicate(width - moved))
+        lost.append(takes & field[:moved].any())
+    aligned = Signal(width, name=name)
+    m.d.comb += aligned.eq(reduce(or_, parts))
+    return Cat(aligned[0] | Cat(lost).any(), aligned[1:]) if sticky else aligned
 
 
 def shift_up(m: Module, value: Value, distance: Value, width: int, name: str) -> Value:
@@ -102,3 +126,50 @@ def normalize(
         ]
         value, room = shifted, left
     return value, room  # pyright: ignore[reportReturnType] -- a value of one bit needs no step
+
+
+def normalize_by_count(
+    m: Module, value: Value, room: Value, fill: ValueLike, name: str
+) -> tuple[Signal, Signal]:
+    """As :func:`normalize`: counts the zeros first, then shifts once.
+
+    Some gates more and fewer of them in a row: the count in digits of base four, of the first
+    group of four bits with a one in it and of the place in that group, then a shifter that chooses
+    one of four at a time.
+    """
+    width = len(value)
+    filler = Value.cast(fill)
+    groups = -(-width // _GROUP)
+    # From the top; what a last group lacks counts as ones, so that the count ends there.
+    padded = Cat(Const(1, 1).replicate(groups * _GROUP - width), value)
+    nibbles = [padded[start : start + _GROUP] for start in range(0, len(padded), _GROUP)][::-1]
+    group = Signal(range(max(2, groups)), name=f"{name}_group")
+    nibble = Signal(_GROUP, name=f"{name}_nibble")
+    zeros = Signal(len(group) + 2, name=f"{name}_zeros")
+    m.d.comb += [group.eq(groups - 1), nibble.eq(nibbles[-1])]
+    for index in reversed(range(groups - 1)):
+        with m.If(nibbles[index].any()):
+            m.d.comb += [group.eq(index), nibble.eq(nibbles[index])]
+    low = Cat(~nibble[3] & (nibble[2] | ~nibble[1]), ~nibble[3] & ~nibble[2])
+    difference = Signal(max(len(room), len(zeros)) + 1, name=f"{name}_difference")
+    distance = Signal(len(zeros), name=f"{name}_distance")
+    left = Signal(len(room), name=f"{name}_room")
+    lacks = Signal(name=f"{name}_lacks_room")
+    m.d.comb += [
+        zeros.eq(Cat(low, group)),
+        difference.eq(room - zeros),
+        lacks.eq(difference[-1]),
+        distance.eq(Mux(lacks, room, zeros)),
+        left.eq(difference & (~lacks).replicate(len(room))),
+    ]
+    for digit, unit in ((distance[:2], 1), (distance[2:], _GROUP)):
+        parts: list[Value] = []
+        for count in range(min(2 ** len(digit), -(-width // unit))):
+            takes = Signal(name=f"{name}_takes_{count * unit}")
+            moved = Cat(filler.replicate(count * unit), value)[:width]
+            m.d.comb += takes.eq(digit == count)
+            parts.append(moved & takes.replicate(width))
+        shifted = Signal(width, name=f"{name}_by_{unit}")
+        m.d.comb += shifted.eq(reduce(or_, parts))
+        value = shifted
+    return value, left  # pyright: ignore[reportReturnType] -- a value of one bit has one digit, too

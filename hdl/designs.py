@@ -4,41 +4,143 @@ Adding a circuit is one module for its golden contract, one for the circuit, and
 the command line, the regression, the synthesis, the table in the README and the tests read it.
 """
 
-from typing import Any
+from functools import partial
+from typing import Any, get_args
 
+from golden.accumulate.float_mac import BFLOAT16
+from golden.accumulate.float_mac import FloatMac as FloatMacContract
+from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
 from golden.accumulate.floatsd8_mac import FloatSD8Mac as FloatSD8MacContract
+from golden.accumulate.int8_mac import Int8Mac as Int8MacContract
 from golden.accumulate.ternary import TernaryAccumulate as TernaryAccumulateContract
+from golden.convert import FloatSD8Activate as FloatSD8ActivateContract
+from golden.convert import FloatSD8Decode as FloatSD8DecodeContract
+from golden.convert import FloatSD8Encode as FloatSD8EncodeContract
+from golden.formats import BINARY16, BINARY32, E5M2, Minifloat
+from golden.layer.floatsd8 import FloatSD8LstmLayer as FloatSD8LstmLayerContract
 from golden.layer.int8 import Int8LstmLayer as Int8LstmLayerContract
+from golden.neuron.floatsd8 import FloatSD8LstmNeuron as FloatSD8LstmNeuronContract
 from golden.neuron.int8 import Int8LstmNeuron as Int8LstmNeuronContract
+from hdl.accumulate.float_mac import FloatMac, Multiplier
+from hdl.accumulate.float_sum import Objective
 from hdl.accumulate.floatsd8_mac import FloatSD8Mac
+from hdl.accumulate.int8_mac import Int8Mac
 from hdl.accumulate.ternary_accumulate import TernaryAccumulate
 from hdl.arithmetic import Structure
+from hdl.convert import FloatSD8Activate, FloatSD8Decode, FloatSD8Encode
 from hdl.design import Design, Parameter, ParameterError, Timing
-from hdl.layer.int8 import Int8LstmLayer, step_cycles
+from hdl.layer import floatsd8_cycles, int8_cycles
+from hdl.layer.cycles import StepCycles
+from hdl.layer.floatsd8 import FloatSD8LstmLayer
+from hdl.layer.int8 import Int8LstmLayer
+from hdl.neuron.floatsd8 import FloatSD8LstmNeuron
 from hdl.neuron.int8 import Int8LstmNeuron, default_chunk
 
 __all__ = ["DESIGNS", "find"]
+
+PRODUCTS = Parameter("products", 4, "products a beat", 1, 16)
+STAGES = Parameter("stages", 2, "register stages, so the latency in cycles", 1, 5)
+OBJECTIVE = Parameter(
+    "objective",
+    "area",
+    "normalises step by step, smallest, or by a count of zeros, fewer gates in a row",
+    choices=get_args(Objective),
+)
+STRUCTURE = Parameter(
+    "structure",
+    "gates",
+    "sums as carry-save trees for gates, or as adders for an FPGA's carry chains",
+    choices=("gates", "fpga"),
+)
+
+
+def _at_once(latency: str = "1") -> Timing:
+    """A beat a cycle."""
+    return Timing(latency=latency, interval="1")
+
+
+def _window(accumulator: Minifloat) -> Parameter:
+    # As floatsd8_mac's: the bits of the accumulator's significand and one.
+    default = accumulator.mantissa_bits + 1 + (DEFAULT_WINDOW - BINARY16.mantissa_bits - 1)
+    return Parameter(
+        "window",
+        default,
+        "bits kept below the top of the largest operand",
+        8,
+        48,
+        none_means="all bits, an exact sum",
+    )
+
+
+def _float_mac(name: str, summary: str, operand: Minifloat, accumulator: Minifloat) -> Design:
+    """A baseline beside FloatSD8: the same core, plain formats."""
+    return Design(
+        name=name,
+        summary=summary,
+        parameters=(
+            PRODUCTS,
+            _window(accumulator),
+            STAGES,
+            STRUCTURE,
+            OBJECTIVE,
+            Parameter(
+                "multiplier",
+                "plain",
+                "products left to synthesis, or as recoded digits in a carry-save tree",
+                choices=get_args(Multiplier),
+            ),
+        ),
+        component=partial(FloatMac, operand, accumulator),
+        contract=lambda products, window, **_: FloatMacContract(
+            operand, accumulator, products, window
+        ),
+        timing=lambda stages, **_: _at_once(str(stages)),
+        transaction="beat",
+    )
+
 
 FLOATSD8_MAC = Design(
     name="floatsd8_mac",
     summary="FloatSD8 weights times FP8 activations, added to a binary16 accumulator",
     parameters=(
-        Parameter("products", 4, "products a beat", 1, 16),
-        Parameter(
-            "window",
-            14,
-            "bits kept below the top of the largest operand",
-            8,
-            48,
-            none_means="all bits, an exact sum",
-        ),
+        PRODUCTS,
+        _window(BINARY16),
         Parameter("activation_bias", 15, "exponent bias of the activations", 0, 31),
         Parameter("weight_bias", 10, "exponent bias of the weights", -16, 40),
-        Parameter("stages", 2, "register stages, so the latency in cycles", 1, 3),
+        STAGES,
+        STRUCTURE,
+        OBJECTIVE,
     ),
     component=FloatSD8Mac,
-    contract=lambda stages, **parameters: FloatSD8MacContract(**parameters),
-    timing=lambda stages, **_: Timing(latency=str(stages), interval="1"),
+    contract=lambda stages, structure, objective, **parameters: FloatSD8MacContract(**parameters),
+    timing=lambda stages, **_: _at_once(str(stages)),
+    transaction="beat",
+)
+
+FP32_MAC = _float_mac(
+    "fp32_mac", "binary32 products, added to a binary32 accumulator", BINARY32, BINARY32
+)
+FP16_MAC = _float_mac(
+    "fp16_mac", "binary16 products, added to a binary16 accumulator", BINARY16, BINARY16
+)
+BF16_MAC = _float_mac(
+    "bf16_mac", "bfloat16 products, added to a bfloat16 accumulator", BFLOAT16, BFLOAT16
+)
+FP8_MAC = _float_mac(
+    "fp8_mac", "FP8 (e5m2) products, added to a binary16 accumulator", E5M2, BINARY16
+)
+
+INT8_MAC = Design(
+    name="int8_mac",
+    summary="int8 products, added to an int32 accumulator",
+    parameters=(
+        PRODUCTS,
+        Parameter("stages", 2, "register stages, so the latency in cycles", 1, 3),
+        STRUCTURE,
+    ),
+    component=Int8Mac,
+    contract=lambda stages, structure, **parameters: Int8MacContract(**parameters),
+    timing=lambda stages, **_: _at_once(str(stages)),
     transaction="beat",
 )
 
@@ -52,7 +154,7 @@ TERNARY_ACCUMULATE = Design(
     ),
     component=TernaryAccumulate,
     contract=TernaryAccumulateContract,
-    timing=lambda **_: Timing(latency="1", interval="1"),
+    timing=lambda **_: _at_once(),
     transaction="row",
 )
 
@@ -69,14 +171,24 @@ def _neuron_timing(chunk: int, activation: str) -> Timing:
     )
 
 
-def _layer_timing(structure: Structure, **parameters: Any) -> Timing:
-    cycles = step_cycles(Int8LstmLayerContract(**parameters), structure)
-    most, unless = ("", "") if cycles.is_exact else ("at most ", ", unless a scale shifts left")
+def _step_timing(cycles: StepCycles, unless: str = "") -> Timing:
+    """What a data sheet says of a step."""
+    most = "" if cycles.is_exact else "at most "
+    unless = "" if cycles.is_exact else unless
     return Timing(
         f"{most}{cycles.first_byte} to the first byte of an answer and {cycles.last_byte} to the"
         f" last{unless}",
         f"{most}{cycles.interval} a step, {cycles.beats} of them with products{unless}",
     )
+
+
+def _int8_layer_timing(structure: Structure, **parameters: Any) -> Timing:
+    cycles = int8_cycles.step_cycles(Int8LstmLayerContract(**parameters), structure)
+    return _step_timing(cycles, ", unless a scale shifts left")
+
+
+def _floatsd8_layer_timing(**parameters: Any) -> Timing:
+    return _step_timing(floatsd8_cycles.step_cycles(FloatSD8LstmLayerContract(**parameters)))
 
 
 ACTIVATION = Parameter(
@@ -112,22 +224,97 @@ INT8_LSTM_LAYER = Design(
         Parameter("peephole", 0, "1: the gates i, f and o see the cell", 0, 1),
         Parameter("layer_norm", 0, "1: the gates are normalised", 0, 1),
         Parameter("projection", 0, "hidden values after a projection; 0: no projection", 0, 4096),
-        Parameter(
-            "structure",
-            "gates",
-            "sums as carry-save trees for gates, or as adders for an FPGA's carry chains",
-            choices=("gates", "fpga"),
-        ),
+        STRUCTURE,
     ),
     component=Int8LstmLayer,
     contract=lambda structure, **parameters: Int8LstmLayerContract(**parameters),
-    timing=_layer_timing,
+    timing=_int8_layer_timing,
     transaction="byte",
+)
+
+FLOATSD8_LSTM_NEURON = Design(
+    name="floatsd8_lstm_neuron",
+    summary="one hidden unit of a FloatSD8 LSTM at a time: gate sums in, hidden and cell value out",
+    parameters=(
+        Parameter("lanes", 4, "products a beat, added and rounded", 4, 16),
+        _window(BINARY16),
+    ),
+    component=FloatSD8LstmNeuron,
+    contract=FloatSD8LstmNeuronContract,
+    timing=lambda **_: Timing(
+        "11, or with the next unit's beats where these follow at once",
+        "1 a beat, and 3 for each unit",
+    ),
+    transaction="hidden unit",
+)
+
+FLOATSD8_LSTM_LAYER = Design(
+    name="floatsd8_lstm_layer",
+    summary="a layer of a FloatSD8 LSTM with its parameters and state: packets in, packets out",
+    parameters=(
+        Parameter("inputs", 16, "length of the input vector", 1, 4096),
+        Parameter("hidden", 32, "cells and hidden values", 1, 4096),
+        Parameter("lanes", 4, "products a neuron and cycle, added and rounded", 4, 16),
+        Parameter("neurons", 1, "hidden units side by side", 1, 16),
+        _window(BINARY16),
+    ),
+    component=FloatSD8LstmLayer,
+    contract=FloatSD8LstmLayerContract,
+    timing=_floatsd8_layer_timing,
+    transaction="byte",
+)
+
+_BIAS = Parameter("bias", 10, "exponent bias of the FloatSD8 number", -16, 40)
+
+
+FLOATSD8_ENCODE = Design(
+    name="floatsd8_encode",
+    summary="binary16 numbers to the nearest FloatSD8 numbers",
+    parameters=(_BIAS,),
+    component=FloatSD8Encode,
+    contract=FloatSD8EncodeContract,
+    timing=lambda **_: _at_once(),
+    transaction="beat",
+)
+
+FLOATSD8_DECODE = Design(
+    name="floatsd8_decode",
+    summary="FloatSD8 numbers to binary16",
+    parameters=(_BIAS,),
+    component=FloatSD8Decode,
+    contract=FloatSD8DecodeContract,
+    timing=lambda **_: _at_once(),
+    transaction="beat",
+)
+
+FLOATSD8_ACTIVATE = Design(
+    name="floatsd8_activate",
+    summary="sigmoid to FloatSD8 or tanh to e5m2, of binary16 numbers",
+    parameters=(),
+    component=FloatSD8Activate,
+    contract=FloatSD8ActivateContract,
+    timing=lambda **_: _at_once(),
+    transaction="beat",
 )
 
 DESIGNS = {
     design.name: design
-    for design in (FLOATSD8_MAC, TERNARY_ACCUMULATE, INT8_LSTM_NEURON, INT8_LSTM_LAYER)
+    for design in (
+        FLOATSD8_MAC,
+        FP32_MAC,
+        FP16_MAC,
+        BF16_MAC,
+        FP8_MAC,
+        INT8_MAC,
+        TERNARY_ACCUMULATE,
+        INT8_LSTM_NEURON,
+        INT8_LSTM_LAYER,
+        FLOATSD8_LSTM_NEURON,
+        FLOATSD8_LSTM_LAYER,
+        FLOATSD8_ENCODE,
+        FLOATSD8_DECODE,
+        FLOATSD8_ACTIVATE,
+    )
 }
 """All designs by name, in the order in which they are listed."""
 

@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from golden.arithmetic import Raws, as_shaped_raws
-from golden.formats import INT8
 from golden.layer import packets
 from golden.layer.contract import CELL_BYTES
 from golden.layer.image import integers
-from golden.layer.int8 import Int8LstmLayer
+from golden.layer.models import layer_of
 from golden.layer.packets import Kind, Packet, Reply, Status
-from golden.lstm.int8 import Int8Lstm
+from golden.model import Lstm
 from golden.shapes import check_shape
 from hdl.designs import find
 from sim.bulk import BulkSimulation
@@ -27,14 +26,16 @@ _LOADED = Packet(Reply.STATUS, bytes([Status.LOADED]))
 
 @dataclass
 class LayerBackend:
-    """Runs integer LSTMs on the RTL of ``int8_lstm_layer``, made for each model.
+    """Runs quantised LSTMs on the RTL of their layer's design, made for each model.
 
     The parameter image goes in as a packet, then every sequence from reset, vector by vector.
 
     Parameters
     ----------
-    lanes, neurons, structure
-        Of the circuit.
+    lanes, neurons
+        Of the circuit; see :func:`golden.layer.models.layer_of`.
+    structure
+        Of the circuit, where its design has such a parameter.
     stall_seed
         Seed of pauses on both streams; None for full rate.
     cache_dir
@@ -43,7 +44,7 @@ class LayerBackend:
         Whether the state is asked for after every sequence, see `last_cells`.
     """
 
-    lanes: int = 4
+    lanes: int | None = None
     neurons: int = 1
     structure: str = "gates"
     stall_seed: int | None = None
@@ -56,8 +57,10 @@ class LayerBackend:
     last_cells: Raws = field(default_factory=lambda: np.zeros((0, 0), np.int64))
     """With `asks_state`, cell raws (batch, hidden) after each sequence of the last run."""
 
-    def __call__(self, model: Int8Lstm, x: Raws, lengths: npt.ArrayLike | None = None) -> Raws:
+    def __call__(self, model: Lstm, x: Raws, lengths: npt.ArrayLike | None = None) -> Raws:
         """Hidden raws (batch, time, outputs) of input raws (batch, time, inputs).
+
+        Raws of a layer of floats are its codes.
 
         Parameters
         ----------
@@ -77,30 +80,36 @@ class LayerBackend:
         AssertionError
             If the circuit answers with other packets than it must.
         """
-        x = as_shaped_raws(x, "x", (INT8.smallest_raw, INT8.largest_raw), (-1, -1, model.inputs))
+        found = layer_of(model, self.lanes, self.neurons)
+        layer, design = found.contract, find(found.design)
+        schedule, outputs = layer.schedule, layer.schedule.outputs
+        byte = np.int8 if layer.raws_are_signed else np.uint8
+        limits = np.iinfo(byte)
+        x = as_shaped_raws(x, "x", (int(limits.min), int(limits.max)), (-1, -1, schedule.inputs))
         batch, time, _ = x.shape
         ends = _checked_lengths(lengths, batch, time)
-        layer = Int8LstmLayer.of(model, self.lanes, self.neurons)
-        settings = layer.settings | {"structure": self.structure}
-        circuit = BulkSimulation(find("int8_lstm_layer"), settings, self.cache_dir)
-        image = Packet(Kind.PARAMETERS, layer.pack(model.constants))
+        settings = dict(layer.settings)
+        if any(parameter.name == "structure" for parameter in design.parameters):
+            settings["structure"] = self.structure
+        circuit = BulkSimulation(design, settings, self.cache_dir)
+        image = Packet(Kind.PARAMETERS, found.image)
         status = self._send(circuit, [image], [(Reply.STATUS, 1)], reset=True)
         if status[0] != _LOADED:
             raise AssertionError(
                 f"The layer refused its parameter image: {Status(status[0].data[0]).name}."
             )
-        hidden = np.zeros((batch, time, layer.outputs), np.int64)
+        hidden = np.zeros((batch, time, outputs), np.int64)
         if not x.size:
-            self.last_cells = np.zeros((batch, layer.hidden), np.int64)
+            self.last_cells = np.zeros((batch, schedule.hidden), np.int64)
             return hidden
         sent: list[Packet] = []
         wanted: list[tuple[Reply, int]] = []
         for sequence, end in zip(x, ends.tolist(), strict=True):
             sent += [
-                Packet(Kind.INPUT, vector.astype(np.int8).tobytes(), starts=step == 0)
+                Packet(Kind.INPUT, vector.astype(byte).tobytes(), starts=step == 0)
                 for step, vector in enumerate(sequence[:end])
             ]
-            wanted += [(Reply.HIDDEN, layer.outputs)] * end
+            wanted += [(Reply.HIDDEN, outputs)] * end
             if self.asks_state:
                 sent.append(Packet(Kind.SAVE_STATE, b"\0"))
                 wanted.append((Reply.STATE, layer.state_size))
@@ -108,12 +117,12 @@ class LayerBackend:
         self.steps += int(ends.sum())
         vectors = [reply.data for reply in replies if reply.kind == Reply.HIDDEN]
         within = np.arange(time) < ends[:, np.newaxis]
-        hidden[within] = np.frombuffer(b"".join(vectors), np.int8).reshape(-1, layer.outputs)
+        hidden[within] = np.frombuffer(b"".join(vectors), byte).reshape(-1, outputs)
         states = [reply.data for reply in replies if reply.kind == Reply.STATE]
         if self.asks_state:
             raws = np.frombuffer(b"".join(states), np.uint8).reshape(batch, layer.state_size)
-            cells = raws[:, layer.outputs :].reshape(batch, layer.hidden, CELL_BYTES)
-            self.last_cells = integers(cells)
+            cells = raws[:, outputs:].reshape(batch, schedule.hidden, CELL_BYTES)
+            self.last_cells = integers(cells, signed=layer.raws_are_signed)
         return hidden
 
     def _send(

@@ -2,6 +2,21 @@
 
 from fractions import Fraction
 from functools import cache
+from typing import NamedTuple
+
+
+class Layout(NamedTuple):
+    """A float format by its numbers alone."""
+
+    exponent_bits: int
+    mantissa_bits: int
+    bias: int
+
+
+E5M2 = Layout(5, 2, 15)
+BINARY16 = Layout(5, 10, 15)
+BFLOAT16 = Layout(8, 7, 127)
+BINARY32 = Layout(8, 23, 127)
 
 
 @cache
@@ -35,20 +50,29 @@ def binary16(code: int) -> Fraction:
     return minifloat(code, 5, 10, 15)
 
 
-@cache
-def to_binary16(value: Fraction) -> int:
-    """Code of the nearest binary16 value, ties to even, saturated; bisection over all codes."""
+def nearest(value: Fraction, layout: Layout) -> int:
+    """Code of the nearest value of a format whose top exponent isn't finite; ties to even.
+
+    Saturated. By bisection over all codes.
+    """
     magnitude = abs(value)
-    low, high = 0, 0x7BFF
-    if magnitude >= binary16(high):
+    low, high = 0, ((2**layout.exponent_bits - 1) << layout.mantissa_bits) - 1
+    if magnitude >= minifloat(high, *layout):
         code = high
     else:
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if binary16(middle) <= magnitude else (low, middle)
-        below, above = magnitude - binary16(low), binary16(high) - magnitude
+            is_above = minifloat(middle, *layout) > magnitude
+            low, high = (low, middle) if is_above else (middle, high)
+        below, above = magnitude - minifloat(low, *layout), minifloat(high, *layout) - magnitude
         code = low if below < above or (below == above and low % 2 == 0) else high
-    return code | (0x8000 if value < 0 else 0)
+    return code | (value < 0) << (layout.exponent_bits + layout.mantissa_bits)
+
+
+@cache
+def to_binary16(value: Fraction) -> int:
+    """Code of the nearest binary16 value, ties to even, saturated."""
+    return nearest(value, BINARY16)
 
 
 def floatsd8_mac(
@@ -72,3 +96,29 @@ def floatsd8_mac(
         step = Fraction(2) ** (max(tops) - window)
         terms = [(1 if term >= 0 else -1) * (abs(term) // step) * step for term in terms]
     return to_binary16(sum(terms, Fraction(0)))
+
+
+def float_mac(
+    weights: list[int],
+    activations: list[int],
+    accumulator: int,
+    operand: Layout,
+    target: Layout,
+    window: int | None = None,
+) -> int:
+    """The multiply-accumulate contract of plain formats, operand by operand."""
+
+    def top(code: int, layout: Layout) -> int:
+        """Exponent of the first place above a significand's."""
+        exponent = (code >> layout.mantissa_bits) % 2**layout.exponent_bits
+        return max(exponent, 1) - layout.bias + 1
+
+    terms = [minifloat(accumulator, *target)]
+    tops = [top(accumulator, target)]
+    for weight, activation in zip(weights, activations, strict=True):
+        terms.append(minifloat(weight, *operand) * minifloat(activation, *operand))
+        tops.append(top(weight, operand) + top(activation, operand))
+    if window is not None:
+        step = Fraction(2) ** (max(tops) - window)
+        terms = [(1 if term >= 0 else -1) * (abs(term) // step) * step for term in terms]
+    return nearest(sum(terms, Fraction(0)), target)

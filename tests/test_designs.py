@@ -92,8 +92,7 @@ def test_unknown_names_are_refused():
     with pytest.raises(ParameterError) as error:
         find("floatsd9_mac")
     assert str(error.value) == (
-        "There is no design 'floatsd9_mac'; there are floatsd8_mac, ternary_accumulate,"
-        " int8_lstm_neuron, int8_lstm_layer."
+        f"There is no design 'floatsd9_mac'; there are {', '.join(DESIGNS)}."
     )
     with pytest.raises(ParameterError) as error:
         find("ternary_accumulate").resolve({"lane": 3})

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +11,34 @@ import numpy.typing as npt
 import pytest
 
 from examples.japanese_vowels import prepare, recognise, rtl
+from examples.japanese_vowels.operands import code_beats, real_beats
 from examples.japanese_vowels.prepare import pack, read_ts
 from examples.japanese_vowels.recognise import (
+    QuantizedRecogniser,
     classify_float,
-    classify_int8,
+    classify_quantized,
     decide,
-    input_raws,
+    floatsd8_model,
+    int8_model,
     load_float_model,
-    quantized_model,
+    quantized_input,
     run_golden,
 )
-from examples.japanese_vowels.recordings import RECORDINGS_FILE, Recordings, load_recordings
+from examples.japanese_vowels.recordings import (
+    LOW_BIT_MODEL_FILES,
+    RECORDINGS_FILE,
+    Recordings,
+    load_recordings,
+)
+from golden.accumulate.floatsd8_mac import FloatSD8Mac
 from golden.arithmetic import Raws
+from golden.formats import BINARY16, FLOATSD8
+from golden.lstm import batch_norm, floatsd8
+from golden.lstm.floatsd8 import FloatSD8Lstm
 from golden.lstm.int8 import Int8Lstm, run_with_cell
+from golden.lstm.ternary import TernaryLstm
+from golden.quantize.ternary import ardakani_binary, ardakani_ternary
+from golden.quantize.ternary_lstm import quantize_lstm
 
 README = Path(recognise.__file__).with_name("README.md")
 PUBLISHED = "JAPANESE_VOWELS"
@@ -144,7 +159,7 @@ def test_accuracies_are_good_and_those_the_readme_states(
     assert exact.accuracy >= 0.97
     rows = {"| float64 | exact |": exact}
     for activation in ("table", "gemmlowp"):
-        integer = classify_int8(quantized_model(activation), test)
+        integer = classify_quantized(int8_model(activation), test)
         assert integer.accuracy >= exact.accuracy - 0.01
         assert (integer.classes == exact.classes).mean() >= 0.99
         rows[f"| int8 (golden model) | {activation} |"] = integer
@@ -154,9 +169,9 @@ def test_accuracies_are_good_and_those_the_readme_states(
 
 
 def test_quantised_layer_is_the_same_every_time() -> None:
-    first = quantized_model("table").lstm
-    quantized_model.cache_clear()
-    second = quantized_model("table").lstm
+    first = int8_model("table").lstm
+    int8_model.cache_clear()
+    second = int8_model("table").lstm
     assert first is not second
     for field in fields(first):
         np.testing.assert_array_equal(getattr(first, field.name), getattr(second, field.name))
@@ -167,11 +182,11 @@ def test_utterance_alone_gives_the_raws_it_gives_in_the_batch(
     sets: tuple[Recordings, Recordings],
 ) -> None:
     some = sets[1].spread(12)
-    model = quantized_model()
-    together = run_golden(model.lstm, input_raws(model, some))
+    model = int8_model()
+    together = run_golden(model.lstm, quantized_input(model, some))
     for index, length in enumerate(some.lengths.tolist()):
         one = some.select(np.array([index]))
-        alone = run_golden(model.lstm, input_raws(model, one))
+        alone = run_golden(model.lstm, quantized_input(model, one))
         assert alone.shape == (1, length, 32)
         np.testing.assert_array_equal(alone[0], together[index, :length])
 
@@ -179,7 +194,7 @@ def test_utterance_alone_gives_the_raws_it_gives_in_the_batch(
 def test_backend_is_plugged_in(sets: tuple[Recordings, Recordings]) -> None:
     """Another backend gets the input raws, and what it gives is what is recognised from."""
     some = sets[1].spread(40)
-    model = quantized_model()
+    model = int8_model()
     seen: list[tuple[Int8Lstm, Raws]] = []
 
     def late(lstm: Int8Lstm, x: Raws) -> Raws:
@@ -190,14 +205,14 @@ def test_backend_is_plugged_in(sets: tuple[Recordings, Recordings]) -> None:
     def deaf(lstm: Int8Lstm, x: Raws) -> Raws:
         return np.full((*x.shape[:2], lstm.hidden), lstm.hidden_zero_point)
 
-    golden = classify_int8(model, some)
+    golden = classify_quantized(model, some)
     assert golden.accuracy > 0.9
-    late_scores = classify_int8(model, some, late)
+    late_scores = classify_quantized(model, some, late)
     assert seen[0][0] is model.lstm
-    np.testing.assert_array_equal(seen[0][1], input_raws(model, some))
+    np.testing.assert_array_equal(seen[0][1], quantized_input(model, some))
     expected = decide(model, np.roll(run_golden(model.lstm, seen[0][1]), 1, axis=1), some)
     np.testing.assert_array_equal(late_scores.classes, expected.classes)
-    unheard = classify_int8(model, some, deaf)
+    unheard = classify_quantized(model, some, deaf)
     assert len(set(unheard.classes.tolist())) == 1
     assert unheard.accuracy < 0.3
 
@@ -209,6 +224,14 @@ def test_recognise_as_a_program(
     output = capsys.readouterr().out
     assert "370 utterances" in output
     assert "gemmlowp" in output
+    # The row that takes long is computed here alone: 362, and no more than two fewer than float.
+    row = next(line for line in output.splitlines() if "FloatSD8" in line)
+    _, _, _, recognised, accuracy, agreeing, _ = (cell.strip() for cell in row.split("│"))
+    assert int(recognised) >= 360
+    assert int(agreeing) >= 366
+    assert (
+        f"| FloatSD8 (golden model) | nearest | {recognised} | {accuracy} |" in README.read_text()
+    )
     load_float_model.cache_clear()
     monkeypatch.setattr(recognise, "FLOAT_MODEL_FILE", tmp_path / "none.npz")
     try:
@@ -216,6 +239,37 @@ def test_recognise_as_a_program(
     finally:
         load_float_model.cache_clear()
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_beats_are_those_of_the_layer(sets: tuple[Recordings, Recordings]) -> None:
+    """As codes and as reals; the sums that they make are those of the multiply-accumulate unit."""
+    some = sets[1].spread(2)
+    model = floatsd8_model().lstm
+    assert isinstance(model, FloatSD8Lstm)
+    beats, reals = code_beats(some), real_beats(some)
+    rows, count, products = beats.weights.shape
+    assert (rows, count, products) == (some.lengths.sum() * 32 * 4, 11, 4)
+    np.testing.assert_array_equal(FLOATSD8.encode(reals.weights), beats.weights.reshape(-1, 4))
+    real_sums = reals.accumulators.reshape(rows, count)
+    assert np.sqrt(((BINARY16.decode(beats.accumulators) - real_sums) ** 2).mean()) < 0.1
+    following = beats.accumulators[:, 0]
+    for beat in range(count):
+        np.testing.assert_array_equal(following, beats.accumulators[:, beat])
+        unit = FloatSD8Mac(4, 14, weight_bias=int(beats.biases[beat]) - 15)
+        arrays = {
+            "weights": beats.weights[:, beat],
+            "activations": beats.activations[:, beat],
+            "accumulator": following,
+        }
+        following = unit.compute(arrays)["result"]
+    # The last frame's pre-activations give the last hidden vector.
+    x = quantized_input(QuantizedRecogniser(model, load_float_model().read_out), some)
+    hidden, cell = floatsd8.run_with_cell(model, x)
+    end = some.lengths[-1] - 1
+    pre = following.reshape(-1, 32, 4)[-1]
+    new_hidden, new_cell = floatsd8.update_unit(pre, cell[-1, end - 1])
+    np.testing.assert_array_equal(new_hidden, hidden[-1, end])
+    np.testing.assert_array_equal(new_cell, cell[-1, end])
 
 
 def test_rtl_as_a_program(
@@ -285,3 +339,63 @@ def test_folds_are_runs_of_every_speaker() -> None:
     fold_of = folds(speakers)
     for speaker in range(9):
         assert fold_of[speakers == speaker].tolist() == np.repeat(np.arange(FOLDS), 6).tolist()
+
+
+def test_low_bit_training_is_repeatable_and_its_layer_says_the_same(
+    sets: tuple[Recordings, Recordings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One epoch: gate order, norms and frozen weights are those of the network."""
+    torch = pytest.importorskip("torch")
+    from examples.japanese_vowels import train_low_bit as training
+
+    monkeypatch.setattr(training, "EPOCHS", 1)
+    recordings = sets[0].select(np.arange(0, 270, 3))
+    data, deviation = training.as_recorded(recordings)
+    for weights, rule in (("ternary", ardakani_ternary), ("binary", ardakani_binary)):
+        network = training.fit(data, deviation, weights, sampled=weights == "binary")
+        layer, read_out = training.as_layer(network)
+        again, _ = training.as_layer(
+            training.fit(data, deviation, weights, sampled=weights == "binary")
+        )
+        np.testing.assert_array_equal(layer.recurrent_weights, again.recurrent_weights)
+        with torch.no_grad():
+            expected = network(data.x.double(), data.lengths).numpy()
+        frozen = replace(
+            layer,
+            input_weights=rule(layer.input_weights).reals,
+            recurrent_weights=rule(layer.recurrent_weights).reals,
+        )
+        hidden, _ = batch_norm.run_with_cell(frozen, recordings.padded)
+        scores = read_out.scores(hidden, recordings.lengths)
+        # Coefficients and read-out are rounded to binary32 on one side each.
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-6)
+        made = quantize_lstm(layer, recordings.padded, recordings.lengths, to=weights)
+        model = QuantizedRecogniser(made, read_out)
+        reals = recognise.hidden_reals(model, run_golden(made, quantized_input(model, recordings)))
+        within = np.arange(hidden.shape[1]) < recordings.lengths[:, np.newaxis]
+        assert np.abs(hidden[within]).max() > 0.1
+        assert np.abs((reals - hidden)[within]).max() < 0.01
+
+
+def test_low_bit_accuracies_are_those_the_readme_states(
+    sets: tuple[Recordings, Recordings],
+) -> None:
+    _, test = sets
+    text = README.read_text()
+    for name, model in recognise.low_bit_models():
+        row = classify_quantized(model, test)
+        assert f"| {name} (golden model) | table | {row.correct} | {row.accuracy:.1%} |" in text
+        if "not" not in name:
+            assert row.accuracy >= 0.95
+            assert isinstance(model.lstm, TernaryLstm)
+            assert model.lstm.activation_width == 12
+    sizes = [path.stat().st_size for path in LOW_BIT_MODEL_FILES.values()]
+    assert max(sizes) < 20_000
+
+
+def test_missing_low_bit_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recognise.retrained_model.cache_clear()
+    monkeypatch.setitem(LOW_BIT_MODEL_FILES, ("binary", "fixed"), recognise.FLOAT_MODEL_FILE)
+    with pytest.raises(ValueError, match="must hold an LSTM of binary weights with a read-out; "):
+        recognise.retrained_model("binary")
+    recognise.retrained_model.cache_clear()

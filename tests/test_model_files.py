@@ -281,7 +281,14 @@ def refused(path: Path) -> str:
     [
         ("bias", None, "bias is missing"),
         ("surprise", np.ones(1), "the file 'surprise.npy' in the archive is unknown"),
-        ("kind", np.array("lstm"), 'kind must be "float64_lstm" or "int8_lstm", not \'lstm\''),
+        (
+            "kind",
+            np.array("lstm"),
+            (
+                'kind must be "float64_lstm" or "int8_lstm" or "floatsd8_lstm" or "ternary_lstm", '
+                "not 'lstm'"
+            ),
+        ),
         ("kind", np.array("x" * 33), "kind must be text of shape (), not <U33 of shape ()"),
         ("kind", np.array(b"int8_lstm"), "kind must be text of shape (), not |S9 of shape ()"),
         ("kind", np.array(7), "kind must be text of shape (), not <i8 of shape ()"),

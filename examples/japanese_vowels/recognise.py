@@ -1,48 +1,67 @@
-"""Recognise the speakers of the test set, in float and with the integer LSTM.
+"""Recognise the speakers of the test set, in float and with every quantised LSTM.
 
 ``python -m examples.japanese_vowels.recognise`` prints the accuracies.
 
 The float model is quantised anew each time, calibrated on the training set: it takes a fraction of
-a second and always gives the same layer. The integer layer is run by a `Backend`, the golden model
-unless another is given, such as the circuit in a simulator.
+a second and always gives the same layer. Retrained models of ternary and binary weights are read
+from their files. The quantised layer is run by a `Backend`, the golden model unless another is
+given, such as the circuit in a simulator.
 """
 
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from examples.japanese_vowels.recordings import FLOAT_MODEL_FILE, Recordings, load_recordings
+from examples.japanese_vowels.recordings import (
+    FLOAT_MODEL_FILE,
+    LOW_BIT_MODEL_FILES,
+    Recordings,
+    load_recordings,
+)
+from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
 from golden.activations import ActivationKind
 from golden.arithmetic import Raws
-from golden.lstm import float64, int8
+from golden.lstm import float64
 from golden.lstm.float64 import Float64Lstm
+from golden.lstm.floatsd8 import HIDDEN_FORMAT, FloatSD8Lstm
 from golden.lstm.int8 import Int8Lstm
+from golden.lstm.ternary import TernaryLstm, WeightKind
 from golden.model import ReadOut, load_model
-from golden.quantize.int8 import dequantize, quantize, quantize_lstm
+from golden.network import golden_backend
+from golden.quantize import floatsd8, int8, ternary_lstm
+from golden.quantize.ternary_lstm import Scales
 
 __all__ = [
     "Backend",
     "FloatRecogniser",
-    "Int8Recogniser",
+    "QuantizedLstm",
+    "QuantizedRecogniser",
     "Recognition",
     "classify_float",
-    "classify_int8",
+    "classify_quantized",
     "decide",
-    "input_raws",
+    "floatsd8_model",
+    "hidden_reals",
+    "int8_model",
     "load_float_model",
     "load_recordings",
-    "quantized_model",
+    "low_bit_model",
+    "low_bit_models",
+    "quantized_input",
+    "retrained_model",
     "run_golden",
 ]
 
-Backend = Callable[[Int8Lstm, Raws], Raws]
-"""Runs a layer: input raws, shape (batch, time, inputs), to hidden raws (batch, time, hidden)."""
+QuantizedLstm = Int8Lstm | FloatSD8Lstm | TernaryLstm
+Backend = Callable[[QuantizedLstm, Raws], Raws]
+"""Runs a layer: input raws or codes, shape (batch, time, inputs), to hidden ones (..., hidden)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +73,10 @@ class FloatRecogniser:
 
 
 @dataclass(frozen=True, eq=False)
-class Int8Recogniser:
+class QuantizedRecogniser:
     """The quantised LSTM; the read-out of its hidden values stays real."""
 
-    lstm: Int8Lstm
+    lstm: QuantizedLstm
     read_out: ReadOut
 
 
@@ -104,12 +123,60 @@ def load_float_model() -> FloatRecogniser:
 
 
 @cache
-def quantized_model(activation: ActivationKind = "table") -> Int8Recogniser:
-    """Quantise the float model, calibrated on the training set."""
+def int8_model(activation: ActivationKind = "table") -> QuantizedRecogniser:
+    """Quantise the float model to int8, calibrated on the training set."""
     model = load_float_model()
     train, _ = load_recordings()
-    lstm = quantize_lstm(model.lstm, train.padded, train.lengths, activation=activation)
-    return Int8Recogniser(lstm, model.read_out)
+    lstm = int8.quantize_lstm(model.lstm, train.padded, train.lengths, activation=activation)
+    return QuantizedRecogniser(lstm, model.read_out)
+
+
+@cache
+def floatsd8_model(products: int = 4, window: int | None = DEFAULT_WINDOW) -> QuantizedRecogniser:
+    """Quantise the float model to FloatSD8, calibrated on the training set."""
+    model = load_float_model()
+    train, _ = load_recordings()
+    lstm = floatsd8.quantize_lstm(
+        model.lstm, train.padded, train.lengths, products=products, window=window
+    )
+    return QuantizedRecogniser(lstm, model.read_out)
+
+
+@cache
+def low_bit_model(
+    weights: WeightKind, scales: Scales = "fixed", activation_width: int = 12
+) -> QuantizedRecogniser:
+    """Quantise the float model to few bits a weight as it is, calibrated on the training set."""
+    model = load_float_model()
+    train, _ = load_recordings()
+    lstm = ternary_lstm.quantize_lstm(
+        model.lstm,
+        train.padded,
+        train.lengths,
+        to=weights,
+        scales=scales,
+        activation_width=activation_width,
+    )
+    return QuantizedRecogniser(lstm, model.read_out)
+
+
+@cache
+def retrained_model(weights: WeightKind, scales: Scales = "fixed") -> QuantizedRecogniser:
+    """Read the committed model that was trained with ternary or binary weights.
+
+    Raises
+    ------
+    ValueError
+        If its file is missing or damaged.
+    """
+    path = LOW_BIT_MODEL_FILES[weights, scales]
+    model = load_model(path)
+    if not isinstance(model.lstm, TernaryLstm) or model.read_out is None:
+        raise ValueError(
+            f"{path}: must hold an LSTM of {weights} weights with a read-out; write it anew with "
+            "python -m examples.japanese_vowels.train_low_bit."
+        )
+    return QuantizedRecogniser(model.lstm, model.read_out)
 
 
 def classify_float(model: FloatRecogniser, recordings: Recordings) -> Recognition:
@@ -119,34 +186,72 @@ def classify_float(model: FloatRecogniser, recordings: Recordings) -> Recognitio
     return Recognition(scores.argmax(axis=1), recordings.speakers)
 
 
-def input_raws(model: Int8Recogniser, recordings: Recordings) -> Raws:
-    """Input raws, shape (utterances, longest, inputs); after an utterance's end they mean 0."""
-    lstm = model.lstm
-    return quantize(recordings.padded, lstm.input_scale, lstm.input_zero_point)
+def quantized_input(model: QuantizedRecogniser, recordings: Recordings) -> Raws:
+    """Raws or codes that the layer reads, shape (utterances, longest, inputs).
 
-
-def run_golden(lstm: Int8Lstm, x: Raws) -> Raws:
-    """Run the layer in the golden model: the backend that every other must equal."""
-    return int8.run(lstm, x)
-
-
-def decide(model: Int8Recogniser, hidden: Raws, recordings: Recordings) -> Recognition:
-    """Recognise from hidden raws, shape (utterances, longest, hidden); padding is ignored.
-
-    Of equal scores the lowest class is taken.
+    After an utterance's end they mean 0.
     """
+    lstm = model.lstm
+    if isinstance(lstm, FloatSD8Lstm):
+        return lstm.input_format.encode(recordings.padded)
+    if isinstance(lstm, TernaryLstm):
+        return int8.quantize(recordings.padded, lstm.input_scale, 0, lstm.activation_width)
+    return int8.quantize(recordings.padded, lstm.input_scale, lstm.input_zero_point)
+
+
+def run_golden(lstm: QuantizedLstm, x: Raws) -> Raws:
+    """Run the layer in the golden model: the backend that every other must equal."""
+    return golden_backend(lstm, x)
+
+
+def hidden_reals(
+    model: QuantizedRecogniser, hidden: npt.NDArray[np.integer]
+) -> npt.NDArray[np.float64]:
+    """Reals of the hidden raws or codes that the layer wrote, of any shape."""
+    lstm = model.lstm
+    if isinstance(lstm, FloatSD8Lstm):
+        return HIDDEN_FORMAT.decode(hidden)
+    if isinstance(lstm, TernaryLstm):
+        return int8.dequantize(hidden, lstm.hidden_scale, 0)
     # What the layer wrote last has the parameters of the last requantisation.
-    reals = dequantize(hidden, model.lstm.intermediate_scale, model.lstm.intermediate_zero_point)
-    scores = model.read_out.scores(reals, recordings.lengths)
+    return int8.dequantize(hidden, lstm.intermediate_scale, lstm.intermediate_zero_point)
+
+
+def decide(
+    model: QuantizedRecogniser, hidden: npt.NDArray[np.integer], recordings: Recordings
+) -> Recognition:
+    """Recognise from hidden raws or codes, shape (utterances, longest, hidden).
+
+    Padding is ignored. Of equal scores the lowest class is taken.
+    """
+    scores = model.read_out.scores(hidden_reals(model, hidden), recordings.lengths)
     return Recognition(scores.argmax(axis=1), recordings.speakers)
 
 
-def classify_int8(
-    model: Int8Recogniser, recordings: Recordings, backend: Backend = run_golden
+def classify_quantized(
+    model: QuantizedRecogniser, recordings: Recordings, backend: Backend = run_golden
 ) -> Recognition:
-    """Recognise with the integer LSTM, run by `backend`."""
-    hidden = backend(model.lstm, input_raws(model, recordings))
+    """Recognise with the quantised LSTM, run by `backend`."""
+    hidden = backend(model.lstm, quantized_input(model, recordings))
     return decide(model, hidden, recordings)
+
+
+def low_bit_models() -> list[tuple[str, QuantizedRecogniser]]:
+    """Models of few bits a weight, by what the table calls them."""
+    chosen: dict[Scales, str] = {"fixed": "", "powers_of_two": ", scales 2^k"}
+    retrained: tuple[WeightKind, ...] = ("ternary", "binary")
+    return [
+        *(
+            (f"{weights}, retrained{end}", retrained_model(weights, scales))
+            for weights in retrained
+            for scales, end in chosen.items()
+        ),
+        *(
+            (f"{weights}, not retrained{end}", low_bit_model(weights, scales))
+            for weights in get_args(WeightKind)
+            for scales, end in chosen.items()
+        ),
+    ]
 
 
 def main() -> int:
@@ -155,8 +260,12 @@ def main() -> int:
         _, test = load_recordings()
         rows = [
             ("float", "exact", classify_float(load_float_model(), test)),
-            ("int8", "table", classify_int8(quantized_model("table"), test)),
-            ("int8", "gemmlowp", classify_int8(quantized_model("gemmlowp"), test)),
+            ("int8", "table", classify_quantized(int8_model("table"), test)),
+            ("int8", "gemmlowp", classify_quantized(int8_model("gemmlowp"), test)),
+            ("FloatSD8", "nearest", classify_quantized(floatsd8_model(), test)),
+        ]
+        rows += [
+            (name, "table", classify_quantized(model, test)) for name, model in low_bit_models()
         ]
     except ValueError as error:
         print(error, file=sys.stderr)

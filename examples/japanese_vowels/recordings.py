@@ -11,10 +11,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FLOAT_MODEL_FILE", "RECORDINGS_FILE", "SPEAKERS", "Recordings", "load_recordings"]
+__all__ = [
+    "FLOAT_MODEL_FILE",
+    "LOW_BIT_MODEL_FILES",
+    "RECORDINGS_FILE",
+    "SPEAKERS",
+    "Recordings",
+    "load_recordings",
+]
 
 RECORDINGS_FILE = Path(__file__).with_name("recordings.npz")
 FLOAT_MODEL_FILE = Path(__file__).with_name("float_model.npz")
+LOW_BIT_MODEL_FILES = {
+    ("ternary", "fixed"): FLOAT_MODEL_FILE.with_name("ternary_model.npz"),
+    ("ternary", "powers_of_two"): FLOAT_MODEL_FILE.with_name("ternary_powers_of_two_model.npz"),
+    ("binary", "fixed"): FLOAT_MODEL_FILE.with_name("binary_model.npz"),
+    ("binary", "powers_of_two"): FLOAT_MODEL_FILE.with_name("binary_powers_of_two_model.npz"),
+}
+"""By weights and scales."""
 SPEAKERS = 9
 _STEP = 1e-6
 

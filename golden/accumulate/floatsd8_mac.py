@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     Codes = npt.NDArray[np.int64]
 
-__all__ = ["FloatSD8Mac"]
+__all__ = ["DEFAULT_WINDOW", "FloatSD8Mac"]
+
+DEFAULT_WINDOW = 12
+"""Bits of the accumulator's significand and one: see docs/floatsd8_mac.md for what it loses."""
 
 _PRODUCT_WIDTH = 7
 """Bits of |mantissa| * significand, at most 18 * 7 = 126."""
@@ -49,7 +52,7 @@ class FloatSD8Mac(Contract):
     """
 
     products: int = 4
-    window: int | None = 14
+    window: int | None = DEFAULT_WINDOW
     activation_bias: int = 15
     weight_bias: int = 10
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -42,6 +42,16 @@ class LayerContract(Contract, Generic[Parameters]):
         """The parameter image that the layer was generated with; None where packets bring it."""
 
     @property
+    def raws_are_signed(self) -> bool:
+        """Whether the bytes of vectors and cells are two's complement, or codes of floats."""
+        return True
+
+    @property
+    @abstractmethod
+    def settings(self) -> Mapping[str, int | str | None]:
+        """The parameters by name, but for a fixed image."""
+
+    @property
     @abstractmethod
     def schedule(self) -> Schedule:
         """What the layer does in a time step."""
@@ -64,6 +74,16 @@ class LayerContract(Contract, Generic[Parameters]):
             If the image has a wrong size or checksum.
         ValueError
             If a constant is out of its range.
+        """
+
+    @abstractmethod
+    def pack(self, parameters: Parameters, /) -> bytes:
+        """The parameter image of parameters.
+
+        Raises
+        ------
+        ValueError
+            If they are those of another layer.
         """
 
     @abstractmethod
@@ -123,8 +143,8 @@ class LayerContract(Contract, Generic[Parameters]):
             elif packet.kind == Kind.LOAD_STATE:
                 if len(packet.data) == self.state_size:
                     raws = np.frombuffer(packet.data, np.uint8)
-                    hidden = integers(raws[:outputs, np.newaxis])
-                    cell = integers(raws[outputs:].reshape(-1, CELL_BYTES))
+                    hidden = self._raws(raws[:outputs, np.newaxis])
+                    cell = self._raws(raws[outputs:].reshape(-1, CELL_BYTES))
                 else:
                     hidden, cell = self.reset_state(parameters)
                     yield _status(Status.WRONG_LENGTH)
@@ -133,9 +153,12 @@ class LayerContract(Contract, Generic[Parameters]):
             else:
                 if packet.starts:
                     hidden, cell = self.reset_state(parameters)
-                x = integers(np.frombuffer(packet.data, np.uint8)[:, np.newaxis])
+                x = self._raws(np.frombuffer(packet.data, np.uint8)[:, np.newaxis])
                 hidden, cell = self.next_state(parameters, x, hidden, cell)
                 yield Packet(Reply.HIDDEN, as_bytes(hidden, 1).tobytes())
+
+    def _raws(self, content: npt.NDArray[np.uint8]) -> Raws:
+        return integers(content, signed=self.raws_are_signed)
 
     def _parameters_of(self, image: bytes) -> tuple[Parameters | None, Status]:
         if len(image) != self.layout.size:

@@ -23,14 +23,15 @@ def chunks(count: int, size: int) -> int:
 
 @dataclass(frozen=True)
 class Row:
-    """A sum of products for each neuron."""
+    """A sum of products for each neuron, or several that take turns."""
 
     name: str
     part: Part
     """What is multiplied: the input vector, the old hidden vector, the inner vector (hidden values
     before a projection), or nothing."""
-    start: Literal["image", "gate"] = "image"
-    """Where the sum starts: from the image's next start value, or from a gate's stored value."""
+    start: Literal["image", "gate", "none"] = "image"
+    """Where the sum starts: from the image's next start value, or from a gate's stored value; or
+    nowhere, since the row goes on with the sums of the one before."""
     gate: int = 0
     """Which gate's stored value."""
     needs_cell: bool = False
@@ -72,6 +73,9 @@ class Schedule:
         Lengths of the input vector, of the cell and of the hidden vector that leaves the layer.
     lanes, neurons
         Products a neuron and cycle, and neurons side by side.
+    sums
+        Sums that each row interleaves, a power of two: a word of activations is used for one beat
+        of each, one after the other, so that a neuron has as many cycles for a sum's next beat.
     """
 
     phases: tuple[Phase, ...]
@@ -80,6 +84,7 @@ class Schedule:
     outputs: int
     lanes: int
     neurons: int
+    sums: int = 1
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -98,7 +103,12 @@ class Schedule:
 
     def beats(self, row: Row) -> int:
         """Cycles of a row; one without products takes one to pass its start value."""
-        return max(1, chunks(self.length(row.part), self.lanes))
+        return self.sums * max(1, chunks(self.length(row.part), self.lanes))
+
+    def ends_sums(self, row: Row) -> bool:
+        """Whether a row's sums end with it, and the next row doesn't go on with them."""
+        following = self.rows[self.rows.index(row) + 1 :]
+        return not following or following[0].start != "none"
 
     def groups(self, phase: Phase) -> int:
         """Times that the neurons together take the phase's tasks, one unit each."""
@@ -120,7 +130,7 @@ class Schedule:
     @property
     def start_words(self) -> int:
         """Words of the memory of start values, each one value for every neuron."""
-        return sum(row.start == "image" for _, _, row in self.walk())
+        return self.sums * sum(row.start == "image" for _, _, row in self.walk())
 
     @property
     def step_beats(self) -> int:

@@ -307,6 +307,7 @@ def update_unit(
     hidden_zero_point: npt.ArrayLike,
     activation: ActivationKind | Activation,
     rounding: Rounding = "double",
+    hidden_width: int = 8,
 ) -> tuple[Raws, Raws]:
     """Hidden and cell raws of a unit from the sums of its eight rows.
 
@@ -332,11 +333,13 @@ def update_unit(
         "table", "gemmlowp", or an `Activation`.
     rounding
         "double" or "single".
+    hidden_width
+        Bits of the hidden raws, to which they saturate.
 
     Returns
     -------
     hidden
-        Raws of 8 bits, shape (...).
+        Raws of `hidden_width` bits, shape (...).
     cell
         Raws of 16 bits, shape (...).
     """
@@ -359,7 +362,7 @@ def update_unit(
     o = activation.sigmoid(pre[..., 3])
     product = o * activation.tanh(new, 15 + exponent)
     scaled = multiply_by_split_multiplier(product, hidden_multiplier, hidden_shift, rounding)
-    return saturate(scaled + zero_point, 8), new
+    return saturate(scaled + zero_point, hidden_width), new
 
 
 def accumulators(constants: Int8Constants, x: Raws, hidden: Raws) -> Raws:

@@ -37,7 +37,8 @@ from golden.activations import ActivationKind
 from golden.arithmetic import Raws, Rounding, saturate
 from golden.lstm.float64 import Float64Lstm, Reals, Trace, trace
 from golden.lstm.int8 import HIGHEST_CELL_EXPONENT, LOWEST_CELL_EXPONENT, Int8Lstm
-from golden.network import NETWORK_INPUT, Network, Node, join
+from golden.network import NETWORK_INPUT, Network, join
+from golden.quantize.calibration import calibration_batch, real_layer
 
 __all__ = [
     "asymmetric_parameters",
@@ -50,8 +51,6 @@ __all__ = [
 
 _CODES = 1 << 8
 _GATE_STEP = 2.0**-12
-_SEQUENCE_AXES = ("time", "inputs")
-_BATCH_AXES = ("batch", *_SEQUENCE_AXES)
 _INPUTS = "calibration inputs"
 _HIDDEN = "hidden values of the model on the calibration data"
 # Leaves the accumulator as much room for the products as the bias takes.
@@ -181,7 +180,7 @@ def quantize_lstm(
     ValueError
         If the calibration data are empty, of a wrong shape or not finite, or have no range.
     """
-    padded, counts = _calibration(model.inputs, x, lengths)
+    padded, counts = calibration_batch(model.inputs, x, lengths)
     valid = np.less(np.arange(padded.shape[1], dtype=np.int64), counts[:, np.newaxis])
     traced = trace(model, padded)
     return _quantize_layer(
@@ -221,7 +220,7 @@ def quantize_network(
     ValueError
         As `quantize_lstm` does.
     """
-    given, _ = _calibration(network.inputs, x, None)
+    given, _ = calibration_batch(network.inputs, x, None)
     # Extremes of the network's input and of every node's output, in one place where they are read
     # side by side.
     shared = _Ranges(network)
@@ -230,7 +229,7 @@ def quantize_network(
     traces: list[Trace] = []
     for node in network.nodes:
         read = join(node.sources, given, outputs)
-        traced = trace(_real_layer(node), read[:, ::-1] if node.reverse else read)
+        traced = trace(real_layer(node), read[:, ::-1] if node.reverse else read)
         traces.append(traced)
         outputs.append(traced.hidden[:, ::-1] if node.reverse else traced.hidden)
         shared.include(len(outputs) - 1, traced.hidden)
@@ -239,7 +238,7 @@ def quantize_network(
         replace(
             node,
             lstm=_quantize_layer(
-                _real_layer(node),
+                real_layer(node),
                 shared.parameters(node.sources[0], _HIDDEN if node.sources[0] >= 0 else _INPUTS),
                 shared.parameters(index, _HIDDEN),
                 traced.product,
@@ -251,12 +250,6 @@ def quantize_network(
         for index, (node, traced) in enumerate(zip(network.nodes, traces, strict=True))
     )
     return Network(nodes, network.outputs)
-
-
-def _real_layer(node: Node) -> Float64Lstm:
-    if not isinstance(node.lstm, Float64Lstm):
-        raise ValueError(f"Layer {node.name!r} must be real, but is quantised already.")
-    return node.lstm
 
 
 class _Ranges:
@@ -383,79 +376,3 @@ def _quantize_weights(
         scales[gate] = _scale(exact, "weights of a gate")
         raws[gate] = quantize(tensor, float(scales[gate]), 0, width)
     return raws, scales
-
-
-def _calibration(
-    inputs: int,
-    x: npt.NDArray[np.floating] | Sequence[npt.ArrayLike],
-    lengths: npt.ArrayLike | None,
-) -> tuple[Reals, Raws]:
-    """Sequences padded with 0, shape (batch, time, inputs), and their lengths, shape (batch,)."""
-    if isinstance(x, np.ndarray):
-        padded, counts = _check_padded(x, lengths)
-    elif lengths is None:
-        padded, counts = _pad([_check_sequence(sequence, inputs) for sequence in x])
-    else:
-        raise ValueError("lengths must be None where x is a sequence of arrays, which have theirs.")
-    if padded.shape[2] != inputs:
-        raise ValueError(
-            f"Calibration data must have {inputs} inputs, as the model has, not {padded.shape[2]}."
-        )
-    valid = np.less(np.arange(padded.shape[1], dtype=np.int64), counts[:, np.newaxis])
-    kept = np.where(valid[..., np.newaxis], padded, 0.0)
-    if not np.isfinite(kept).all():
-        at = tuple(np.argwhere(~np.isfinite(kept))[0].tolist())
-        raise ValueError(
-            f"Calibration data must be finite, not {kept[at]} at (sequence, time, input) {at}; "
-            "remove or repair that sequence."
-        )
-    return kept, counts
-
-
-def _check_padded(x: npt.NDArray[np.floating], lengths: npt.ArrayLike | None) -> tuple[Reals, Raws]:
-    if x.ndim != len(_BATCH_AXES) or x.dtype.kind not in "iuf":
-        raise ValueError(
-            "Calibration data must be real numbers of shape (batch, time, inputs), not "
-            f"{x.dtype} of shape {x.shape}."
-        )
-    batch, time, _ = x.shape
-    if x.size == 0:
-        raise ValueError(f"Calibration data must not be empty, but their shape is {x.shape}.")
-    counts = np.full(batch, time) if lengths is None else np.asarray(lengths)
-    if counts.shape != (batch,) or counts.dtype.kind not in "iu":
-        raise ValueError(
-            f"lengths must be integers of shape ({batch},), not {counts.dtype} of shape "
-            f"{counts.shape}."
-        )
-    wrong = (counts < 1) | (counts > time)
-    if wrong.any():
-        raise ValueError(f"lengths must be from 1 to {time}, not {counts[wrong][0]}.")
-    return x.astype(np.float64, copy=False), counts.astype(np.int64)
-
-
-def _check_sequence(sequence: npt.ArrayLike, inputs: int) -> Reals:
-    values = np.asarray(sequence)
-    if values.ndim != len(_SEQUENCE_AXES) or values.dtype.kind not in "iuf":
-        raise ValueError(
-            "A calibration sequence must be real numbers of shape (time, inputs), not "
-            f"{values.dtype} of shape {values.shape}."
-        )
-    if values.size == 0:
-        raise ValueError(
-            f"A calibration sequence must not be empty, but the shape of one is {values.shape}."
-        )
-    if values.shape[1] != inputs:
-        raise ValueError(
-            f"Calibration data must have {inputs} inputs, as the model has, not {values.shape[1]}."
-        )
-    return values.astype(np.float64)
-
-
-def _pad(sequences: list[Reals]) -> tuple[Reals, Raws]:
-    if not sequences:
-        raise ValueError("Calibration data must hold at least one sequence, not none.")
-    counts = np.array([len(sequence) for sequence in sequences], np.int64)
-    padded = np.zeros((len(sequences), int(counts.max()), sequences[0].shape[1]))
-    for row, sequence in zip(padded, sequences, strict=True):
-        row[: len(sequence)] = sequence
-    return padded, counts

@@ -1,17 +1,16 @@
 """Ternary accumulate unit."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, ValueLike
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.hdl import Module, Mux, Value
 
 from golden.accumulate.ternary import TernaryAccumulate as Contract
-from hdl.adders import add_rows
-from hdl.formats import stream_of
+from hdl.accumulate.packed import Digit, unpack_base_3
+from hdl.accumulate.rows import Lane, SelectedLanes, Structure
+from hdl.arithmetic import wire
 
 __all__ = ["TernaryAccumulate"]
 
 
-class TernaryAccumulate(wiring.Component):
+class TernaryAccumulate(SelectedLanes):
     """Sum of a row of ternary weights times activations, a beat a cycle.
 
     The sum follows the last beat of a row by one cycle. While it waits, no beat is taken. Bit for
@@ -25,63 +24,59 @@ class TernaryAccumulate(wiring.Component):
         Bits of a signed activation.
     accumulator_width
         Bits of the sum, which is exact modulo 2**accumulator_width.
+    packing
+        "fields": 2 bits a weight; "base_3": five weights in 8 bits.
+    structure
+        "gates", "fpga" or "plain", see :mod:`hdl.accumulate.rows`.
     """
 
     def __init__(
-        self, *, lanes: int = 16, activation_width: int = 12, accumulator_width: int = 24
+        self,
+        *,
+        lanes: int = 16,
+        activation_width: int = 12,
+        accumulator_width: int = 24,
+        packing: str = "fields",
+        structure: Structure = "gates",
     ) -> None:
-        self.contract = Contract(lanes, activation_width, accumulator_width)
-        self.lanes = lanes
-        self.activation_width = activation_width
-        self.accumulator_width = accumulator_width
-        super().__init__(
-            {
-                "i": In(stream_of(self.contract.operands)),
-                "o": Out(stream_of(self.contract.results)),
-            }
-        )
+        self.contract = Contract(lanes, activation_width, accumulator_width, packing)
+        self.packing = packing
+        super().__init__(self.contract, structure)
 
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        beat = self.i.payload
-        width = self.accumulator_width
-        total = Signal(width, reset_less=True)
-        done = Signal()
-
-        rows: list[ValueLike] = []
-        negations: list[ValueLike] = []
-        for lane in range(self.lanes):
-            weight = beat.weights[lane]
-            negate = Signal(name=f"negate_{lane}")
-            term = Signal(self.activation_width, name=f"term_{lane}")
-            m.d.comb += [
-                negate.eq(weight.nonzero & weight.negative),
-                term.eq(
-                    (beat.activations[lane] ^ weight.negative.replicate(self.activation_width))
-                    & weight.nonzero.replicate(self.activation_width)
-                ),
+    def _digits(self, m: Module) -> list[Digit]:
+        """The weights of a beat."""
+        weights = self.i.payload.weights
+        if self.contract.is_packed:
+            return [
+                digit
+                for code in range(len(weights))
+                for digit in unpack_base_3(m, weights[code], f"weights_{code}")
             ]
-            # The sign bit weighs -2**(n-1): its complement weighs +2**(n-1) less a constant, and
-            # no row needs its sign extended. All lanes' constants are one row.
-            row = Cat(term[:-1], ~term[-1])
-            rows.append(Cat(row, Const(0, width - self.activation_width)))
-            negations.append(negate)
-
-        constant = (-self.lanes << (self.activation_width - 1)) % 2**width
-        before = Signal(width)
-        m.d.comb += before.eq(Mux(beat.first, beat.accumulator, total))
-        if constant:
-            rows.append(Const(constant, width))
-        rows.append(before)
-        following = add_rows(m, rows, negations, "sum")
-
-        m.d.comb += [
-            self.o.payload.result.eq(total),
-            self.o.valid.eq(done),
-            self.i.ready.eq(~done | self.o.ready),
+        return [
+            Digit(
+                wire(m, weights[lane].nonzero & ~weights[lane].negative, f"adds_{lane}"),
+                wire(m, weights[lane].nonzero & weights[lane].negative, f"negates_{lane}"),
+            )
+            for lane in range(self.lanes)
         ]
-        with m.If(self.i.ready):
-            m.d.sync += done.eq(self.i.valid & beat.last)
-            with m.If(self.i.valid):
-                m.d.sync += total.eq(following)
-        return m
+
+    def _lanes(self, m: Module) -> list[Lane]:
+        lanes: list[Lane] = []
+        for index, digit in enumerate(self._digits(m)):
+            activation = self.i.payload.activations[index].as_unsigned()
+            width = self.activation_width
+            term = (activation & digit.positive.replicate(width)) | (
+                ~activation & digit.negative.replicate(width)
+            )
+            odd = activation[0] & (digit.positive | digit.negative)
+            lanes.append(
+                Lane(wire(m, term, f"term_{index}"), digit.negative, wire(m, odd, f"odd_{index}"))
+            )
+        return lanes
+
+    def _plain_products(self, m: Module) -> list[Value]:
+        activations = self.i.payload.activations
+        return [
+            Mux(digit.positive, activations[lane], Mux(digit.negative, -activations[lane], 0))
+            for lane, digit in enumerate(self._digits(m))
+        ]

@@ -35,6 +35,16 @@ class NumberSystem(Protocol):
     """Bits of the value that a row starts from; whole bytes."""
     cell_width: int
     """Bits of a cell raw; whole bytes."""
+    masks_padding: bool
+    """Whether the lanes beyond the end of a vector must read as code 0, whatever the memory holds:
+    where a weight of zero isn't enough, since the activation has an exponent."""
+    cells_apart: bool
+    """Whether the cells go their own way. The old cell is then not part of a beat but a port
+    ``old_cell`` of the neuron: it holds from the first beat of a row that needs it to the first
+    beat of the next unit's such row. The new one leaves by a stream ``cells`` and not with the
+    result, in the order of the units. A port ``drains`` tells that no beat follows."""
+    tells_part: bool
+    """Whether a beat has a flag ``recurrent``: its activations are old hidden values."""
 
     def segment(self, name: str) -> int:
         """Code of a task's program."""
@@ -44,7 +54,8 @@ class NumberSystem(Protocol):
         """Adds the neurons, and what they need of the image beside starts and weights.
 
         A neuron has a stream ``i`` of beats {weights, activations, start, first, last, segment,
-        old_cell} and a stream ``o`` of {result, cell_result, value}.
+        old_cell} and a stream ``o`` of {result, cell_result}, and {value} where gate values are
+        stored.
 
         Returns
         -------
@@ -191,7 +202,7 @@ class LayerEngine(wiring.Component):
     # The issue of rows to the neurons.
 
     def _issue(self, m: Module, neurons: Sequence[wiring.Component]) -> None:
-        schedule = self.schedule
+        schedule, system = self.schedule, self.system
         rows = schedule.rows
         issuing = Signal()
         row = Signal(range(max(2, len(rows))), reset_less=True)
@@ -230,16 +241,34 @@ class LayerEngine(wiring.Component):
         }
         has_products = ~is_part["none"]
         has_start = wire(m, is_one_of(row, rows, lambda each: each.start == "image"), "has_start")
+        # The sums of a row take turns at each word of its vector.
+        turn_bits = bits_of(schedule.sums) if schedule.sums > 1 else 0
+        word: Value = beat
+        is_first_word: Value = beat == 0
+        is_last_word = is_last_beat
+        reads = issues
+        if turn_bits:
+            word = beat[turn_bits:]
+            is_first_word = wire(m, ~word.any(), "is_first_word")
+            reads = wire(m, issues & ~beat[:turn_bits].any(), "reads_word")
+            is_last_word = Signal()
+            for length in {schedule.beats(each) for each in rows}:
+                with m.If(is_one_of(row, rows, lambda each, n=length: schedule.beats(each) == n)):
+                    m.d.comb += is_last_word.eq(word == (length >> turn_bits) - 1)
         with m.If(advances):
             m.d.sync += fed.eq(issuing)
         with m.If(issues):
             m.d.sync += beat.eq(beat + 1)
             with m.If(has_products):
                 m.d.sync += weight.eq(weight + 1)
+            if turn_bits:
+                with m.If(has_start & is_first_word):
+                    m.d.sync += start.eq(start + 1)
             with m.If(is_last_beat):
                 m.d.sync += [beat.eq(0), row.eq(row + 1)]
-                with m.If(has_start):
-                    m.d.sync += start.eq(start + 1)
+                if not turn_bits:
+                    with m.If(has_start):
+                        m.d.sync += start.eq(start + 1)
                 with m.If(ends_group):
                     m.d.sync += group.eq(group + 1)
                     with m.If(is_last_group):
@@ -264,8 +293,8 @@ class LayerEngine(wiring.Component):
         # What the memories give counts with these, a cycle later. At reset the recurrent sums are
         # 0, whatever zero point the hidden values have, and so are the cells.
         flags: dict[str, Value] = {
-            "first": beat == 0,
-            "last": is_last_beat,
+            "first": is_first_word,
+            "last": is_last_word,
             "takes_input": is_part["input"],
             "takes_hidden": is_part["recurrent"] & ~fresh,
             "takes_start": has_start & ~(is_part["recurrent"] & fresh),
@@ -275,6 +304,21 @@ class LayerEngine(wiring.Component):
             flags["takes_inner"] = is_part["inner"]
         if self._stores_gates:
             flags["takes_gate"] = is_one_of(row, rows, lambda each: each.start == "gate")
+        continues = is_one_of(row, rows, lambda each: each.start == "none")
+        if any(each.start == "none" for each in rows):
+            flags["first"] &= ~continues
+            flags["last"] &= is_one_of(row, rows, schedule.ends_sums)
+        if system.tells_part:
+            flags["recurrent"] = is_part["recurrent"]
+        # Bytes of the last word of a vector that are the vector's, if not all.
+        ends = {"input": schedule.inputs, "hidden": schedule.outputs, "inner": schedule.hidden}
+        rests = {
+            part: count % schedule.lanes
+            for part, count in ends.items()
+            if system.masks_padding and f"takes_{part}" in flags and count % schedule.lanes
+        }
+        for part in rests:
+            flags[f"fills_{part}"] = flags[f"takes_{part}"] & ~is_last_word
         held = {name: Signal(name=name, reset_less=True) for name in flags}
         segments = {
             each: self.system.segment(task.segment) for task in schedule.tasks for each in task.rows
@@ -290,32 +334,45 @@ class LayerEngine(wiring.Component):
             self.weights.addr.eq(weight),
             self.weights.en.eq(issues & has_products),
             self.row_starts.addr.eq(start),
-            self.row_starts.en.eq(issues & (beat == 0)),
-            self.input_vector.addr.eq(Cat(self.page, beat)),
-            self.input_vector.en.eq(issues & is_part["input"]),
+            self.row_starts.en.eq(issues & is_first_word),
+            self.input_vector.addr.eq(Cat(self.page, word)),
+            self.input_vector.en.eq(reads & is_part["input"]),
             self.hidden_vector.addr.eq(
-                Cat(self.hidden_page, Mux(self.busy, beat, self.front.word))
+                Cat(self.hidden_page, Mux(self.busy, word, self.front.word))
             ),
-            self.hidden_vector.en.eq((issues & is_part["recurrent"]) | self.front.saves),
+            self.hidden_vector.en.eq((reads & is_part["recurrent"]) | self.front.saves),
         ]
-        activations = _masked(self.input_vector.data, held["takes_input"]) | _masked(
-            self.hidden_vector.data, held["takes_hidden"]
+
+        def vector(part: str, read: Value) -> Value:
+            """What a vector's memory gives, where it counts."""
+            if part not in rests:
+                return _masked(read, held[f"takes_{part}"])
+            end = BYTE * rests[part]
+            return Cat(
+                _masked(read[:end], held[f"takes_{part}"]),
+                _masked(read[end:], held[f"fills_{part}"]),
+            )
+
+        activations = vector("input", self.input_vector.data) | vector(
+            "hidden", self.hidden_vector.data
         )
         if self.inner_vector is not None:
             m.d.comb += [
-                self.inner_vector.addr.eq(beat),
-                self.inner_vector.en.eq(issues & is_part["inner"]),
+                self.inner_vector.addr.eq(word),
+                self.inner_vector.en.eq(reads & is_part["inner"]),
             ]
-            activations |= _masked(self.inner_vector.data, held["takes_inner"])
+            activations |= vector("inner", self.inner_vector.data)
         activations = wire(m, activations, "activations")
-        width = self.system.start_width
-        if self._stores_gates:
-            gate_address = self._gate_address(m, group, row, rows, "gate")
+        width = system.start_width
+        reads_cell = issues
+        if system.cells_apart:
+            reads_cell = issues & is_one_of(row, rows, lambda each: each.needs_cell)
+        gate_address = self._gate_address(m, group, row, rows, "gate")
         for index, neuron in enumerate(neurons):
             cell = self.cells[index]
             m.d.comb += [
                 cell.addr.eq(Mux(self.busy, group, self.front.word)),
-                cell.en.eq(issues | self.front.saves),
+                cell.en.eq(reads_cell | self.front.saves),
                 neuron.i.valid.eq(fed & ready),
                 neuron.i.payload.weights.eq(
                     self.weights.data.word_select(index, BYTE * schedule.lanes)
@@ -323,8 +380,14 @@ class LayerEngine(wiring.Component):
                 neuron.i.payload.activations.eq(activations),
                 neuron.i.payload.first.eq(held["first"]),
                 neuron.i.payload.last.eq(held["last"]),
-                neuron.i.payload.old_cell.eq(_masked(cell.data, held["takes_cell"])),
+                (neuron if system.cells_apart else neuron.i.payload).old_cell.eq(
+                    _masked(cell.data, held["takes_cell"])
+                ),
             ]
+            if system.cells_apart:
+                m.d.comb += neuron.drains.eq(~fed)
+            if system.tells_part:
+                m.d.comb += neuron.i.payload.recurrent.eq(held["recurrent"])
             if len(set(segments.values())) > 1:
                 m.d.comb += neuron.i.payload.segment.eq(segment)
             value = _masked(self.row_starts.data.word_select(index, width), held["takes_start"])
@@ -343,6 +406,8 @@ class LayerEngine(wiring.Component):
         self, m: Module, group: Value, index: Value, items: Sequence[Row | Task], name: str
     ) -> Value:
         """Where a group's values of the gate are that the item of an index names."""
+        if not self._stores_gates:
+            return Const(0)
         gate = Signal(range(max(2, self._gates)), name=name)
         for number in range(self._gates):
             with m.If(is_one_of(index, items, lambda each, n=number: each.gate == n)):
@@ -400,21 +465,18 @@ class LayerEngine(wiring.Component):
         # A vector of bits from here on, as what the packets hold.
         result = wire(m, choose(neuron, [each.result for each in choice])[:BYTE], "result")
         self.result = result
-        value = wire(m, choose(neuron, [each.value for each in choice]), "gate_value")
-        if self._stores_gates:
-            gate_address = self._gate_address(m, group, task, tasks, "collected_gate")
+        value: Value = Const(0)
+        if "value" in choice[0].shape().members:
+            value = wire(m, choose(neuron, [each.value for each in choice]), "gate_value")
+        gate_address = self._gate_address(m, group, task, tasks, "collected_gate")
         for index, each in enumerate(neurons):
             selected = (neuron == index) if count > 1 else Const(1, 1)
             m.d.comb += [
                 each.o.ready.eq(selected & (~emits | self.o.ready)),
-                self.cell_writes[index].addr.eq(group),
-                self.cell_writes[index].data.eq(each.o.payload.cell_result),
-                self.cell_writes[index].en.eq(
-                    (collects & selected & task_is(lambda t: t.writes_cell)).replicate(
-                        len(self.cell_writes[index].en)
-                    )
-                ),
             ]
+            if not self.system.cells_apart:
+                written = collects & selected & task_is(lambda t: t.writes_cell)
+                self._write_cell(m, index, group, each.o.payload.cell_result, written)
             if self._stores_gates:
                 write = self.gate_writes[index]
                 m.d.comb += [
@@ -422,6 +484,8 @@ class LayerEngine(wiring.Component):
                     write.data.eq(value),
                     write.en.eq(collects & selected & task_is(lambda t: t.to == "gate")),
                 ]
+        if self.system.cells_apart:
+            self._collect_cells(m, neurons)
         goes_out = wire(m, collects & task_is(lambda t: t.to != "gate") & ~is_padding, "goes_out")
         self._write_vector(m, goes_out, task_is, word, byte)
         with m.If(goes_out):
@@ -448,6 +512,26 @@ class LayerEngine(wiring.Component):
                 word.eq(0),
                 byte.eq(0),
             ]
+
+    def _write_cell(self, m: Module, index: int, group: Value, cell: Value, when: Value) -> None:
+        port = self.cell_writes[index]
+        m.d.comb += [
+            port.addr.eq(group),
+            port.data.eq(cell),
+            port.en.eq(when.replicate(len(port.en))),
+        ]
+
+    def _collect_cells(self, m: Module, neurons: Sequence[wiring.Component]) -> None:
+        """Write the cells of all neurons' units at once, when each neuron gives its own."""
+        group = Signal(range(max(2, self._groups)), name="cell_group", reset_less=True)
+        written = wire(m, Cat(each.cells.valid for each in neurons).all(), "cells_are_there")
+        for index, each in enumerate(neurons):
+            self._write_cell(m, index, group, each.cells.payload, written)
+            m.d.comb += each.cells.ready.eq(written)
+        with m.If(written):
+            m.d.sync += group.eq(group + 1)
+        with m.If(self.begins):
+            m.d.sync += group.eq(0)
 
     def _write_vector(
         self,

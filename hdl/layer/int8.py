@@ -23,6 +23,9 @@ class _Int8System:
 
     start_width = 32
     cell_width = 16
+    masks_padding = False
+    cells_apart = False
+    tells_part = False
 
     def __init__(self, contract: Contract, structure: Structure) -> None:
         self.contract = contract

@@ -13,9 +13,10 @@ from golden.layer.schedule import Phase, Task, chunks
 from hdl.activation.gemmlowp import STEPS
 from hdl.activation.table import FRACTION
 from hdl.arithmetic import Structure
+from hdl.layer.cycles import PhaseCycles, StepCycles
 from hdl.neuron.int8_program import Kind, Operation, Program
 
-__all__ = ["PhaseCycles", "StepCycles", "Update", "step_cycles", "update_of", "waiting_rows"]
+__all__ = ["Update", "step_cycles", "update_of", "waiting_rows"]
 
 
 @dataclass(frozen=True)
@@ -33,56 +34,6 @@ _UPDATES = {
     "table": (Update(4, False), Update(8, False), Update(16, False), Update(16, True)),
     "gemmlowp": (Update(4, False), Update(8, False), Update(16, False)),
 }
-
-
-@dataclass(frozen=True)
-class PhaseCycles:
-    """What a phase of a step takes."""
-
-    groups: int
-    """Times that the neurons together take a unit each, or an output."""
-    first: int
-    """Cycles until the last result of the first group."""
-    period: int
-    """Cycles of each further group."""
-    normalising: int
-    """Cycles at the end, in which gates are normalised."""
-
-    @property
-    def cycles(self) -> int:
-        """Cycles of the phase."""
-        return self.first + (self.groups - 1) * self.period + self.normalising
-
-
-@dataclass(frozen=True)
-class StepCycles:
-    """What a time step takes while no stream waits and no scale shifts left."""
-
-    beats: int
-    """Cycles in which the lanes are fed."""
-    cycles: int
-    """Cycles from the beginning of a step to that of the next, if its vector is there by then."""
-    interval: int
-    """Cycles from vector to vector: of the step, or of the bytes that come in meanwhile; where
-    these are as many, every second vector takes one less."""
-    first_byte: int
-    """Cycles from the last byte of a vector to the first of its answer, while no step is under
-    way."""
-    last_byte: int
-    """The same to the last byte of the answer."""
-    products: int
-    """Products of a step, without padding."""
-    multipliers: int
-    """Products that all lanes together take a cycle."""
-    phases: tuple[PhaseCycles, ...]
-    """What the cycles are the sum of."""
-    is_exact: bool
-    """Whether the cycles are these, and not at most these."""
-
-    @property
-    def utilisation(self) -> float:
-        """Share of the products that the lanes could take which are the step's own."""
-        return self.products / (self.multipliers * self.cycles)
 
 
 @cache
@@ -129,6 +80,7 @@ def step_cycles(contract: Contract, structure: Structure) -> StepCycles:
         multipliers=schedule.neurons * schedule.lanes,
         phases=tuple(run.phases),
         is_exact=contract.activation == "table" and not contract.variant.norm,
+        note="a scale that shifts left by n adds up to n to each of its rows",
     )
 
 

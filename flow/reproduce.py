@@ -1,0 +1,374 @@
+"""Papers' headline claims beside what is measured here, one function a paper.
+
+A figure of a paper is quoted with its standing, and a claim that doesn't hold is shown as not
+holding. Both sides of a ratio are measured the same way, by the same tool.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flow.activity import check_process, encode_operands, measure_activity
+from flow.arrays import read_array
+from flow.errors import UsageError
+from flow.synth import Mapped, map_to_cells, plain_gates, synthesize
+from golden.formats import FLOATSD8
+from hdl.design import Design
+from hdl.designs import find
+from sim.gate_level import Delay
+
+__all__ = [
+    "PAPERS",
+    "Operands",
+    "Options",
+    "Paper",
+    "Row",
+    "compare_macs",
+    "find_papers",
+    "lstm_rows",
+    "read_operands",
+]
+
+Reals = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Operands:
+    """Real operands of a multiply-accumulate unit, in the order in which it gets them."""
+
+    weights: Reals
+    """Shape (runs, beats, products)."""
+    activations: Reals
+    """Shape (runs, beats, products)."""
+    accumulator: Reals
+    """Sum before each beat, shape (runs, beats)."""
+    origin: str
+    """What they are, in words."""
+    option: str = ""
+    """What the command line needs to use them."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a reproduction may be given."""
+
+    liberty: Path | None = None
+    """Liberty file of a process to measure in, too."""
+    operands: Path | None = None
+    """Operands for the switching activity, as :func:`read_operands` takes them."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A claim beside what is measured."""
+
+    claim: str
+    paper: float | None
+    """The paper's figure; None if it gives none."""
+    measured: float | None
+    """The figure here; None if another command gives it."""
+    unit: str
+    standing: str
+    """Of the paper's figure, or of what the measured one is compared with."""
+    how: str
+    """Command that gives the measured figure."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """What the measured figure is made of."""
+    note: str = ""
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether at least the paper's figure is measured; None where there is none of the two."""
+        if self.paper is None or self.measured is None:
+            return None
+        return self.measured >= self.paper
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as an object of JSON."""
+        return {
+            "claim": self.claim,
+            "paper": None if self.paper is None else round(self.paper, 3),
+            "measured": None if self.measured is None else round(self.measured, 3),
+            "unit": self.unit,
+            "holds": self.holds,
+            "standing": self.standing,
+            "how": self.how,
+            "figures": {name: round(value, 3) for name, value in self.figures.items()},
+            "note": self.note,
+        }
+
+
+Step = Callable[[], list[Row]]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper whose claims are reproduced."""
+
+    name: str
+    title: str
+    steps: Callable[[Options], Sequence[Step]]
+    """Measurements, each of which gives rows; none is begun before it is called."""
+
+
+def find_papers(names: Iterable[str]) -> list[Paper]:
+    """Papers of the names; all if none is given.
+
+    Raises
+    ------
+    UsageError
+        If there is no paper of a name.
+    """
+    for name in names:
+        if name not in PAPERS:
+            raise UsageError(f"There is no paper '{name}'; there are {', '.join(PAPERS)}.")
+    return [PAPERS[name] for name in dict.fromkeys(names)] or list(PAPERS.values())
+
+
+def lstm_rows(rows: int, beats: int, products: int, seed: int) -> Operands:
+    """Random rows of an LSTM's pre-activations, each a run.
+
+    Weights are normal of deviation 0.3, activations hyperbolic tangents of normals, the start a
+    normal of deviation 0.5, and the accumulator the exact running sum.
+    """
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(0, 0.3, (rows, beats, products))
+    activations = np.tanh(rng.normal(0, 1, (rows, beats, products)))
+    start = rng.normal(0, 0.5, (rows, 1))
+    sums = np.cumsum((weights * activations).sum(axis=2), axis=1)
+    accumulator = start + np.concatenate([np.zeros((rows, 1)), sums[:, :-1]], axis=1)
+    origin = f"{rows} random LSTM rows of {beats} beats, seed {seed}"
+    return Operands(weights, activations, accumulator, origin)
+
+
+def read_operands(path: Path) -> Operands:
+    """Operands from an ``.npy`` file of reals, shape (runs, beats, 2 · products + 1).
+
+    A beat's values are its weights, its activations, and the accumulator before it. Weights must
+    lie within FloatSD8's range of ±2.25; a power of two, taken out of the activations, brings them
+    there. Long runs are cut into pieces of 64 beats; beyond 16,384 beats, pieces are taken at even
+    distances.
+
+    Raises
+    ------
+    UsageError
+        If the file holds anything else.
+    """
+    array = read_array(path).astype(np.float64)
+    values = array.shape[2]
+    if values % 2 == 0 or not 3 <= values <= 33:
+        raise UsageError(
+            f"'{path}' must hold 2 n + 1 values a beat, n weights, n activations and the"
+            f" accumulator, n from 1 to 16, not {values}."
+        )
+    if not np.isfinite(array).all():
+        raise UsageError(f"'{path}' must hold finite numbers; it holds others.")
+    products = values // 2
+    largest = float(np.abs(array[..., :products]).max())
+    if largest > FLOATSD8.largest:
+        raise UsageError(
+            f"Weights in '{path}' must be within ±{FLOATSD8.largest}, not {largest:.3g}; scale them"
+            " by a power of two and the activations back."
+        )
+    # The simulation takes a step for each beat of a run, and all runs at once.
+    length = min(array.shape[1], _LONGEST_RUN)
+    pieces = array.shape[1] // length
+    runs = array[:, : pieces * length].reshape(-1, length, values)
+    kept = min(len(runs), max(_MOST_BEATS // length, 1))
+    runs = runs[np.arange(kept) * len(runs) // kept]
+    return Operands(
+        runs[..., :products],
+        runs[..., products:-1],
+        runs[..., -1],
+        f"{path.name}, {kept} runs of {length} beats",
+        f" --operands {path}",
+    )
+
+
+_AREA_CLAIM = 26_661 / 3_479
+"""FP32 over FloatSD8 MAC in square micrometres at 40 nm; the paper's headline rounds it to 7.66."""
+_POWER_CLAIM = 2.920 / 0.508
+_RECALLED = "reported; headline recalled"
+_FPNEW = {
+    "FPnew FP32 multiply-accumulate": (9_779, "NaN and infinities"),
+    "FPnew FP8 × FP8 + FP16 multiply-accumulate": (2_170, "NaN, infinities and other formats"),
+}
+"""Combinational gate equivalents of one product, measured as :func:`plain_gates` does; and what
+the unit handles that the one here doesn't."""
+_LONGEST_RUN = 64
+_MOST_BEATS = 16_384
+
+
+def _floatsd8(options: Options) -> Sequence[Step]:
+    operands = read_operands(options.operands) if options.operands else lstm_rows(256, 44, 4, 3)
+    return compare_macs(find("fp32_mac"), find("floatsd8_mac"), operands, options.liberty)
+
+
+def compare_macs(
+    baseline: Design, unit: Design, operands: Operands, liberty: Path | None
+) -> Sequence[Step]:
+    """Measurements of the FloatSD8 paper's claims, of a FloatSD8 unit and a baseline for it."""
+    if liberty is not None:
+        check_process(liberty)
+    mapped: dict[tuple[str, Path | None, int | None], Mapped] = {}
+    names = f"{baseline.name} {unit.name}"
+
+    def cells(design: Design, process: Path | None, products: int | None = None) -> Mapped:
+        is_default = products == design.resolve({})["products"]
+        key = design.name, process, None if is_default else products
+        if key not in mapped:
+            mapped[key] = map_to_cells(design, {"products": products} if key[2] else {}, process)
+        return mapped[key]
+
+    def area_in_gates() -> list[Row]:
+        figures = [cells(design, None).figures for design in (baseline, unit)]
+        whole, logic = (
+            {
+                design.name: float(row[name])
+                for design, row in zip((baseline, unit), figures, strict=True)
+            }
+            for name in ("area_ge", "combinational_ge")
+        )
+        how = f"fewbit synth {names}"
+        ours = "not the paper's"
+        return [
+            _ratio("area, FP32 over FloatSD8 MAC", _AREA_CLAIM, whole, "GE", _RECALLED, how),
+            _ratio("the same without flip-flops", None, logic, "GE", ours, how),
+        ]
+
+    def area_in_process() -> list[Row]:
+        assert liberty is not None
+        areas = {
+            design.name: float(cells(design, liberty).figures["area_ge"])
+            for design in (baseline, unit)
+        }
+        how = f"fewbit synth {names} --target liberty --liberty {liberty}"
+        claim = f"area, FP32 over FloatSD8 MAC, in {liberty.stem}"
+        return [_ratio(claim, _AREA_CLAIM, areas, "area", _RECALLED, how)]
+
+    def area_on_fpga(target: str, name: str) -> list[Row]:
+        luts: dict[str, float] = {}
+        carries: dict[str, float] = {}
+        for design in (baseline, unit):
+            row = synthesize(design, {}, target)
+            luts[design.name] = row["luts"]
+            carries[f"{design.name} carries"] = row["carries"]
+        row = _ratio(
+            f"LUTs on {name}, FP32 over FloatSD8 MAC",
+            None,
+            luts,
+            "LUT4",
+            "not the paper's",
+            f"fewbit synth {names} --target {target}",
+            "carry cells beside the LUTs, in neither side's count; no DSP blocks",
+        )
+        row.figures.update(carries)
+        return [row]
+
+    def power(process: Path | None, delay: Delay) -> list[Row]:
+        activities = {}
+        for design in (baseline, unit):
+            netlist = cells(design, process, operands.weights.shape[2])
+            contract = netlist.design.contract(**netlist.parameters)
+            flat = encode_operands(
+                contract,
+                operands.weights.reshape(-1, operands.weights.shape[2]),
+                operands.activations.reshape(-1, operands.weights.shape[2]),
+                operands.accumulator.reshape(-1),
+            )
+            shape = operands.accumulator.shape
+            codes = {name: array.reshape(*shape, *array.shape[1:]) for name, array in flat.items()}
+            activities[design.name] = measure_activity(netlist, codes, delay)
+        unit_name = next(iter(activities.values())).unit
+        where = f" in {process.stem}" if process else ""
+        how = "fewbit reproduce floatsd8" + (f" --liberty {process}" if process else "")
+        rows: list[Row] = []
+        for clock, name in ((False, "without"), (True, "with")):
+            figures = {
+                design: value.with_clock if clock else value.without_clock
+                for design, value in activities.items()
+            }
+            row = _ratio(
+                f"power, FP32 over FloatSD8 MAC: {delay}-delay toggles{where}, {name} clock",
+                _POWER_CLAIM,
+                figures,
+                f"{unit_name} a beat",
+                _RECALLED,
+                how + operands.option,
+                f"a proxy: {operands.origin}",
+            )
+            rows.append(row)
+        return rows
+
+    def against_peers() -> list[Row]:
+        products = int(unit.resolve({})["products"] or 1)
+        area = plain_gates(unit, {}) / products
+        return [
+            _ratio(
+                f"area a product, {peer} over FloatSD8 MAC",
+                None,
+                {peer: float(theirs), unit.name: area},
+                "GE of logic",
+                "not the paper's; FPnew checked",
+                "fewbit reproduce floatsd8",
+                f"{peer.split()[0]}'s unit also handles {more}, and rounds after every product",
+            )
+            for peer, (theirs, more) in _FPNEW.items()
+        ]
+
+    steps: list[Step] = [area_in_gates]
+    if liberty is not None:
+        steps.append(area_in_process)
+    steps += [partial(area_on_fpga, "ice40", "iCE40"), partial(area_on_fpga, "ecp5", "ECP5")]
+    steps += [partial(power, None, "zero"), partial(power, None, "unit")]
+    if liberty is not None:
+        steps += [partial(power, liberty, "zero"), partial(power, liberty, "unit")]
+    return [*steps, against_peers, _accuracy]
+
+
+def _accuracy() -> list[Row]:
+    return [
+        Row(
+            "accuracy close to that of FP32",
+            None,
+            None,
+            "",
+            "recalled, without the paper's figures",
+            "python -m examples.japanese_vowels.recognise",
+            note="measured on this project's example, not on the paper's tasks",
+        )
+    ]
+
+
+def _ratio(
+    claim: str,
+    paper: float | None,
+    figures: dict[str, float],
+    unit: str,
+    standing: str,
+    how: str,
+    note: str = "",
+) -> Row:
+    """How many times the first figure is the second."""
+    first, second = list(figures.values())[:2]
+    named = {f"{name}, {unit}": value for name, value in figures.items()}
+    return Row(claim, paper, first / second, "×", standing, how, named, note)
+
+
+PAPERS = {
+    paper.name: paper
+    for paper in (
+        Paper(
+            "floatsd8",
+            "Low-Complexity LSTM Training and Inference with FloatSD8 Weight Representation,"
+            " arXiv 2001.08450",
+            _floatsd8,
+        ),
+    )
+}
+"""All papers by name."""

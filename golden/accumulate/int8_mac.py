@@ -1,0 +1,61 @@
+"""int8 multiply-accumulate: the integer baseline beside the float units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from golden.contract import Contract, check_whole, random_codes
+from golden.formats import INT8, INT32
+from golden.operands import Operand, checked
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from golden.contract import Arrays
+
+    Codes = npt.NDArray[np.int64]
+
+__all__ = ["Int8Mac"]
+
+
+@dataclass(frozen=True)
+class Int8Mac(Contract):
+    """result = accumulator + sum over k of weight_k * activation_k, exact modulo 2**32.
+
+    Source: two's complement; LiteRT's int8 kernels accumulate so.
+    """
+
+    products: int = 4
+
+    def __post_init__(self) -> None:
+        check_whole("products", self.products, 1, 64)
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return (
+            Operand("weights", INT8, "weight of each product", self.products),
+            Operand("activations", INT8, "activation of each product", self.products),
+            Operand("accumulator", INT32, "value to add the products to"),
+        )
+
+    @property
+    def results(self) -> tuple[Operand, ...]:
+        return (Operand("result", INT32, "accumulator plus all products, modulo 2^32"),)
+
+    def stimulus(self, rng: np.random.Generator, count: int) -> dict[str, Codes]:
+        """Uniform codes and corners; every eighth beat has extremes only."""
+        arrays = {operand.name: random_codes(rng, operand, count) for operand in self.operands}
+        extreme = np.arange(count) % 8 == 7
+        limits = INT8.code((INT8.smallest_raw, INT8.largest_raw))
+        for name in ("weights", "activations"):
+            arrays[name][extreme] = rng.choice(limits, size=(int(extreme.sum()), self.products))
+        return arrays
+
+    def compute(self, arrays: Arrays) -> dict[str, Codes]:
+        """Results; ``weights`` and ``activations`` of shape (beats, products), others (beats,)."""
+        arrays = checked(self.operands, arrays)
+        products = INT8.raw(arrays["weights"]) * INT8.raw(arrays["activations"])
+        return {"result": (products.sum(axis=1) + arrays["accumulator"]) % 2**32}

@@ -1,0 +1,95 @@
+"""Sum of given floating-point terms, rounded once: the core of a multiply-accumulate unit alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from golden.accumulate.float_sum import round_sum, split
+from golden.contract import Contract, check_whole, random_codes
+from golden.formats import FixedPoint, Minifloat
+from golden.operands import FLAG, Operand, checked
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from golden.contract import Arrays
+
+    Codes = npt.NDArray[np.int64]
+
+__all__ = ["TermSum"]
+
+
+@dataclass(frozen=True)
+class TermSum(Contract):
+    """result = accumulator format(accumulator + sum of terms), as ``round_sum`` rounds it.
+
+    Term k is (-1)**signs[k] * magnitudes[k] * 2**(exponents[k] - place), in a field of
+    ``magnitude_bits``. Products of a multiply-accumulate unit are such terms; here they come from
+    outside, so that small widths show the core's arithmetic whole.
+
+    Parameters
+    ----------
+    accumulator_format
+        Of the accumulator and the result; of IEEE 754's kind, its top exponent read as one more
+        octave and never written.
+    terms
+        Number of terms, 1 to 64.
+    magnitude_bits, exponent_bits
+        Of a term, 1 to 24 and 1 to 8.
+    place
+        Where the terms lie, see above, -256 to 256.
+    window
+        Bits kept below the top of the highest field, 1 to 48; None keeps all.
+    """
+
+    accumulator_format: Minifloat
+    terms: int
+    magnitude_bits: int
+    exponent_bits: int
+    place: int
+    window: int | None
+
+    def __post_init__(self) -> None:
+        check_whole("terms", self.terms, 1, 64)
+        check_whole("magnitude_bits", self.magnitude_bits, 1, 24)
+        check_whole("exponent_bits", self.exponent_bits, 1, 8)
+        check_whole("place", self.place, -256, 256)
+        if self.window is not None:
+            check_whole("window", self.window, 1, 48)
+        if not self.accumulator_format.ieee:
+            raise ValueError(
+                "The accumulator must be a format of IEEE 754's kind, which saturates below its"
+                f" top exponent, not {self.accumulator_format.name}."
+            )
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        magnitude = FixedPoint(self.magnitude_bits, signed=False)
+        exponent = FixedPoint(self.exponent_bits, signed=False)
+        return (
+            Operand("magnitudes", magnitude, "magnitude of each term", self.terms),
+            Operand("exponents", exponent, "exponent of each term", self.terms),
+            Operand("signs", FLAG, "1 for a negative term", self.terms),
+            Operand("accumulator", self.accumulator_format, "value to add the terms to"),
+        )
+
+    @property
+    def results(self) -> tuple[Operand, ...]:
+        return (Operand("result", self.accumulator_format, "sum of all, rounded once"),)
+
+    def stimulus(self, rng: np.random.Generator, count: int) -> dict[str, Codes]:
+        """Uniform codes, and corners."""
+        return {operand.name: random_codes(rng, operand, count) for operand in self.operands}
+
+    def compute(self, arrays: Arrays) -> dict[str, Codes]:
+        """Results; the accumulator of shape (beats,), all else of shape (beats, terms)."""
+        arrays = checked(self.operands, arrays)
+        terms = np.where(arrays["signs"] == 1, -arrays["magnitudes"], arrays["magnitudes"])
+        start, start_ulp = split(self.accumulator_format, arrays["accumulator"])
+        values = np.concatenate([terms, start[:, np.newaxis]], axis=1)
+        ulps = np.concatenate([arrays["exponents"] - self.place, start_ulp[:, np.newaxis]], axis=1)
+        widths = [self.magnitude_bits] * self.terms + [self.accumulator_format.mantissa_bits + 1]
+        return {"result": round_sum(values, ulps, widths, self.window, self.accumulator_format)}

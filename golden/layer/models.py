@@ -1,0 +1,65 @@
+"""The layer that runs a model, whatever the model's number system."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from golden.layer.floatsd8 import FloatSD8LstmLayer
+from golden.layer.int8 import Int8LstmLayer
+from golden.lstm.floatsd8 import FloatSD8Lstm
+from golden.lstm.int8 import Int8Constants, Int8Lstm
+
+if TYPE_CHECKING:
+    from golden.layer.contract import LayerContract
+
+__all__ = ["LAYERS", "ModelLayer", "layer_of"]
+
+LAYERS: dict[str, type[LayerContract[Any]]] = {
+    "int8_lstm_layer": Int8LstmLayer,
+    "floatsd8_lstm_layer": FloatSD8LstmLayer,
+}
+"""Contracts of layers by the names of their designs."""
+
+
+@dataclass(frozen=True)
+class ModelLayer:
+    """A layer, and what makes it run a model."""
+
+    design: str
+    """Name of the layer's design."""
+    contract: LayerContract[Any]
+    parameters: Int8Constants | FloatSD8Lstm
+    """What the layer packs into its image."""
+
+    @property
+    def image(self) -> bytes:
+        """The parameter image."""
+        return self.contract.pack(self.parameters)
+
+
+def layer_of(model: object, lanes: int | None = None, neurons: int = 1) -> ModelLayer:
+    """The layer that runs a model.
+
+    Parameters
+    ----------
+    model
+        An integer LSTM or a FloatSD8 LSTM.
+    lanes
+        Products a neuron and cycle; if not given, 4 for an integer LSTM, and what a FloatSD8 LSTM
+        adds at a time.
+    neurons
+        Units side by side.
+
+    Raises
+    ------
+    ValueError
+        If there is no such layer.
+    """
+    if isinstance(model, Int8Lstm):
+        integer = Int8LstmLayer.of(model, 4 if lanes is None else lanes, neurons)
+        return ModelLayer("int8_lstm_layer", integer, model.constants)
+    if isinstance(model, FloatSD8Lstm):
+        layer = FloatSD8LstmLayer.of(model, lanes, neurons)
+        return ModelLayer("floatsd8_lstm_layer", layer, model)
+    raise ValueError("The model is a real one; quantise it first with 'fewbit quantize'.")

@@ -1,0 +1,453 @@
+"""The FloatSD8 LSTM: FloatSD8 weights and gate values, FP8 activations, binary16 sums and cells.
+
+Every sum is that of `golden.accumulate.floatsd8_mac`: S(start; products) adds products of a
+FloatSD8 weight and a 3-bit significand to a binary16 start value, aligned in a window, and rounds
+once. One unit's time step, gates in the order i, f, g, o:
+
+1. Pre-activation of a gate: from its bias, S over the inputs, `products` at a time, then over the
+   old hidden values likewise. The last of either are padded with codes 0.
+2. i, f, o are sigmoids as p and q, see `golden.floatsd8_activations`: the gate's value is 1 - q
+   where p is 1, else q. g is tanh in e5m2.
+3. c1 = f c, c = c1 + i g and h = o tanh(c) are four, two and two products and their sums: a product
+   with 1 - q is one with -q and one with 1. The cell's 11-bit significand enters as four pieces of
+   3 bits, so that the same products serve.
+4. h is rounded again, to e5m2.
+
+Hidden values are e5m2 with bias 15, cells binary16. At reset both are code 0.
+
+Source: arXiv 2001.08450 for the formats and the two regions of the sigmoid; the order of the sums,
+their rounding and the split of the cell are this project's, as the paper publishes none.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from golden.accumulate.float_sum import round_sum, split
+from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
+from golden.floatsd8_activations import (
+    ACCUMULATOR_FORMAT,
+    GATE_FORMAT,
+    HIDDEN_FORMAT,
+    sigmoid_floatsd8,
+    tanh_e5m2,
+)
+from golden.formats import BINARY16, FloatSD8, Format, Minifloat
+from golden.lstm.int8_step import check_integer
+from golden.shapes import check_shape
+
+__all__ = [
+    "CELL_PIECES",
+    "FEWEST_PRODUCTS",
+    "GATES",
+    "GATE_FORMAT",
+    "HIDDEN_FORMAT",
+    "HIGHEST_BIAS",
+    "HIGHEST_CONSTANT_BIAS",
+    "LOWEST_BIAS",
+    "LOWEST_CONSTANT_BIAS",
+    "MOST_PRODUCTS",
+    "FloatSD8Lstm",
+    "add_products",
+    "pre_activations",
+    "reset_state",
+    "run",
+    "run_with_cell",
+    "step",
+    "update_unit",
+]
+
+Codes = npt.NDArray[np.int64]
+
+GATES = ("i", "f", "g", "o")
+FEWEST_PRODUCTS = 4
+"""The cell's four pieces are added at a time."""
+MOST_PRODUCTS = 16
+LOWEST_CONSTANT_BIAS, HIGHEST_CONSTANT_BIAS = 19, 50
+"""Of weight bias plus activation bias: a circuit holds it in 5 bits."""
+CELL_PIECES = 4
+_WEIGHT_AXES = ("gate", "unit", "operand")
+LOWEST_BIAS, HIGHEST_BIAS = -64, 64
+_LOWEST_WINDOW, _HIGHEST_WINDOW = 8, 48
+_PRODUCT_WIDTH = 7
+"""Bits of |mantissa| * significand, at most 18 * 7 = 126."""
+_START_WIDTH = BINARY16.mantissa_bits + 1
+_PIECE_WIDTH = 3
+
+
+@dataclass(frozen=True, eq=False)
+class FloatSD8Lstm:
+    """Parameters of a FloatSD8 layer, gates in the order i, f, g, o.
+
+    Arrays of codes are copied as int64 and made read-only.
+
+    Parameters
+    ----------
+    input_weights
+        FloatSD8 codes, shape (4, hidden, inputs).
+    recurrent_weights
+        FloatSD8 codes, shape (4, hidden, hidden).
+    bias
+        binary16 codes, shape (4, hidden); exponent 31 is read as one more octave.
+    input_weight_bias, recurrent_weight_bias
+        Biases of the two weight tensors' formats: a power-of-two scale each. With the bias of what
+        they are multiplied by, 19 to 50.
+    input_bias
+        Of the e5m2 inputs; hidden values have 15.
+    products
+        Added at a time, 4 to 16.
+    window
+        Bits that a sum keeps below its top, 8 to 48, or None for exact sums.
+
+    Raises
+    ------
+    ValueError
+        If a shape or a range is wrong.
+    """
+
+    input_weights: Codes
+    recurrent_weights: Codes
+    bias: Codes
+    input_weight_bias: int = 10
+    recurrent_weight_bias: int = 10
+    input_bias: int = 15
+    products: int = 4
+    window: int | None = DEFAULT_WINDOW
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        shape = np.shape(self.input_weights)
+        if len(shape) != len(_WEIGHT_AXES) or shape[0] != len(GATES) or 0 in shape:
+            raise ValueError(
+                "input_weights must have the shape (4, hidden, inputs) for the gates i, f, g, o, "
+                f"not {shape}."
+            )
+        _, hidden, inputs = shape
+        for name in ("input_weight_bias", "recurrent_weight_bias", "input_bias"):
+            check_integer(self, name, LOWEST_BIAS, HIGHEST_BIAS)
+        _check_sum("input_weight_bias", self.input_weight_bias, "input_bias", self.input_bias)
+        _check_sum(
+            "recurrent_weight_bias",
+            self.recurrent_weight_bias,
+            "the bias of hidden values",
+            HIDDEN_FORMAT.bias,
+        )
+        check_integer(self, "products", FEWEST_PRODUCTS, MOST_PRODUCTS)
+        if self.window is not None:
+            check_integer(self, "window", _LOWEST_WINDOW, _HIGHEST_WINDOW)
+        self._freeze("input_weights", self.input_weight_format, (len(GATES), hidden, inputs))
+        self._freeze(
+            "recurrent_weights", self.recurrent_weight_format, (len(GATES), hidden, hidden)
+        )
+        self._freeze("bias", BINARY16, (len(GATES), hidden))
+
+    def _freeze(self, name: str, number_format: Format, shape: tuple[int, ...]) -> None:
+        given = np.asarray(getattr(self, name))
+        check_shape(given, name, shape)
+        try:
+            kept = number_format.check(given).copy()
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        kept.setflags(write=False)
+        object.__setattr__(self, name, kept)
+
+    @property
+    def input_weight_format(self) -> FloatSD8:
+        """FloatSD8 with the bias of the input weights."""
+        return FloatSD8(self.input_weight_bias)
+
+    @property
+    def recurrent_weight_format(self) -> FloatSD8:
+        """FloatSD8 with the bias of the recurrent weights."""
+        return FloatSD8(self.recurrent_weight_bias)
+
+    @property
+    def input_format(self) -> Minifloat:
+        """Finite e5m2 with the bias of the inputs."""
+        return Minifloat(5, 2, self.input_bias)
+
+    @property
+    def inputs(self) -> int:
+        """Length of an input vector."""
+        return self.input_weights.shape[2]
+
+    @property
+    def hidden(self) -> int:
+        """Number of units, each with a cell."""
+        return self.input_weights.shape[1]
+
+    @property
+    def outputs(self) -> int:
+        """Length of a hidden vector: one for each unit."""
+        return self.hidden
+
+
+def _check_sum(name: str, bias: int, other_name: str, other: int) -> None:
+    if not LOWEST_CONSTANT_BIAS <= bias + other <= HIGHEST_CONSTANT_BIAS:
+        raise ValueError(
+            f"{name} and {other_name} must sum to {LOWEST_CONSTANT_BIAS} to "
+            f"{HIGHEST_CONSTANT_BIAS}, not {bias} + {other}."
+        )
+
+
+@cache
+def _mantissas() -> Codes:
+    return GATE_FORMAT.mantissa(np.arange(1 << GATE_FORMAT.width))
+
+
+@cache
+def _significands() -> tuple[Codes, Codes]:
+    """Signed significands of all e5m2 codes, and max(exponent field, 1)."""
+    significand, ulp = split(HIDDEN_FORMAT, np.arange(1 << HIDDEN_FORMAT.width))
+    return significand, ulp + HIDDEN_FORMAT.bias + HIDDEN_FORMAT.mantissa_bits
+
+
+def add_products(
+    start: Codes, weights: Codes, activations: Codes, bias: int, window: int | None
+) -> Codes:
+    """S: binary16 codes of start plus the sum over the last axis of weights times activations.
+
+    Parameters
+    ----------
+    start
+        binary16 codes, any shape.
+    weights, activations
+        FloatSD8 and e5m2 codes; shapes that broadcast to that of `start` and one axis more.
+    bias
+        Of the weights' format plus that of the activations' format.
+    window
+        Bits kept, or None for an exact sum.
+    """
+    significand, field = _significands()
+    terms = _mantissas()[weights] * significand[activations]
+    ulps = (weights >> 5) + (field - HIDDEN_FORMAT.mantissa_bits - bias)[activations]
+    return _sum(start, terms, ulps, window)
+
+
+def _sum(start: Codes, terms: Codes, ulps: Codes, window: int | None) -> Codes:
+    """S of products as integers of 7 bits and the exponents of their units."""
+    start_term, start_ulp = split(ACCUMULATOR_FORMAT, start)
+    count = terms.shape[-1]
+    # One operand after the other in memory: numpy is several times faster along such rows than
+    # across them.
+    all_terms, all_ulps = np.empty((2, 1 + count, *start.shape), np.int64)
+    all_terms[0], all_ulps[0] = start_term, start_ulp
+    all_terms[1:], all_ulps[1:] = np.moveaxis(terms, -1, 0), np.moveaxis(ulps, -1, 0)
+    sums = round_sum(
+        all_terms.reshape(1 + count, -1).T,
+        all_ulps.reshape(1 + count, -1).T,
+        [_START_WIDTH] + [_PRODUCT_WIDTH] * count,
+        window,
+        BINARY16,
+    )
+    return sums.reshape(start.shape)
+
+
+def pre_activations(model: FloatSD8Lstm, x: Codes, hidden: Codes) -> Codes:
+    """Pre-activations of a batch, binary16 codes of shape (batch, hidden, 4).
+
+    Parameters
+    ----------
+    model
+        The layer.
+    x
+        Input codes, shape (batch, inputs).
+    hidden
+        Old hidden codes, shape (batch, hidden).
+    """
+    start = np.broadcast_to(model.bias.T, (len(x), model.hidden, len(GATES))).copy()
+    parts = (
+        (model.input_weights, x, model.input_weight_bias + model.input_bias),
+        (model.recurrent_weights, hidden, model.recurrent_weight_bias + HIDDEN_FORMAT.bias),
+    )
+    for weights, activations, bias in parts:
+        rows = weights.transpose(1, 0, 2)
+        columns = activations[:, np.newaxis, np.newaxis]
+        # The last chunk may be short: codes 0 beside it would change nothing, as their product has
+        # the lowest exponent that any product of this part can have.
+        for first in range(0, rows.shape[2], model.products):
+            chunk = slice(first, first + model.products)
+            start = add_products(start, rows[..., chunk], columns[..., chunk], bias, model.window)
+    return start
+
+
+def update_unit(
+    pre: npt.ArrayLike, cell: npt.ArrayLike, window: int | None = DEFAULT_WINDOW
+) -> tuple[Codes, Codes]:
+    """New hidden and cell codes of units from their pre-activations.
+
+    Parameters
+    ----------
+    pre
+        Pre-activations of the gates i, f, g, o: binary16 codes, shape (..., 4).
+    cell
+        Old cells: binary16 codes, shape (...).
+    window
+        Bits that a sum keeps, or None for exact sums.
+
+    Returns
+    -------
+    hidden, cell
+        `HIDDEN_FORMAT` codes and binary16 codes, of the shape of `cell`.
+    """
+    gates, old = BINARY16.check(pre), BINARY16.check(cell)
+    check_shape(gates, "pre", (*old.shape, len(GATES)))
+    i, f, o = (sigmoid_floatsd8(gates[..., index]) for index in (0, 1, 3))
+    g = tanh_e5m2(gates[..., 2])
+    kept = _scale_cell(f, old, window)
+    new_cell = _add_gated(kept, i, g, window)
+    wide = _add_gated(np.zeros_like(old), o, tanh_e5m2(new_cell), window)
+    return _narrow(wide), new_cell
+
+
+def _scale_cell(gate: tuple[Codes, Codes], cell: Codes, window: int | None) -> Codes:
+    """S(p ? cell : 0; the products of ±q and the pieces of the cell), binary16 codes."""
+    q, positive = gate
+    significand, ulp = split(ACCUMULATOR_FORMAT, cell)
+    magnitude = np.abs(significand)
+    # Pieces s[10:8], s[7:5], s[4:2] and s[1:0] with a 0 below: 3 bits each, from the top.
+    places = _START_WIDTH - _PIECE_WIDTH * np.arange(1, CELL_PIECES + 1)
+    doubled = magnitude[..., np.newaxis] << 1
+    pieces = doubled >> (places + 1) & (1 << _PIECE_WIDTH) - 1
+    sign = np.where((significand < 0) ^ (positive == 1), -1, 1)
+    terms = (sign * _mantissas()[q])[..., np.newaxis] * pieces
+    ulps = ((q >> 5) - GATE_FORMAT.bias + ulp)[..., np.newaxis] + places
+    return _sum(np.where(positive, cell, 0), terms, ulps, window)
+
+
+def _add_gated(
+    start: Codes, gate: tuple[Codes, Codes], activation: Codes, window: int | None
+) -> Codes:
+    """S(start; ±q times the activation, and where p is 1 the activation itself), binary16 codes."""
+    q, positive = gate
+    half = np.full_like(q, _half())
+    significand, field = _significands()
+    factor = significand[activation]
+    scale = field[activation] - HIDDEN_FORMAT.bias - HIDDEN_FORMAT.mantissa_bits - GATE_FORMAT.bias
+    product = np.where(positive, -1, 1) * _mantissas()[q] * factor
+    ulp = (q >> 5) + scale
+    # One times the activation is a half, which the weights have, times its double. A lane without
+    # a product has the lowest exponent that there is: it never decides the window's top.
+    second = np.where(positive, _mantissas()[half] * factor, 0)
+    second_ulp = np.where(positive, (half >> 5) + scale + 1, ulp)
+    return _sum(
+        start, np.stack([product, second], axis=-1), np.stack([ulp, second_ulp], axis=-1), window
+    )
+
+
+@cache
+def _half() -> int:
+    return int(GATE_FORMAT.encode(0.5))
+
+
+@cache
+def _narrowing_table() -> Codes:
+    return HIDDEN_FORMAT.encode(ACCUMULATOR_FORMAT.decode(np.arange(1 << 16)))
+
+
+def _narrow(codes: Codes) -> Codes:
+    """Hidden codes nearest to binary16 codes: ties to even, saturated, the sign kept."""
+    return _narrowing_table()[codes]
+
+
+def reset_state(model: FloatSD8Lstm, batch: int) -> tuple[Codes, Codes]:
+    """Hidden and cell codes before the first step, which mean zero; shape (batch, hidden) each."""
+    hidden, cell = np.zeros((2, batch, model.hidden), np.int64)
+    return hidden, cell
+
+
+def step(
+    model: FloatSD8Lstm, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike
+) -> tuple[Codes, Codes]:
+    """One time step of a batch.
+
+    Parameters
+    ----------
+    model
+        The layer.
+    x
+        Input codes, e5m2 with bias ``model.input_bias``, shape (batch, inputs).
+    hidden
+        Old hidden codes, e5m2 with bias 15, shape (batch, hidden).
+    cell
+        Old cell codes, binary16, shape (batch, hidden).
+
+    Returns
+    -------
+    hidden, cell
+        New codes, shape (batch, hidden) each.
+    """
+    inputs = _checked(model.input_format, x, "x", (-1, model.inputs))
+    state = len(inputs), model.hidden
+    old_hidden = _checked(HIDDEN_FORMAT, hidden, "hidden", state)
+    old_cell = _checked(BINARY16, cell, "cell", state)
+    return update_unit(pre_activations(model, inputs, old_hidden), old_cell, model.window)
+
+
+def _checked(
+    number_format: Format, codes: npt.ArrayLike, name: str, shape: tuple[int, ...]
+) -> Codes:
+    array = np.asarray(codes)
+    check_shape(array, name, shape)
+    try:
+        return number_format.check(array)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def run_with_cell(
+    model: FloatSD8Lstm,
+    x: npt.ArrayLike,
+    *,
+    hidden: npt.ArrayLike | None = None,
+    cell: npt.ArrayLike | None = None,
+) -> tuple[Codes, Codes]:
+    """Hidden and cell codes of a batch of sequences at every step.
+
+    The parameters are those of `run`.
+
+    Returns
+    -------
+    hidden, cell
+        Shape (batch, time, hidden) each.
+    """
+    inputs = _checked(model.input_format, x, "x", (-1, -1, model.inputs))
+    batch, time, _ = inputs.shape
+    state = reset_state(model, batch)
+    new_hidden = state[0] if hidden is None else hidden
+    new_cell = state[1] if cell is None else cell
+    hiddens, cells = np.zeros((2, batch, time, model.hidden), np.int64)
+    for moment in range(time):
+        new_hidden, new_cell = step(model, inputs[:, moment], new_hidden, new_cell)
+        hiddens[:, moment], cells[:, moment] = new_hidden, new_cell
+    return hiddens, cells
+
+
+def run(
+    model: FloatSD8Lstm,
+    x: npt.ArrayLike,
+    *,
+    hidden: npt.ArrayLike | None = None,
+    cell: npt.ArrayLike | None = None,
+) -> Codes:
+    """Hidden codes of a batch of sequences.
+
+    A step depends on no later one, so sequences of different lengths can be padded at their ends
+    and the surplus of the result ignored.
+
+    Parameters
+    ----------
+    model
+        The layer.
+    x
+        Input codes, e5m2 with bias ``model.input_bias``, shape (batch, time, inputs).
+    hidden, cell
+        Codes before the first step, shape (batch, hidden); those at reset if not given.
+
+    Returns
+    -------
+    e5m2 codes with bias 15, shape (batch, time, hidden).
+    """
+    return run_with_cell(model, x, hidden=hidden, cell=cell)[0]

@@ -1,0 +1,426 @@
+"""The LSTM of binary, ternary or power-of-two weights: rows of additions, a scale a row.
+
+Weights are small integers, their *levels*:
+
+=========  ==========================================================
+`weights`  levels
+=========  ==========================================================
+"ternary"  -1, 0, 1
+"binary"   -1, 1
+"pow2"     0 and ±2^e, e from 0 to `exponents` - 1, the finest step 1
+=========  ==========================================================
+
+Inputs and hidden values are signed raws of `activation_width` bits, A, without a zero point. A unit
+has eight rows, for each of the gates i, f, g, o one over the inputs and one over the old hidden
+values. Their sums are exact modulo 2^32; each is then requantised to Q3.12 by its row's multiplier
+and shift, rounded twice, and all that follows is `golden.lstm.int8_step.update_unit`::
+
+    gate = saturate(saturate(R_x(bias + T_x x)) + R_h(T_h h))       16 bits, the step 2^-12
+    i, f, o = sigmoid(gate)     g = tanh(gate)                      the step 2^-15
+    cell = saturate(f cell + i g)                                   16 bits, 2^cell_exponent
+    h = saturate(o tanh(cell))                                      A bits, the step 2^-(A - 1)
+
+where the inner saturate is of 16 bits, too. At reset, hidden values and cells are 0.
+
+A scale that is a power of two has the multiplier 2^30, and a layer of such scales multiplies
+nowhere between its sums and its gates.
+
+Source: Ardakani, Ji, Smithson, Meyer and Gross, "Learning recurrent binary/ternary weights",
+arXiv 1809.11086, for conditional additions and a scale for what follows them; the integers are this
+project's, those after the sums the ones of the int8 LSTM.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Real
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from golden.activations import ActivationKind
+from golden.arithmetic import (
+    HIGHEST_SHIFT,
+    LOWEST_SHIFT,
+    SIGNIFICAND_POSITION,
+    Raws,
+    as_shaped_raws,
+    split_multiplier,
+    wrap,
+)
+from golden.lstm.int8_step import (
+    HIGHEST_CELL_EXPONENT,
+    INT16,
+    INT32,
+    LOWEST_CELL_EXPONENT,
+    PARTS,
+    check_choice,
+    check_integer,
+    update_unit,
+)
+from golden.lstm.variant import GATES
+
+__all__ = [
+    "HIGHEST_ACTIVATION_WIDTH",
+    "LOWEST_ACTIVATION_WIDTH",
+    "MOST_EXPONENTS",
+    "TernaryLstm",
+    "WeightKind",
+    "accumulators",
+    "levels_of",
+    "reset_state",
+    "run",
+    "run_with_cell",
+    "step",
+]
+
+WeightKind = Literal["ternary", "binary", "pow2"]
+
+LOWEST_ACTIVATION_WIDTH, HIGHEST_ACTIVATION_WIDTH = 4, 16
+MOST_EXPONENTS = 4
+_WEIGHT_AXES = ("gate", "unit", "operand")
+_MULTIPLIER_STEP = 1 << SIGNIFICAND_POSITION
+_HIGHEST_MULTIPLIER = (1 << 31) - _MULTIPLIER_STEP
+
+
+def levels_of(weights: WeightKind, exponents: int = 1) -> tuple[int, ...]:
+    """Levels that a weight may have, in ascending order.
+
+    Parameters
+    ----------
+    weights
+        "ternary", "binary" or "pow2".
+    exponents
+        Of "pow2": how many magnitudes there are beside 0.
+    """
+    magnitudes = [1 << exponent for exponent in range(exponents if weights == "pow2" else 1)]
+    middle = [] if weights == "binary" else [0]
+    return (*(-magnitude for magnitude in reversed(magnitudes)), *middle, *magnitudes)
+
+
+@dataclass(frozen=True, eq=False)
+class TernaryLstm:
+    """A layer of binary, ternary or power-of-two weights, gates in the order i, f, g, o.
+
+    Arrays of integers are copied and made read-only.
+
+    Parameters
+    ----------
+    weights
+        "ternary", "binary" or "pow2".
+    input_weights
+        Levels, shape (4, hidden, inputs); kept as int8.
+    recurrent_weights
+        Levels, shape (4, hidden, hidden); kept as int8.
+    bias
+        Start values of the sums of the input rows, of 32 bits, in units of those sums; shape
+        (4, hidden), kept as int32. Where the row's multiplier is 0 they go nowhere.
+    input_multipliers, recurrent_multipliers
+        Shape (4, hidden): multiples of 2^7 from 0 to 2^31 - 2^7.
+    input_shifts, recurrent_shifts
+        Shape (4, hidden): from -31 to 30. A row's scale, from its sum to steps of the
+        gate, is ``multiplier / 2^31 * 2^shift``.
+    input_scale
+        Step of the input raws, rounded to binary32. The multipliers hold it already; it is kept
+        for what turns reals into raws.
+    activation_width
+        Bits of inputs and hidden values, 4 to 16.
+    exponents
+        Of "pow2", 1 to 4; else 1.
+    cell_exponent
+        The step of the cell is ``2^cell_exponent``; from -15 to -9.
+    cell_clip
+        The cell saturates to ``-cell_clip...cell_clip``, in raws; 0 for no clip, to 32767.
+    activation
+        "table" or "gemmlowp", a key of `golden.activations.ACTIVATIONS`.
+
+    Raises
+    ------
+    ValueError
+        If a shape or a range is wrong, or a weight is no level.
+    """
+
+    weights: WeightKind
+    input_weights: npt.NDArray[np.int8]
+    recurrent_weights: npt.NDArray[np.int8]
+    bias: npt.NDArray[np.int32]
+    input_multipliers: Raws
+    input_shifts: Raws
+    recurrent_multipliers: Raws
+    recurrent_shifts: Raws
+    input_scale: float
+    activation_width: int = 12
+    exponents: int = 1
+    cell_exponent: int = -12
+    cell_clip: int = 0
+    activation: ActivationKind = "table"
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_choice("weights", self.weights, get_args(WeightKind))
+        most = MOST_EXPONENTS if self.weights == "pow2" else 1
+        if most > 1:
+            check_integer(self, "exponents", 1, most)
+        elif self.exponents != 1:
+            raise ValueError(
+                f"exponents must be 1 for {self.weights} weights, not {self.exponents!r}."
+            )
+        check_integer(self, "activation_width", LOWEST_ACTIVATION_WIDTH, HIGHEST_ACTIVATION_WIDTH)
+        check_integer(self, "cell_exponent", LOWEST_CELL_EXPONENT, HIGHEST_CELL_EXPONENT)
+        check_integer(self, "cell_clip", 0, INT16[1])
+        check_choice("activation", self.activation, get_args(ActivationKind))
+        object.__setattr__(self, "input_scale", _checked_scale(self.input_scale))
+        shape = np.shape(self.input_weights)
+        if len(shape) != len(_WEIGHT_AXES) or shape[0] != len(GATES) or 0 in shape:
+            raise ValueError(
+                "input_weights must have the shape (4, hidden, inputs) for the gates i, f, g, o, "
+                f"not {shape}."
+            )
+        gates, hidden, inputs = shape
+        self._freeze_levels("input_weights", (gates, hidden, inputs))
+        self._freeze_levels("recurrent_weights", (gates, hidden, hidden))
+        rows = gates, hidden
+        self._freeze("bias", np.int32, INT32, rows)
+        for part in PARTS:
+            name = f"{part}_multipliers"
+            self._freeze(name, np.int64, (0, _HIGHEST_MULTIPLIER), rows)
+            wrong = getattr(self, name) % _MULTIPLIER_STEP != 0
+            if wrong.any():
+                raise ValueError(
+                    f"{name} must be multiples of {_MULTIPLIER_STEP}, not "
+                    f"{getattr(self, name)[wrong][0]}."
+                )
+            self._freeze(f"{part}_shifts", np.int64, (LOWEST_SHIFT, HIGHEST_SHIFT), rows)
+
+    def _freeze(
+        self, name: str, dtype: type[np.integer[Any]], bounds: tuple[int, int], shape: Any
+    ) -> None:
+        kept = as_shaped_raws(getattr(self, name), name, bounds, shape).astype(dtype)
+        kept.setflags(write=False)
+        object.__setattr__(self, name, kept)
+
+    def _freeze_levels(self, name: str, shape: tuple[int, ...]) -> None:
+        allowed = levels_of(self.weights, self.exponents)
+        self._freeze(name, np.int8, (allowed[0], allowed[-1]), shape)
+        values = getattr(self, name)
+        wrong = ~np.isin(values, allowed)
+        if wrong.any():
+            listed = ", ".join(str(level) for level in allowed[:-1])
+            raise ValueError(
+                f"{name} of {self.weights} weights must be {listed} or {allowed[-1]}, not "
+                f"{values[wrong][0]}."
+            )
+
+    @property
+    def inputs(self) -> int:
+        """Length of an input vector."""
+        return self.input_weights.shape[2]
+
+    @property
+    def hidden(self) -> int:
+        """Number of units, each with a cell."""
+        return self.input_weights.shape[1]
+
+    @property
+    def outputs(self) -> int:
+        """Length of a hidden vector: one for each unit."""
+        return self.hidden
+
+    @property
+    def activation_bounds(self) -> tuple[int, int]:
+        """Lowest and highest raw of an input or a hidden value."""
+        half = 1 << (self.activation_width - 1)
+        return -half, half - 1
+
+    @property
+    def hidden_scale(self) -> float:
+        """Step of the hidden raws: 2^-(A - 1)."""
+        return 2.0 ** (1 - self.activation_width)
+
+    @cached_property
+    def multipliers(self) -> Raws:
+        """Multipliers of all rows, shape (hidden, 4, 2): by unit, gate and part, input first."""
+        return _by_row(self.input_multipliers, self.recurrent_multipliers)
+
+    @cached_property
+    def shifts(self) -> Raws:
+        """Shifts of all rows, shape (hidden, 4, 2): by unit, gate and part, input first."""
+        return _by_row(self.input_shifts, self.recurrent_shifts)
+
+    @cached_property
+    def starts(self) -> Raws:
+        """Start values of all rows, shape (hidden, 4, 2): the bias, and 0 for the recurrent."""
+        return _by_row(self.bias, np.zeros_like(self.bias))
+
+    @property
+    def hidden_multiplier(self) -> int:
+        """Multiplier of the requantisation of the output gate times tanh of the cell: 2^30."""
+        return self._hidden_split[0]
+
+    @property
+    def hidden_shift(self) -> int:
+        """Shift of the requantisation of the output gate times tanh of the cell: A - 30."""
+        return self._hidden_split[1]
+
+    @property
+    def _hidden_split(self) -> tuple[int, int]:
+        # The product of two numbers in steps of 2^-15 is in steps of 2^-30.
+        return split_multiplier(2.0**-30 / self.hidden_scale)
+
+    @cached_property
+    def matrices(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Levels as reals, operands by rows: shapes (inputs, 4 hidden) and (hidden, 4 hidden)."""
+        first, second = (
+            np.ascontiguousarray(levels.reshape(-1, levels.shape[2]).T, np.float64)
+            for levels in (self.input_weights, self.recurrent_weights)
+        )
+        return first, second
+
+
+def _checked_scale(scale: object) -> float:
+    """Return the scale rounded to binary32."""
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = float(np.float32(float(scale))) if isinstance(scale, Real) else 0.0
+    if not 0 < rounded < math.inf:
+        raise ValueError(f"input_scale must be a finite binary32 number above 0, not {scale!r}.")
+    return rounded
+
+
+def _by_row(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> Raws:
+    stacked = np.stack([first.T, second.T], axis=-1).astype(np.int64)
+    stacked.setflags(write=False)
+    return stacked
+
+
+def accumulators(model: TernaryLstm, x: Raws, hidden: Raws) -> Raws:
+    """Sums of the rows with their start values, wrapped to 32 bits.
+
+    Parameters
+    ----------
+    model
+        The layer.
+    x
+        Input raws, shape (batch, inputs).
+    hidden
+        Old hidden raws, shape (batch, hidden).
+
+    Returns
+    -------
+    Shape (batch, hidden, 4, 2), by unit, gate and part.
+    """
+    # Raws of 16 bits times levels of up to 8: binary64, whose product is the fast one, holds every
+    # sum of fewer than 2^35 of them.
+    sums = [
+        (operand.astype(np.float64) @ matrix).reshape(-1, len(GATES), model.hidden)
+        for operand, matrix in zip((x, hidden), model.matrices, strict=True)
+    ]
+    by_unit = np.stack(sums, axis=-1).transpose(0, 2, 1, 3).astype(np.int64)
+    return wrap(by_unit + model.starts, 32)
+
+
+def reset_state(model: TernaryLstm, batch: int) -> tuple[Raws, Raws]:
+    """Hidden and cell raws before the first step: 0, shape (batch, hidden) each."""
+    hidden, cell = np.zeros((2, batch, model.hidden), np.int64)
+    return hidden, cell
+
+
+def step(
+    model: TernaryLstm, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike
+) -> tuple[Raws, Raws]:
+    """One time step of a batch.
+
+    Parameters
+    ----------
+    model
+        The layer.
+    x
+        Input raws of `activation_width` bits, shape (batch, inputs).
+    hidden
+        Old hidden raws of as many bits, shape (batch, hidden).
+    cell
+        Old cell raws of 16 bits, shape (batch, hidden).
+
+    Returns
+    -------
+    hidden, cell
+        New raws, shape (batch, hidden) each.
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong or a number is no raw.
+    """
+    inputs = as_shaped_raws(x, "x", model.activation_bounds, (-1, model.inputs))
+    state = len(inputs), model.hidden
+    old_hidden = as_shaped_raws(hidden, "hidden", model.activation_bounds, state)
+    old_cell = as_shaped_raws(cell, "cell", INT16, state)
+    return update_unit(
+        accumulators(model, inputs, old_hidden),
+        model.multipliers,
+        model.shifts,
+        old_cell,
+        cell_exponent=model.cell_exponent,
+        cell_clip=model.cell_clip,
+        hidden_multiplier=model.hidden_multiplier,
+        hidden_shift=model.hidden_shift,
+        hidden_zero_point=0,
+        activation=model.activation,
+        hidden_width=model.activation_width,
+    )
+
+
+def run_with_cell(
+    model: TernaryLstm,
+    x: npt.ArrayLike,
+    *,
+    hidden: npt.ArrayLike | None = None,
+    cell: npt.ArrayLike | None = None,
+) -> tuple[Raws, Raws]:
+    """Hidden and cell raws of a batch of sequences at every step.
+
+    The parameters are those of `run`.
+
+    Returns
+    -------
+    hidden, cell
+        Shape (batch, time, hidden) each.
+    """
+    inputs = as_shaped_raws(x, "x", model.activation_bounds, (-1, -1, model.inputs))
+    batch, time, _ = inputs.shape
+    state = reset_state(model, batch)
+    new_hidden = state[0] if hidden is None else hidden
+    new_cell = state[1] if cell is None else cell
+    hiddens, cells = np.zeros((2, batch, time, model.hidden), np.int64)
+    for moment in range(time):
+        new_hidden, new_cell = step(model, inputs[:, moment], new_hidden, new_cell)
+        hiddens[:, moment], cells[:, moment] = new_hidden, new_cell
+    return hiddens, cells
+
+
+def run(
+    model: TernaryLstm,
+    x: npt.ArrayLike,
+    *,
+    hidden: npt.ArrayLike | None = None,
+    cell: npt.ArrayLike | None = None,
+) -> Raws:
+    """Hidden raws of a batch of sequences.
+
+    A step depends on no later one, so sequences of different lengths can be padded at their ends
+    and the surplus of the result ignored.
+
+    Parameters
+    ----------
+    model
+        The layer.
+    x
+        Input raws of `activation_width` bits, shape (batch, time, inputs).
+    hidden, cell
+        Raws before the first step, shape (batch, hidden); 0 if not given.
+
+    Returns
+    -------
+    Raws of `activation_width` bits, shape (batch, time, hidden).
+    """
+    return run_with_cell(model, x, hidden=hidden, cell=cell)[0]

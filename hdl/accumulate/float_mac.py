@@ -1,0 +1,144 @@
+"""Multiply-accumulate units in plain floating point: the baselines beside FloatSD8."""
+
+from typing import Literal, get_args
+
+from amaranth.hdl import Cat, Const, Module, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.accumulate.float_mac import FloatMac as Contract
+from golden.formats import Minifloat
+from hdl.accumulate.float_sum import FloatSum, Objective, Term
+from hdl.adders import add_with_carry
+from hdl.arithmetic import Structure, product_rows, sum_of_rows, wire
+from hdl.formats import stream_of
+from hdl.pipeline import Pipeline
+
+__all__ = ["FloatMac", "Multiplier"]
+
+Multiplier = Literal["plain", "booth"]
+"""How the products of significands are written."""
+
+_SMALLEST_RECODED = 6
+"""Bits of the narrowest significand whose digits are recoded: a smaller one gains nothing."""
+
+
+class FloatMac(wiring.Component):
+    """accumulator + sum of weight * activation, rounded once, a beat a cycle.
+
+    Latency: ``stages`` cycles. Bit for bit :meth:`golden.accumulate.float_mac.FloatMac.compute`.
+
+    Parameters
+    ----------
+    operand_format, accumulator_format
+        Formats of weights and activations, and of the accumulator and the result.
+    products
+        Products a beat.
+    window
+        Bits that are kept below the largest operand's top; None keeps all, an exact sum.
+    stages
+        Register stages: 1 the result; 2 also the sum before normalisation, the narrowest cut;
+        3 also the products before alignment; 4 also the normalised sum; 5 also the aligned ones.
+    structure
+        How products and their sum are built: "gates" or "fpga", see :mod:`hdl.arithmetic`.
+    objective
+        As that of :class:`hdl.accumulate.float_sum.FloatSum`.
+    multiplier
+        "plain": products are left to synthesis, as those of ``floatsd8_mac`` are; "booth": rows of
+        recoded digits in a carry-save tree, smaller for wide significands.
+    """
+
+    def __init__(
+        self,
+        operand_format: Minifloat,
+        accumulator_format: Minifloat,
+        *,
+        products: int,
+        window: int | None,
+        stages: int,
+        structure: Structure = "gates",
+        objective: Objective = "area",
+        multiplier: Multiplier = "plain",
+    ) -> None:
+        if multiplier not in get_args(Multiplier):
+            raise ValueError(f'multiplier must be "plain" or "booth", not {multiplier!r}.')
+        self.contract = Contract(operand_format, accumulator_format, products, window)
+        self.operand_format = operand_format
+        self.accumulator_format = accumulator_format
+        self.products = products
+        self.window = window
+        self.stages = stages
+        self.structure: Structure = structure
+        self.objective: Objective = objective
+        self.multiplier: Multiplier = multiplier
+        super().__init__(
+            {
+                "i": In(stream_of(self.contract.operands)),
+                "o": Out(stream_of(self.contract.results)),
+            }
+        )
+        # The sum of two exponent codes, each at least 1.
+        width = self.contract.product_width
+        self._core = FloatSum(
+            accumulator=accumulator_format,
+            products=products,
+            product_width=width,
+            exponents=range(2, 2 ** (operand_format.exponent_bits + 1) - 1),
+            # Exponent 0 of a product stands for 2**-(2 * (bias + mantissa_bits)).
+            offset=2 * (operand_format.bias + operand_format.mantissa_bits)
+            + 1
+            - width
+            - accumulator_format.bias,
+            window=window,
+            stages=stages,
+            structure=structure,
+            objective=objective,
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        pipeline = Pipeline(m, self.i.valid)
+        beat = self.i.payload
+        terms = [
+            self._multiply(m, beat.weights[lane], beat.activations[lane], lane)
+            for lane in range(self.products)
+        ]
+        m.d.comb += self.o.payload.eq(self._core.add(m, pipeline, terms, beat.accumulator))
+        pipeline.connect(self.i.ready, self.o.valid, self.o.ready)
+        return m
+
+    def _multiply(self, m: Module, weight: data.View, activation: data.View, lane: int) -> Term:
+        """Product of two codes, its exponent the sum of theirs."""
+        significands: list[Value] = []
+        subnormals: list[Value] = []
+        for name, factor in (("weight", weight), ("activation", activation)):
+            subnormal = Signal(name=f"{name}_subnormal_{lane}")
+            significand = Signal(len(factor.mantissa) + 1, name=f"{name}_significand_{lane}")
+            m.d.comb += [
+                subnormal.eq(~factor.exponent.any()),
+                significand.eq(Cat(factor.mantissa, ~subnormal)),
+            ]
+            significands.append(significand)
+            subnormals.append(subnormal)
+        magnitude = self._product(m, significands[0], significands[1], f"product_{lane}")
+        # Exponent code 0 counts as 1: one flag sets the lowest bit, the other is the carry.
+        exponent = add_with_carry(
+            m,
+            Cat(weight.exponent | subnormals[0], Const(0, 1)),
+            Cat(activation.exponent, Const(0, 1)),
+            subnormals[1],
+            f"exponent_{lane}",
+        )
+        return Term(magnitude, exponent, weight.sign ^ activation.sign)
+
+    def _product(self, m: Module, first: Value, second: Value, name: str) -> Signal:
+        """Product of two significands."""
+        width = self.contract.product_width
+        if self.multiplier == "plain" or len(second) < _SMALLEST_RECODED:
+            return wire(m, first * second, name)
+        # Digits are those of a signed number of an even width.
+        spare = 2 - len(second) % 2
+        rows, constant = product_rows(
+            m, first, Cat(second, Const(0, spare)), Const(0, 1), name, self.structure
+        )
+        return sum_of_rows(m, rows, width, f"{name}_sum", constant, self.structure)

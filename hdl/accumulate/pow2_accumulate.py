@@ -1,0 +1,85 @@
+"""Power-of-two accumulate unit."""
+
+from amaranth.hdl import Cat, Module, Mux, Value
+
+from golden.accumulate.pow2 import Pow2Accumulate as Contract
+from hdl.accumulate.rows import Lane, SelectedLanes, Structure
+from hdl.arithmetic import wire
+
+__all__ = ["Pow2Accumulate"]
+
+
+class Pow2Accumulate(SelectedLanes):
+    """Sum of a row of weights 0 and ±2**-e times activations, a beat a cycle.
+
+    The sum follows the last beat of a row by one cycle. While it waits, no beat is taken. Bit for
+    bit :meth:`golden.accumulate.pow2.Pow2Accumulate.compute`.
+
+    Parameters
+    ----------
+    lanes
+        Weights and activations a beat.
+    activation_width
+        Bits of a signed activation.
+    accumulator_width
+        Bits of the sum in steps of the finest weight, exact modulo 2**accumulator_width.
+    exponent_bits
+        Bits of a weight's exponent e.
+    structure
+        "gates", "fpga" or "plain", see :mod:`hdl.accumulate.rows`.
+    """
+
+    def __init__(
+        self,
+        *,
+        lanes: int = 16,
+        activation_width: int = 12,
+        accumulator_width: int = 27,
+        exponent_bits: int = 2,
+        structure: Structure = "gates",
+    ) -> None:
+        self.contract = Contract(lanes, activation_width, accumulator_width, exponent_bits)
+        self.exponent_bits = exponent_bits
+        super().__init__(self.contract, structure)
+
+    def _lanes(self, m: Module) -> list[Lane]:
+        finest = self.contract.weight_format.finest
+        lanes: list[Lane] = []
+        for lane in range(self.lanes):
+            weight = self.i.payload.weights[lane]
+            activation = self.i.payload.activations[lane].as_unsigned()
+            nonzero, exponent, negative = weight[0], weight[1:-1], weight[-1]
+            flipped = wire(
+                m, activation ^ negative.replicate(self.activation_width), f"flipped_{lane}"
+            )
+            term: list[Value] = []
+            odd: Value = nonzero
+            for shift in range(finest + 1):
+                chosen = nonzero
+                if finest:
+                    chosen = wire(m, nonzero & (exponent == finest - shift), f"by_{shift}_{lane}")
+                shifted = Cat(
+                    negative.replicate(shift), flipped, flipped[-1].replicate(finest - shift)
+                )
+                term.append(shifted & chosen.replicate(self.contract.product_width))
+                # Only what isn't shifted can be odd.
+                odd = odd if shift else activation[0] & chosen
+            negate = wire(m, nonzero & negative, f"negates_{lane}")
+            total = term[0]
+            for other in term[1:]:
+                total |= other
+            lanes.append(Lane(wire(m, total, f"term_{lane}"), negate, wire(m, odd, f"odd_{lane}")))
+        return lanes
+
+    def _plain_products(self, m: Module) -> list[Value]:
+        finest = self.contract.weight_format.finest
+        products: list[Value] = []
+        for lane in range(self.lanes):
+            weight = self.i.payload.weights[lane]
+            activation = self.i.payload.activations[lane]
+            product: Value = Mux(weight[-1], -activation, activation)
+            if finest:
+                # The complement of an exponent is its distance from the finest.
+                product <<= ~weight[1:-1]
+            products.append(Mux(weight[0], product, 0))
+        return products

@@ -1,0 +1,90 @@
+"""Sigmoid and tanh of a binary16 number, rounded to the formats of the FloatSD8 LSTM.
+
+Both functions are monotone, so each result is a comparison of the argument with thresholds: the
+real arguments whose function values lie in the middle of two neighbouring results. All thresholds
+are constants, and the circuit is the decision diagram (:mod:`hdl.decision`) of the two staircases
+that they make.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from itertools import pairwise
+
+from amaranth.hdl import Cat, Const, Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.floatsd8_activations import GATE_FORMAT, HIDDEN_FORMAT
+from golden.formats import Format
+from hdl.arithmetic import wire
+from hdl.decision import decision_diagram, first_binary16, staircase
+
+__all__ = ["FloatSD8Activation"]
+
+
+class FloatSD8Activation(wiring.Component):
+    """Sigmoid or tanh of a binary16 number, to the nearest 8-bit result; combinational.
+
+    Bit for bit :mod:`golden.floatsd8_activations`, for all 65,536 codes: the nearest value of the
+    format to the real function's, so at most half the distance of two neighbouring values away.
+    Exponent 31 is one more octave of numbers.
+
+    Ports
+    -----
+    x
+        Code of binary16.
+    is_tanh
+        1 for tanh, 0 for the sigmoid.
+    result
+        tanh: code of HIDDEN_FORMAT, e5m2, nearest to tanh(x), with the sign bit of ``x`` even where
+        the result is zero. Sigmoid: q, the canonical code of GATE_FORMAT, FloatSD8, nearest to
+        sigmoid(-|x|), from 0 to 0.5; its sign bit is 0. The sigmoid is q or 1 - q.
+    complement
+        Sigmoid: 1 where it is 1 - q, which is where x > 0 (not for either zero). It doesn't depend
+        on ``is_tanh``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"x": In(16), "is_tanh": In(1), "result": Out(8), "complement": Out(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        magnitude, sign = self.x[:15], self.x[15]
+        nearest = wire(
+            m,
+            decision_diagram(
+                m, Cat(magnitude, self.is_tanh), [*_sigmoid(), *_tanh()], 8, "nearest"
+            ),
+            "nearest_code",
+        )
+        m.d.comb += [
+            self.result.eq(nearest | Cat(Const(0, 7), sign & self.is_tanh)),
+            self.complement.eq(~sign & magnitude.any()),
+        ]
+        return m
+
+
+def _sigmoid() -> list[int]:
+    """Codes of sigmoid(-x) for the codes x without a sign."""
+    values = [value for value in GATE_FORMAT.values.tolist() if 0 <= value <= 0.5]
+    return _table(GATE_FORMAT, reversed(values), lambda middle: math.log((1 - middle) / middle))
+
+
+def _tanh() -> list[int]:
+    """Codes of tanh(x) for the codes x without a sign."""
+    values = [value for value in HIDDEN_FORMAT.values.tolist() if 0 <= value <= 1]
+    return _table(HIDDEN_FORMAT, values, math.atanh)
+
+
+def _table(
+    number_format: Format, values: Iterable[float], inverse: Callable[[float], float]
+) -> list[int]:
+    """Codes of the values in their order, each from the middle before it on."""
+    values = list(values)
+    # No middle is a function's value exactly, so it doesn't matter which side a tie would take.
+    starts = [
+        first_binary16(Fraction(inverse((value + after) / 2)), above=True)
+        for value, after in pairwise(values)
+    ]
+    return staircase([int(code) for code in number_format.encode(values)], starts)

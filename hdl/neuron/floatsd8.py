@@ -1,0 +1,429 @@
+"""The FloatSD8 LSTM's neuron: lanes of products, which also do the update of a unit."""
+
+from enum import IntEnum
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
+from golden.floatsd8_activations import GATE_FORMAT, HIDDEN_FORMAT
+from golden.formats import BINARY16, FLOATSD8, Format
+from golden.lstm.floatsd8 import CELL_PIECES, LOWEST_CONSTANT_BIAS
+from golden.neuron.floatsd8 import FloatSD8LstmNeuron as Contract
+from hdl.accumulate.float_sum import FloatSum, Term
+from hdl.accumulate.floatsd8_mac import PRODUCT_WIDTH
+from hdl.activation.floatsd8 import FloatSD8Activation
+from hdl.adders import add_with_carry
+from hdl.arithmetic import wire
+from hdl.formats import shape_of, stream_of
+from hdl.pipeline import Pipeline
+
+__all__ = ["FloatSD8LayerNeuron", "FloatSD8LstmNeuron"]
+
+_OFFSET_BITS = 5
+# Of a gate value times an e5m2 code of bias 15, as the offsets of the configuration.
+_GATED_OFFSET = GATE_FORMAT.bias + HIDDEN_FORMAT.bias - LOWEST_CONSTANT_BIAS
+# The pieces of a cell's significand, with exponents that are never negative.
+_PIECE_BITS = 3
+_HIGHEST_PIECE = _PIECE_BITS * (CELL_PIECES - 1)
+_SCALED_OFFSET = _GATED_OFFSET + _HIGHEST_PIECE
+_HALF = int(GATE_FORMAT.encode(0.5))
+
+
+class _Step(IntEnum):
+    """What a sum in the pipeline is for, where it is more than the sum of a later beat."""
+
+    NONE = 0
+    KEPT = 1
+    """What the forget gate leaves of the cell."""
+    CELL = 2
+    HIDDEN = 3
+    GATE_I = 4
+    GATE_F = 5
+    GATE_G = 6
+    GATE_O = 7
+
+
+class _Registers(Pipeline):
+    """Registers that all load at once, for what adds its stages to a pipeline."""
+
+    def __init__(self, m: Module, load: Value) -> None:
+        super().__init__(m, Const(1))
+        self._load = load
+
+    def register(self, **values: ValueLike) -> tuple[Signal, ...]:
+        """One more stage; its registers, named by keyword, one for each value."""
+        registers: list[Signal] = []
+        with self._m.If(self._load):
+            for name, value in values.items():
+                kept = Signal(Value.cast(value).shape(), name=name, reset_less=True)
+                self._m.d.sync += kept.eq(value)
+                registers.append(kept)
+        return tuple(registers)
+
+
+class FloatSD8LayerNeuron(wiring.Component):
+    """Pairs of gates in, one hidden unit out: what a layer is made of.
+
+    Takes a beat a cycle. Of a pair, i and f or g and o, the gates' beats take turns, so that a
+    gate's next beat finds its rounded sum two cycles later in the one result register. Where a pair
+    begins, the lanes do the products of the update, three beats a unit: the cell times gate f, gate
+    i times gate g, and gate o times the new cell's tanh. They belong to the unit before, whose
+    update thus takes until the end of the next one; where no unit follows, until it is done.
+
+    Bit for bit :class:`golden.neuron.floatsd8.FloatSD8LstmNeuron`, which says what the fields of a
+    beat and the configuration mean.
+
+    Parameters
+    ----------
+    lanes
+        Products of a beat, from 4 to 16.
+    window
+        Bits that a sum keeps below its top, from 8 to 48; None for exact sums.
+
+    Ports
+    -----
+    i
+        Beats, see the contract, but for the old cell.
+    drains
+        No beat waits: a unit's update goes on without one. Neurons side by side get the same, so
+        that none is ahead of the others by an update's beat.
+    old_cell
+        Code of the unit's old cell: counts from the last beat of a unit up to the end of the next
+        unit's first pair.
+    cells
+        New cell codes, in the order of the units, each before the unit's hidden code.
+    o
+        Hidden codes, as ``result``.
+    input_offset, recurrent_offset
+        See the contract.
+    """
+
+    def __init__(self, lanes: int = 4, window: int | None = DEFAULT_WINDOW) -> None:
+        contract = Contract(lanes, window)
+        self.lanes = lanes
+        self.window = window
+        fields = [each for each in contract.operands if each.name != "old_cell"]
+        super().__init__(
+            {
+                "i": In(stream_of(fields)),
+                "drains": In(1),
+                "old_cell": In(shape_of(BINARY16)),
+                "cells": Out(stream.Signature(unsigned(BINARY16.width))),
+                "o": Out(stream.Signature(data.StructLayout({"result": HIDDEN_FORMAT.width}))),
+                **{field.name: In(shape_of(field.format)) for field in contract.configuration},
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        beat = self.i.payload
+        takes = wire(m, self.i.valid & self.i.ready, "takes")
+
+        # The pipeline: one sum on its way to be rounded, one rounded.
+        advances = Signal()
+        step = Signal(_Step)
+        """What is fed now."""
+        adding = Signal(_Step)
+        done = Signal(_Step)
+        result = Signal(BINARY16.width)
+        hidden_waits = Signal()
+        blocked = wire(
+            m,
+            ((done == _Step.CELL) & ~self.cells.ready)
+            | ((done == _Step.HIDDEN) & hidden_waits & ~self.o.ready),
+            "blocked",
+        )
+        with m.If(advances):
+            m.d.sync += [adding.eq(step), done.eq(adding)]
+        with m.Elif(~blocked):
+            # What is done is used at once, and no more than once.
+            m.d.sync += done.eq(_Step.NONE)
+
+        # What results leave behind: gates, the cell on its way, the tanh that a gate multiplies.
+        m.submodules.activation = activation = FloatSD8Activation()
+        m.d.comb += [
+            activation.x.eq(result),
+            activation.is_tanh.eq(done.matches(_Step.GATE_G, _Step.CELL)),
+        ]
+        sigmoid = Cat(activation.result[:4], activation.complement, activation.result[5:])
+        gates = {name: _code(FLOATSD8, f"gate_{name}") for name in "ifo"}
+        for name, gate in gates.items():
+            with m.If(done == _Step[f"GATE_{name.upper()}"]):
+                m.d.sync += gate.eq(sigmoid)
+        factor = _code(HIDDEN_FORMAT, "factor")
+        with m.If(activation.is_tanh):
+            m.d.sync += factor.eq(activation.result)
+        kept = Signal(BINARY16.width, reset_less=True)
+        with m.If(done == _Step.KEPT):
+            m.d.sync += kept.eq(result)
+        hidden = Signal(HIDDEN_FORMAT.width, reset_less=True)
+        m.d.comb += [
+            self.cells.valid.eq(done == _Step.CELL),
+            self.cells.payload.eq(result),
+            self.o.valid.eq(hidden_waits),
+            self.o.payload.result.eq(hidden),
+        ]
+        with m.If(self.o.ready):
+            m.d.sync += hidden_waits.eq(0)
+        narrow = _narrow(m, result)
+        with m.If((done == _Step.HIDDEN) & ~blocked):
+            m.d.sync += [hidden.eq(narrow), hidden_waits.eq(1)]
+
+        # The order of beats. All that the update needs is there where a pair begins.
+        within = Signal()
+        """The next beat is of a pair that has begun."""
+        is_second_pair = Signal()
+        is_second_gate = Signal()
+        scale_waits = Signal()
+        cell_waits = Signal()
+        hidden_can_be_fed = Signal()
+        is_last = wire(m, beat.last & is_second_gate, "is_last_of_pair")
+        feeds = Signal(_Step)
+        with m.If(within):
+            m.d.comb += [self.i.ready.eq(~blocked), advances.eq(takes)]
+        with m.Else():
+            m.d.comb += advances.eq(~blocked)
+            with m.If(hidden_can_be_fed):
+                m.d.comb += feeds.eq(_Step.HIDDEN)
+            with m.Elif(scale_waits):
+                m.d.comb += feeds.eq(_Step.KEPT)
+            with m.Elif(cell_waits & (is_second_pair | self.drains)):
+                m.d.comb += feeds.eq(_Step.CELL)
+            with m.Else():
+                m.d.comb += self.i.ready.eq(~blocked)
+        m.d.comb += step.eq(feeds)
+        with m.If(takes):
+            m.d.sync += [within.eq(~is_last), is_second_gate.eq(~is_second_gate)]
+            with m.If(beat.last):
+                m.d.comb += step.eq(Cat(is_second_gate, is_second_pair, Const(1, 1)))
+            with m.If(is_last):
+                m.d.sync += [is_second_pair.eq(~is_second_pair), scale_waits.eq(is_second_pair)]
+        is_fed = {each: wire(m, feeds == each, f"feeds_{each.name.lower()}") for each in _Step}
+        with m.If(advances):
+            with m.If(is_fed[_Step.KEPT]):
+                m.d.sync += scale_waits.eq(0)
+            with m.If(is_fed[_Step.CELL]):
+                m.d.sync += cell_waits.eq(0)
+            with m.If(is_fed[_Step.HIDDEN]):
+                m.d.sync += hidden_can_be_fed.eq(0)
+        with m.If(done == _Step.KEPT):
+            m.d.sync += cell_waits.eq(1)
+        with m.If((done == _Step.CELL) & self.cells.ready):
+            m.d.sync += hidden_can_be_fed.eq(1)
+
+        # The sums.
+        is_own = is_fed[_Step.NONE]
+        """The products are those of the beat."""
+        scales = is_fed[_Step.KEPT]
+        gate = _code(FLOATSD8, "gate")
+        """The gate value of the update: q, or with a sign -q, which is then added to one."""
+        m.d.comb += gate.eq(
+            Mux(
+                scales,
+                gates["f"].as_value(),
+                Mux(is_fed[_Step.CELL], gates["i"].as_value(), gates["o"].as_value()),
+            )
+        )
+        start = _code(BINARY16, "start_code")
+        old_cell = self.old_cell
+        m.d.comb += start.eq(
+            _masked(beat.start.as_value(), is_own & beat.first)
+            | _masked(result, is_own & ~beat.first)
+            | _masked(old_cell.as_value(), scales & gates["f"].sign)
+            | _masked(kept, is_fed[_Step.CELL])
+        )
+        offset = Signal(_OFFSET_BITS)
+        m.d.comb += offset.eq(
+            Mux(
+                is_own,
+                Mux(beat.recurrent, self.recurrent_offset, self.input_offset),
+                Mux(scales, _SCALED_OFFSET, _GATED_OFFSET),
+            )
+        )
+        terms = [self._term(m, lane, is_own, scales, gate, factor) for lane in range(self.lanes)]
+        core = FloatSum(
+            accumulator=BINARY16,
+            products=self.lanes,
+            product_width=PRODUCT_WIDTH,
+            exponents=range(1, 7 + 31 + _HIGHEST_PIECE + 1),
+            offset=range(1 << _OFFSET_BITS),
+            window=self.window,
+            stages=2,
+        )
+        m.d.comb += result.eq(core.add(m, _Registers(m, advances), terms, start, offset))
+        return m
+
+    def _term(
+        self,
+        m: Module,
+        lane: int,
+        is_own: Value,
+        scales: Value,
+        gate: data.View,
+        factor: data.View,
+    ) -> Term:
+        """A lane's product: of the beat's weight, or of the update.
+
+        The update's products are a gate value times a piece of the cell's significand (all of the
+        four), times the factor (the first), and a half times the double of the factor (the second).
+        Lanes without a product have the lowest exponent, which never decides the window's top.
+        """
+        weight = self.i.payload.weights[lane]
+        activation = self.i.payload.activations[lane]
+        index = _masked(weight.index, is_own)
+        weight_exponent = _masked(weight.exponent, is_own)
+        mantissa = _masked(activation.mantissa, is_own)
+        exponent = _masked(activation.exponent, is_own)
+        sign: Value = weight.sign ^ activation.sign
+        doubles: Value = Const(0, 1)
+        normal: Value | None = None
+        if lane < CELL_PIECES:
+            cell = self.old_cell
+            # The significand with a zero below, from the top in pieces.
+            place = _PIECE_BITS * (CELL_PIECES - 1 - lane)
+            whole = Cat(Const(0, 1), cell.mantissa, cell.exponent.any())
+            piece = wire(m, whole[place : place + _PIECE_BITS], f"piece_{lane}")
+            normal = piece[2]
+            cell_sign = gate.sign ^ cell.sign
+            raised = wire(m, gate.exponent + place, f"raised_{lane}")
+            if lane == 0:
+                update = (
+                    gate.index,
+                    Mux(scales, raised, gate.exponent),
+                    Mux(scales, piece[:2], factor.mantissa),
+                    Mux(scales, cell.exponent, factor.exponent),
+                    Mux(scales, cell_sign, gate.sign ^ factor.sign),
+                )
+            elif lane == 1:
+                # Where the gate value is one less q.
+                doubles = wire(m, ~is_own & ~scales & gate.sign, "doubles")
+                update = (
+                    Mux(scales, gate.index, _masked(Const(_HALF & 15, 4), doubles)),
+                    Mux(scales, raised, _masked(Const(_HALF >> 5, 3), doubles)),
+                    Mux(scales, piece[:2], factor.mantissa),
+                    Mux(scales, cell.exponent, _masked(factor.exponent, doubles)),
+                    Mux(scales, cell_sign, factor.sign),
+                )
+            else:
+                update = (
+                    _masked(gate.index, scales),
+                    _masked(raised, scales),
+                    piece[:2],
+                    _masked(cell.exponent, scales),
+                    cell_sign,
+                )
+            index = Mux(is_own, weight.index, update[0])
+            weight_exponent = Mux(is_own, weight.exponent, update[1])
+            mantissa = Mux(is_own, activation.mantissa, update[2])
+            exponent = Mux(is_own, activation.exponent, update[3])
+            sign = Mux(is_own, sign, update[4])
+        index = wire(m, index, f"index_{lane}")
+        exponent = wire(m, exponent, f"exponent_code_{lane}")
+        subnormal = wire(m, ~exponent.any(), f"subnormal_{lane}")
+        top = ~subnormal if normal is None else Mux(scales, normal, ~subnormal)
+        significand = wire(m, Cat(mantissa, top), f"significand_{lane}")
+        weight_mantissa = Signal(5, name=f"mantissa_{lane}")
+        magnitude = Signal(PRODUCT_WIDTH, name=f"product_{lane}")
+        highest = Signal(range(7 + _HIGHEST_PIECE + 1), name=f"weight_exponent_{lane}")
+        m.d.comb += [
+            weight_mantissa.eq(Mux(index >= 11, index + 3, index)),
+            magnitude.eq(weight_mantissa * significand),
+            highest.eq(weight_exponent),
+        ]
+        # Exponent code 0 counts as 1: as the carry, or as its lowest bit where that is taken.
+        lowest = exponent[0] | (subnormal & doubles)
+        total = add_with_carry(
+            m,
+            Cat(highest, Const(0, 1)),
+            Cat(lowest, exponent[1:], Const(0, 1)),
+            subnormal | doubles,
+            f"exponent_{lane}",
+        )
+        return Term(magnitude, total, wire(m, sign, f"product_sign_{lane}"))
+
+
+def _code(number_format: Format, name: str) -> data.View:
+    """A signal for a code, with the format's fields."""
+    layout = data.Layout.cast(shape_of(number_format))  # pyright: ignore[reportArgumentType]
+    return data.View(layout, Signal(number_format.width, name=name, reset_less=True))
+
+
+def _masked(value: Value, counts: Value) -> Value:
+    """The bits where they count, else zeros."""
+    return value & counts.replicate(len(value))
+
+
+def _narrow(m: Module, code: Value) -> Signal:
+    """The e5m2 code of bias 15 nearest to a binary16 code: ties to even.
+
+    A carry out of the significand goes to the exponent; the largest number, which binary16's own
+    largest rounds to, is in the octave above.
+    """
+    magnitude = code[8:15]
+    rounds_up = code[7] & (code[:7].any() | code[8])
+    rounded = wire(m, (magnitude + rounds_up)[:7], "narrow_magnitude")
+    return wire(m, Cat(rounded, code[15]), "narrow")
+
+
+class FloatSD8LstmNeuron(wiring.Component):
+    """One hidden unit of the FloatSD8 LSTM at a time, from its weights to its new state.
+
+    Takes a beat a cycle, as :class:`FloatSD8LayerNeuron`, and keeps a unit's cells beside it.
+
+    Bit for bit :class:`golden.neuron.floatsd8.FloatSD8LstmNeuron`, which says what each port means.
+
+    Parameters
+    ----------
+    lanes
+        Products of a beat, from 4 to 16.
+    window
+        Bits that a sum keeps below its top, from 8 to 48; None for exact sums.
+    """
+
+    def __init__(self, lanes: int = 4, window: int | None = DEFAULT_WINDOW) -> None:
+        contract = Contract(lanes, window)
+        self.lanes = lanes
+        self.window = window
+        self.neuron = FloatSD8LayerNeuron(lanes, window)
+        super().__init__(
+            {
+                "i": In(stream_of(contract.operands)),
+                "o": Out(stream_of(contract.results)),
+                **{field.name: In(shape_of(field.format)) for field in contract.configuration},
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.neuron = neuron = self.neuron
+        beat = self.i.payload
+        old_cell = Signal(BINARY16.width, reset_less=True)
+        cell = Signal(BINARY16.width, reset_less=True)
+        cell_waits = Signal()
+        m.d.comb += [
+            *(
+                neuron.i.payload[name].eq(beat[name])
+                for name in ("weights", "activations", "first", "last", "recurrent", "start")
+            ),
+            neuron.i.valid.eq(self.i.valid),
+            self.i.ready.eq(neuron.i.ready),
+            neuron.drains.eq(~self.i.valid),
+            neuron.old_cell.eq(old_cell),
+            neuron.input_offset.eq(self.input_offset),
+            neuron.recurrent_offset.eq(self.recurrent_offset),
+            neuron.cells.ready.eq(~cell_waits),
+            self.o.payload.result.eq(neuron.o.payload.result),
+            self.o.payload.cell_result.eq(cell),
+            self.o.valid.eq(neuron.o.valid),
+            neuron.o.ready.eq(self.o.ready),
+        ]
+        # Of the last beats of a unit the very last counts.
+        with m.If(self.i.valid & self.i.ready & beat.last):
+            m.d.sync += old_cell.eq(beat.old_cell)
+        with m.If(neuron.o.valid & self.o.ready):
+            m.d.sync += cell_waits.eq(0)
+        with m.If(neuron.cells.valid & ~cell_waits):
+            m.d.sync += [cell.eq(neuron.cells.payload), cell_waits.eq(1)]
+        return m
