@@ -555,11 +555,12 @@ def _prove(options: argparse.Namespace) -> int:
     for proof in proofs:
         name = f"{proof.claim.design}, {proof.claim.statement}"
         if proof.broken_copy_refuted:
-            print(f"{name}: broken copy refuted by {'; '.join(proof.broken_counterexample)}")
+            print("\n  ".join([f"{name}: broken copy refuted by", *proof.broken_counterexample]))
         else:
             print(f"{name}: the broken copy was not found out.", file=sys.stderr)
         if not proof.proven:
-            print(f"{name}: refuted by {'; '.join(proof.counterexample)}", file=sys.stderr)
+            text = "\n  ".join([f"{name}: refuted by", *proof.counterexample])
+            print(text, file=sys.stderr)
     _write_json(options.json, yosys.version(), [proof.row for proof in proofs])
     return 0 if all(proof.proven and proof.broken_copy_refuted for proof in proofs) else 1
 

@@ -57,8 +57,8 @@ check -assert
 sat -prove trigger 0 -show-ports miter
 """
 # Enables and resets, all constant, vanish before the registers do; 'opt' must make no new ones. A
-# register that feeds itself would leave a loop, about which a solver's answer means nothing: 'check'
-# refuses it.
+# register that feeds itself would leave a loop, about which a solver's answer means nothing:
+# 'check' refuses it.
 
 _TRANSPARENT = """\
 (* techmap_celltype = "$dff" *)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
 from golden.lstm.floatsd8 import FloatSD8Lstm
 
 
@@ -10,7 +11,7 @@ def random_lstm(
     inputs: int = 3,
     hidden: int = 5,
     products: int = 4,
-    window: int | None = 14,
+    window: int | None = DEFAULT_WINDOW,
     input_bias: int = 17,
 ) -> FloatSD8Lstm:
     """A model for inputs and hidden values of about 1."""

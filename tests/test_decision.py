@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Decision diagrams against their tables, and thresholds against all codes of binary16."""
 
 from fractions import Fraction

@@ -133,7 +133,7 @@ def test_a_model_of_another_layer_is_refused():
     for parameters, sentence in (
         ({"inputs": 4}, "The model's inputs must be 4, as the layer's, not 3; make a layer for"),
         ({"hidden": 4}, "The model's hidden units must be 4, as the layer's, not 5;"),
-        ({"window": None}, "The model's window must be None, as the layer's, not 14;"),
+        ({"window": None}, "The model's window must be None, as the layer's, not 12;"),
         (
             {"lanes": 8},
             "A layer of 8 lanes rounds after every 8 products, the model after every 4; take 4 ",

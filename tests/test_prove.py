@@ -147,7 +147,7 @@ def test_command(capsys, tmp_path):
         capsys, "prove", "floatsd8_decode", "--set", "bias=26", "--json", target
     )
     assert (status, err) == (0, "")
-    assert "broken copy refuted by number = " in out
+    assert "broken copy refuted by\n  number = " in out
     report = json.loads(target.read_text())
     assert "yosys" in report["engine"]
     (row,) = report["rows"]
@@ -163,7 +163,7 @@ def test_command_fails_with_a_wrong_circuit(capsys, monkeypatch):
     monkeypatch.setattr("flow.prove.claims_of", lambda design, parameters: [wrong])
     status, out, err = commands.run(capsys, "prove", "floatsd8_decode")
     assert status == 1
-    assert "floatsd8_decode, nearest code: refuted by number = 4d (floatsd8: " in err
+    assert "floatsd8_decode, nearest code: refuted by\n  number = 4d (floatsd8: " in err
     assert "no" in out
 
 
