@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: all setup tools test test-all lint verilog regress area speakers bulk layers train clean
+.PHONY: all setup tools test test-all lint verilog regress area prove reproduce speakers bulk bulk-mac ieee layers train clean
 
 all: $(SETUP) tools
 	$(BIN)/python -m examples.main_job --jobs $(JOBS)
@@ -30,7 +30,7 @@ test: $(SETUP) tools
 	$(BIN)/python -m pytest -n $(JOBS)
 
 # Everything, long campaigns included.
-test-all: test bulk speakers layers
+test-all: test prove bulk bulk-mac ieee speakers layers
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
@@ -48,13 +48,30 @@ area: $(SETUP)
 	$(BIN)/fewbit synth --target ice40
 	$(BIN)/fewbit synth --target ecp5
 
+prove: $(SETUP)
+	$(BIN)/fewbit prove
+
+# The papers' claims beside what is measured here; some ten minutes.
+reproduce: $(SETUP) tools
+	$(BIN)/fewbit reproduce
+
 # Long campaigns: all 370 test utterances, and ten million vectors, through the RTL.
 speakers: $(SETUP) tools
 	$(BIN)/python -m examples.japanese_vowels.rtl
 	$(BIN)/python -m examples.japanese_vowels.rtl --activation gemmlowp
+	$(BIN)/python -m examples.japanese_vowels.rtl --to floatsd8
+	$(BIN)/python -m examples.japanese_vowels.floatsd8
 
 bulk: $(SETUP) tools
 	$(BIN)/python -m examples.bulk_check --count 10000000
+
+# 10^8 operand sets through the FloatSD8 unit.
+bulk-mac: $(SETUP) tools
+	$(BIN)/python -m examples.bulk_check floatsd8_mac --count 100000000
+
+# The FP32 unit against the C library's fmaf.
+ieee: $(SETUP) tools
+	$(BIN)/python -m examples.fp32_ieee
 
 # Every variant of the layer with both activations against golden, and against LiteRT.
 layers: $(SETUP) tools

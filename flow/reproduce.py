@@ -239,7 +239,18 @@ def compare_macs(
         return [
             _ratio("area, FP32 over FloatSD8 MAC", _AREA_CLAIM, whole, "GE", _RECALLED, how),
             _ratio("the same without flip-flops", None, logic, "GE", ours, how),
+            *recoded(whole[unit.name]),
         ]
+
+    def recoded(of_unit: float) -> list[Row]:
+        """The baseline with multipliers of recoded digits, which help wide significands only."""
+        if "multiplier" not in {parameter.name for parameter in baseline.parameters}:
+            return []
+        row = map_to_cells(baseline, {"multiplier": "booth"}).figures
+        areas = {baseline.name: float(row["area_ge"]), unit.name: of_unit}
+        claim = "area, FP32 with Booth multipliers over FloatSD8 MAC"
+        how = f"fewbit synth {baseline.name} --set multiplier=booth"
+        return [_ratio(claim, _AREA_CLAIM, areas, "GE", _RECALLED, how)]
 
     def area_in_process() -> list[Row]:
         assert liberty is not None

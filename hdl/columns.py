@@ -5,8 +5,8 @@ bits takes n less its width. No half adder stands where a full adder could, and 
 carries follows: the carries of the last adders ripple. Bits that come first are added first.
 
 A gate inverts. So each signal is taken for what it is cheapest as, itself or its complement, and
-the form of an adder follows its inputs: mapped to NAND, NOR, AND-OR-invert, OR-AND-invert and XOR
-gates, it needs no inverter.
+the form of an adder follows its inputs: as NAND, NOR, AND-OR-invert, OR-AND-invert and XOR gates it
+can do without inverters. Synthesis has the last word.
 """
 
 from typing import NamedTuple

@@ -214,7 +214,7 @@ def test_int8_golden_wraps_as_numpys_int32():
     ("name", "settings"),
     [
         ("fp32_mac", {"products": 2, "stages": 3, "multiplier": "booth"}),
-        ("fp16_mac", {"multiplier": "booth"}),
+        ("fp16_mac", {"products": 2, "multiplier": "booth"}),
         ("fp16_mac", {"products": 1, "window": None, "stages": 1}),
         ("bf16_mac", {"products": 3, "window": 20, "structure": "fpga", "multiplier": "booth"}),
         ("bf16_mac", {"products": 2, "window": None, "stages": 1}),

@@ -30,7 +30,7 @@ from examples.japanese_vowels.recordings import (
     Recordings,
     load_recordings,
 )
-from golden.accumulate.floatsd8_mac import FloatSD8Mac
+from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW, FloatSD8Mac
 from golden.arithmetic import Raws
 from golden.formats import BINARY16, FLOATSD8
 from golden.lstm import batch_norm, floatsd8
@@ -255,7 +255,7 @@ def test_beats_are_those_of_the_layer(sets: tuple[Recordings, Recordings]) -> No
     following = beats.accumulators[:, 0]
     for beat in range(count):
         np.testing.assert_array_equal(following, beats.accumulators[:, beat])
-        unit = FloatSD8Mac(4, 14, weight_bias=int(beats.biases[beat]) - 15)
+        unit = FloatSD8Mac(4, DEFAULT_WINDOW, weight_bias=int(beats.biases[beat]) - 15)
         arrays = {
             "weights": beats.weights[:, beat],
             "activations": beats.activations[:, beat],

@@ -13,7 +13,7 @@ CASES = [
     {"lanes": 1, "activation_width": 2, "accumulator_width": 2},
     {"lanes": 3, "activation_width": 8, "accumulator_width": 12},
     {"lanes": 5, "activation_width": 16, "accumulator_width": 48},
-    {"lanes": 64, "activation_width": 4, "accumulator_width": 16},
+    {"lanes": 24, "activation_width": 4, "accumulator_width": 16},
 ]
 
 

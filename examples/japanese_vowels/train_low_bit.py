@@ -1,7 +1,7 @@
 """Train the speaker recogniser with ternary and with binary weights.
 
 ``python -m examples.japanese_vowels.train_low_bit``; needs PyTorch (``pip install
-'fewbit[train]'``), runs on one core of a CPU in about four minutes and gives the same files every
+'fewbit[train]'``), runs on one core of a CPU in about three minutes and gives the same files every
 time on one machine.
 
 The cell is that of arXiv 1809.11086: the products of inputs and of hidden values are normalised
@@ -268,7 +268,7 @@ def as_layer(network: Recogniser) -> tuple[BatchNormLstm, ReadOut]:
     )
     weights, bias = (
         # As float32 they are stored in half the room.
-        values.detach().numpy().astype(np.float32).astype(np.float64)
+        np.asarray(values.detach().numpy().astype(np.float32), np.float64)
         for values in (network.read_out.weight, network.read_out.bias)
     )
     return layer, ReadOut(weights, bias, "last")

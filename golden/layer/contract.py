@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
+from golden.arithmetic import wrap
 from golden.contract import Contract
 from golden.layer import packets
 from golden.layer.image import ImageError, as_bytes, integers
@@ -45,6 +46,16 @@ class LayerContract(Contract, Generic[Parameters]):
     def raws_are_signed(self) -> bool:
         """Whether the bytes of vectors and cells are two's complement, or codes of floats."""
         return True
+
+    @property
+    def activation_width(self) -> int:
+        """Bits of an input or a hidden value; of those of its bytes others don't count."""
+        return 8
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of an input or a hidden value in a packet."""
+        return packets.value_bytes(self.activation_width)
 
     @property
     @abstractmethod
@@ -103,7 +114,17 @@ class LayerContract(Contract, Generic[Parameters]):
     @property
     def state_size(self) -> int:
         """Bytes of a state packet."""
-        return self.schedule.outputs + CELL_BYTES * self.schedule.hidden
+        return self.output_size + CELL_BYTES * self.schedule.hidden
+
+    @property
+    def input_size(self) -> int:
+        """Bytes of an input vector."""
+        return self.value_bytes * self.schedule.inputs
+
+    @property
+    def output_size(self) -> int:
+        """Bytes of a hidden vector."""
+        return self.value_bytes * self.schedule.outputs
 
     @property
     def operands(self) -> tuple[Operand, ...]:
@@ -127,7 +148,7 @@ class LayerContract(Contract, Generic[Parameters]):
         hidden, cell = (
             np.zeros((2, 0), np.int64) if parameters is None else self.reset_state(parameters)
         )
-        outputs = self.schedule.outputs
+        width = self.value_bytes
         for packet in taken:
             if packet.kind == Kind.PARAMETERS and self.fixed_image is not None:
                 yield _status(Status.FIXED)
@@ -139,23 +160,28 @@ class LayerContract(Contract, Generic[Parameters]):
             elif parameters is None:
                 yield _status(Status.NO_PARAMETERS)
             elif packet.kind == Kind.SAVE_STATE:
-                yield Packet(Reply.STATE, state_bytes(hidden, cell))
+                yield Packet(Reply.STATE, state_bytes(hidden, cell, width))
             elif packet.kind == Kind.LOAD_STATE:
                 if len(packet.data) == self.state_size:
                     raws = np.frombuffer(packet.data, np.uint8)
-                    hidden = self._raws(raws[:outputs, np.newaxis])
-                    cell = self._raws(raws[outputs:].reshape(-1, CELL_BYTES))
+                    hidden = self._values(raws[: self.output_size])
+                    cell = self._raws(raws[self.output_size :].reshape(-1, CELL_BYTES))
                 else:
                     hidden, cell = self.reset_state(parameters)
                     yield _status(Status.WRONG_LENGTH)
-            elif len(packet.data) != self.schedule.inputs:
+            elif len(packet.data) != self.input_size:
                 yield _status(Status.WRONG_LENGTH)
             else:
                 if packet.starts:
                     hidden, cell = self.reset_state(parameters)
-                x = self._raws(np.frombuffer(packet.data, np.uint8)[:, np.newaxis])
+                x = self._values(np.frombuffer(packet.data, np.uint8))
                 hidden, cell = self.next_state(parameters, x, hidden, cell)
-                yield Packet(Reply.HIDDEN, as_bytes(hidden, 1).tobytes())
+                yield Packet(Reply.HIDDEN, as_bytes(hidden, width).tobytes())
+
+    def _values(self, content: npt.NDArray[np.uint8]) -> Raws:
+        """Inputs or hidden values of their bytes."""
+        raws = self._raws(content.reshape(-1, self.value_bytes))
+        return wrap(raws, self.activation_width) if self.raws_are_signed else raws
 
     def _raws(self, content: npt.NDArray[np.uint8]) -> Raws:
         return integers(content, signed=self.raws_are_signed)
@@ -188,7 +214,7 @@ class LayerContract(Contract, Generic[Parameters]):
         Images of random parameters, sequences of random vectors, states saved and loaded, and
         every kind of broken packet.
         """
-        inputs, size = self.schedule.inputs, self.layout.size
+        inputs, outputs, size = self.input_size, self.output_size, self.layout.size
         image = self.random_image(rng)
         # A cut image first: whatever was loaded before is gone. The answers up to and with the
         # whole image are a byte each.
@@ -205,18 +231,18 @@ class LayerContract(Contract, Generic[Parameters]):
         while expected < count:
             choice = rng.integers(0, 40)
             left = count - expected
-            if choice < 34 and left >= self.schedule.outputs:
+            if choice < 34 and left >= outputs:
                 sent.append(
                     Packet(Kind.INPUT, _bytes(rng, inputs), starts=bool(rng.integers(0, 6) == 0))
                 )
-                expected += self.schedule.outputs
-                since_image += self.schedule.outputs
+                expected += outputs
+                since_image += outputs
             elif choice == 34 and left >= self.state_size:
                 sent.append(Packet(Kind.SAVE_STATE, _bytes(rng, int(rng.integers(1, 3)))))
                 expected += self.state_size
             elif choice in {35, 36}:
                 sent.append(Packet(Kind.LOAD_STATE, _bytes(rng, self.state_size)))
-            elif choice == 37 or left < self.schedule.outputs:
+            elif choice == 37 or left < outputs:
                 wrong = _bytes(rng, _other_length(rng, inputs))
                 sent.append(Packet(Kind.INPUT, wrong, starts=bool(rng.integers(0, 2))))
                 expected += 1
@@ -255,9 +281,9 @@ class LayerContract(Contract, Generic[Parameters]):
         ]
 
 
-def state_bytes(hidden: Raws, cell: Raws) -> bytes:
+def state_bytes(hidden: Raws, cell: Raws, value_bytes: int = 1) -> bytes:
     """A state as its packet holds it: hidden raws (outputs,), cell raws (hidden,)."""
-    return as_bytes(hidden, 1).tobytes() + as_bytes(cell, CELL_BYTES).tobytes()
+    return as_bytes(hidden, value_bytes).tobytes() + as_bytes(cell, CELL_BYTES).tobytes()
 
 
 def _status(status: Status) -> Packet:

@@ -19,7 +19,16 @@ from golden.operands import FLAG, Operand
 if TYPE_CHECKING:
     from golden.contract import Arrays, Codes
 
-__all__ = ["HANDSHAKES", "OPERANDS", "RESULTS", "Kind", "Packet", "Reply", "Status"]
+__all__ = [
+    "HANDSHAKES",
+    "OPERANDS",
+    "RESULTS",
+    "Kind",
+    "Packet",
+    "Reply",
+    "Status",
+    "value_bytes",
+]
 
 BYTE = FixedPoint(8, signed=False)
 DESTINATION = FixedPoint(2, signed=False)
@@ -99,6 +108,11 @@ class Packet:
     data: bytes
     starts: bool = False
     """An input vector that starts a sequence."""
+
+
+def value_bytes(width: int) -> int:
+    """Bytes of a value of so many bits in a packet, low byte first, its sign extended."""
+    return 1 if width <= BYTE.width else 2
 
 
 def beats(packets: Iterable[Packet]) -> dict[str, Codes]:

@@ -53,6 +53,23 @@ class RowAccumulate(wiring.Component):
     def _plain_products(self, m: Module) -> list[Value]:
         """The products of a beat by operators."""
 
+    def add_products(self, m: Module, before: Value) -> Value:
+        """The products of a beat and ``before``; only the low bits of the result count."""
+        match self.structure:
+            case "gates":
+                columns = Columns(m, self.accumulator_width, "sum")
+                self._add_lanes(m, columns)
+                columns.add_row(before)
+                return columns.sum()
+            case "fpga":
+                return self._chained_lanes(m, before)
+            case "plain":
+                products = [
+                    wire(m, product, f"product_{lane}")
+                    for lane, product in enumerate(self._plain_products(m))
+                ]
+                return sum(products, before)
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         beat = self.i.payload
@@ -61,20 +78,7 @@ class RowAccumulate(wiring.Component):
         total = Signal(signed(width), reset_less=True)
         done = Signal()
         before = wire(m, Mux(beat.first, beat.accumulator, total), "before")
-        match self.structure:
-            case "gates":
-                columns = Columns(m, width, "sum")
-                self._add_lanes(m, columns)
-                columns.add_row(before)
-                following: Value = columns.sum()
-            case "fpga":
-                following = self._chained_lanes(m, before)
-            case "plain":
-                products = [
-                    wire(m, product, f"product_{lane}")
-                    for lane, product in enumerate(self._plain_products(m))
-                ]
-                following = sum(products, before)
+        following = self.add_products(m, before)
         m.d.comb += [
             self.o.payload.result.eq(total),
             self.o.valid.eq(done),

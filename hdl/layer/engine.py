@@ -16,7 +16,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from golden.layer.image import Layout
-from golden.layer.packets import OPERANDS, RESULTS, Reply
+from golden.layer.packets import OPERANDS, RESULTS, Reply, value_bytes
 from golden.layer.schedule import Row, Schedule, Task, chunks
 from hdl.arithmetic import wire
 from hdl.formats import stream_of
@@ -29,10 +29,16 @@ __all__ = ["LayerEngine", "NumberSystem"]
 
 
 class NumberSystem(Protocol):
-    """What a number system supplies to the engine; weights and activations are bytes."""
+    """What a number system supplies to the engine.
 
+    The weights of a neuron in a cycle are whole bytes of the image's section "weights".
+    """
+
+    activation_width: int
+    """Bits of an input or a hidden value; more than 8 are two bytes of a packet."""
     start_width: int
-    """Bits of the value that a row starts from; whole bytes."""
+    """Bits of the value that a row starts from, and of what else comes with it; whole bytes. They
+    hold still up to the row's last beat."""
     cell_width: int
     """Bits of a cell raw; whole bytes."""
     masks_padding: bool
@@ -123,6 +129,7 @@ class LayerEngine(wiring.Component):
             self.schedule,
             self.layout,
             self.system.cell_width // BYTE,
+            value_bytes(self.system.activation_width),
             is_fixed=self.image is not None,
         )
         m.d.comb += [
@@ -151,6 +158,8 @@ class LayerEngine(wiring.Component):
         """A step ends with this cycle."""
         self.phase = Signal(range(max(2, len(self.schedule.phases))))
         self.phase_is_collected = Signal()
+        self.is_high_byte = Signal()
+        """Of a result of two bytes the second one leaves."""
         self.next_phase = Signal()
 
     # The memories.
@@ -158,23 +167,24 @@ class LayerEngine(wiring.Component):
     def _add_memories(self, m: Module, store: ImageStore) -> None:
         schedule, system = self.schedule, self.system
         lanes, neurons = schedule.lanes, schedule.neurons
-        word = BYTE * lanes
+        width = system.activation_width
+        word = width * lanes
         self.weights = store.memory(m, "weights").read_port()
         self.row_starts = store.memory(m, "starts").read_port()
         # Two pages of each vector: one is used while the other is written.
         m.submodules.input_vector = vector = _memory(2 * chunks(schedule.inputs, lanes), word)
-        vector_bytes = self.front.bytes_of(Place.INPUT, lanes)
-        in_page = replace(vector_bytes, address=Cat(self.front.write_page, vector_bytes.address))
-        in_page.connect(m, vector.write_port(granularity=BYTE))
+        values = self.front.values_of(Place.INPUT, width)
+        in_page = replace(values, address=Cat(self.front.write_page, values.address))
+        in_page.connect(m, vector.write_port(granularity=width))
         self.input_vector = vector.read_port()
         m.submodules.hidden_vector = hidden = _memory(2 * chunks(schedule.outputs, lanes), word)
         self.hidden_vector = hidden.read_port()
-        self.hidden_write = hidden.write_port(granularity=BYTE)
+        self.hidden_write = hidden.write_port(granularity=width)
         self.inner_vector = self.inner_write = None
         if any(row.part == "inner" for row in schedule.rows):
             m.submodules.inner_vector = inner = _memory(chunks(schedule.hidden, lanes), word)
             self.inner_vector = inner.read_port()
-            self.inner_write = inner.write_port(granularity=BYTE)
+            self.inner_write = inner.write_port(granularity=width)
         self.cells = []
         self.cell_writes = []
         self.gate_reads = []
@@ -310,7 +320,7 @@ class LayerEngine(wiring.Component):
             flags["last"] &= is_one_of(row, rows, schedule.ends_sums)
         if system.tells_part:
             flags["recurrent"] = is_part["recurrent"]
-        # Bytes of the last word of a vector that are the vector's, if not all.
+        # Values of the last word of a vector that are the vector's, if not all.
         ends = {"input": schedule.inputs, "hidden": schedule.outputs, "inner": schedule.hidden}
         rests = {
             part: count % schedule.lanes
@@ -347,7 +357,7 @@ class LayerEngine(wiring.Component):
             """What a vector's memory gives, where it counts."""
             if part not in rests:
                 return _masked(read, held[f"takes_{part}"])
-            end = BYTE * rests[part]
+            end = system.activation_width * rests[part]
             return Cat(
                 _masked(read[:end], held[f"takes_{part}"]),
                 _masked(read[end:], held[f"fills_{part}"]),
@@ -364,6 +374,7 @@ class LayerEngine(wiring.Component):
             activations |= vector("inner", self.inner_vector.data)
         activations = wire(m, activations, "activations")
         width = system.start_width
+        weights_width = len(self.weights.data) // len(neurons)
         reads_cell = issues
         if system.cells_apart:
             reads_cell = issues & is_one_of(row, rows, lambda each: each.needs_cell)
@@ -374,9 +385,7 @@ class LayerEngine(wiring.Component):
                 cell.addr.eq(Mux(self.busy, group, self.front.word)),
                 cell.en.eq(reads_cell | self.front.saves),
                 neuron.i.valid.eq(fed & ready),
-                neuron.i.payload.weights.eq(
-                    self.weights.data.word_select(index, BYTE * schedule.lanes)
-                ),
+                neuron.i.payload.weights.eq(self.weights.data.word_select(index, weights_width)),
                 neuron.i.payload.activations.eq(activations),
                 neuron.i.payload.first.eq(held["first"]),
                 neuron.i.payload.last.eq(held["last"]),
@@ -456,14 +465,23 @@ class LayerEngine(wiring.Component):
             return is_one_of(task, tasks, condition)
 
         emits = wire(m, task_is(lambda each: each.to == "hidden") & ~is_padding, "emits")
+        width = self.system.activation_width
         valids = Cat(each.o.valid for each in neurons)
         has_result = wire(m, valids.bit_select(neuron, 1), "has_result")
-        collects = wire(m, has_result & (~emits | self.o.ready), "collects")
+        leaves = self.o.ready
+        if value_bytes(width) > 1:
+            # The low byte leaves first, and the result is collected with the high one.
+            with m.If(has_result & emits & self.o.ready):
+                m.d.sync += self.is_high_byte.eq(~self.is_high_byte)
+            leaves = wire(m, self.o.ready & self.is_high_byte, "leaves")
+        collects = wire(m, has_result & (~emits | leaves), "collects")
         self.emission_valid = has_result & emits
         self.emission_last = is_last_group & is_last_unit
+        if value_bytes(width) > 1:
+            self.emission_last &= self.is_high_byte
         choice = [each.o.payload for each in neurons]
         # A vector of bits from here on, as what the packets hold.
-        result = wire(m, choose(neuron, [each.result for each in choice])[:BYTE], "result")
+        result = wire(m, choose(neuron, [each.result for each in choice])[:width], "result")
         self.result = result
         value: Value = Const(0)
         if "value" in choice[0].shape().members:
@@ -472,7 +490,7 @@ class LayerEngine(wiring.Component):
         for index, each in enumerate(neurons):
             selected = (neuron == index) if count > 1 else Const(1, 1)
             m.d.comb += [
-                each.o.ready.eq(selected & (~emits | self.o.ready)),
+                each.o.ready.eq(selected & (~emits | leaves)),
             ]
             if not self.system.cells_apart:
                 written = collects & selected & task_is(lambda t: t.writes_cell)
@@ -544,7 +562,8 @@ class LayerEngine(wiring.Component):
         """Write a result into the hidden or the inner vector, or a loaded state's byte."""
         lanes = self.schedule.lanes
         write = self.hidden_write
-        loads = self.front.bytes_of(Place.HIDDEN, lanes)
+        width = self.system.activation_width
+        loads = self.front.values_of(Place.HIDDEN, width)
         own = goes_out & task_is(lambda t: t.to == "hidden")
         enable = Cat(own & (byte == lane) for lane in range(lanes))
         m.d.comb += [
@@ -555,7 +574,7 @@ class LayerEngine(wiring.Component):
                     Cat(self.hidden_page, loads.address),
                 )
             ),
-            write.data.eq(Mux(self.busy, self.result, loads.data)[:BYTE].replicate(lanes)),
+            write.data.eq(Mux(self.busy, self.result, loads.data)[:width].replicate(lanes)),
             write.en.eq(enable | loads.enable),
         ]
         if self.inner_write is not None:
@@ -622,9 +641,15 @@ class LayerEngine(wiring.Component):
         out = self.o.payload
         cells = Cat(port.data for port in self.cells)
         cell_byte = cells.word_select(self.front.byte[: bits_of(len(cells) // BYTE)], BYTE)
-        hidden_byte = self.hidden_vector.data.word_select(
-            self.front.byte[: bits_of(self.schedule.lanes)], BYTE
-        )
+        width = self.system.activation_width
+        count = value_bytes(width)
+        place = self.front.byte[count - 1 :][: bits_of(self.schedule.lanes)]
+        saved = self.hidden_vector.data.word_select(place, width)
+        result: Value = self.result
+        if count > 1:
+            result = _byte_of(result, self.is_high_byte)
+            saved = _byte_of(saved, self.front.byte[0])
+            reset_hidden = _byte_of(reset_hidden, self.front.byte[0])
         is_cell = self.front.place == Place.CELL
         with m.If(self.front.offers_status):
             m.d.comb += [
@@ -640,7 +665,7 @@ class LayerEngine(wiring.Component):
                     Mux(
                         is_cell,
                         _masked(cell_byte, ~self.front.fresh),
-                        Mux(self.front.fresh, reset_hidden, hidden_byte),
+                        Mux(self.front.fresh, reset_hidden, saved),
                     )
                 ),
                 out.m_axis_tlast.eq(self.front.is_whole),
@@ -649,7 +674,7 @@ class LayerEngine(wiring.Component):
         with m.Else():
             m.d.comb += [
                 self.o.valid.eq(self.emission_valid),
-                out.m_axis_tdata.eq(self.result),
+                out.m_axis_tdata.eq(result),
                 out.m_axis_tlast.eq(self.emission_last),
                 out.m_axis_tdest.eq(Reply.HIDDEN),
             ]
@@ -659,6 +684,12 @@ def _bounds(counts: Iterable[int]) -> tuple[list[int], list[int]]:
     """Places of the first and of the last of so many items each, one after the other."""
     ends = [end - 1 for end in accumulate(counts)]
     return [0, *(end + 1 for end in ends[:-1])], ends
+
+
+def _byte_of(value: Value, is_high: Value) -> Value:
+    """The low or the high byte of a signed value of more than 8 bits."""
+    high = Cat(value[BYTE:], value[-1].replicate(2 * BYTE - len(value)))
+    return Mux(is_high, high, value[:BYTE])
 
 
 def _masked(value: Value, counts: Value) -> Value:

@@ -20,6 +20,7 @@ __all__ = ["FloatSD8LstmLayer"]
 class _FloatSD8System:
     """What the FloatSD8 LSTM supplies to the layer engine."""
 
+    activation_width = HIDDEN_FORMAT.width
     start_width = BINARY16.width
     cell_width = BINARY16.width
     # The exponent of what a weight of zero is multiplied by may decide a window's top.

@@ -50,8 +50,8 @@ class Front:
         The stream of packets.
     schedule, layout
         Of the layer.
-    cell_bytes
-        Of a cell raw.
+    cell_bytes, value_bytes
+        Of a cell raw, and of an input or a hidden value.
     is_fixed
         Whether the parameters are inside the circuit.
     """
@@ -63,6 +63,7 @@ class Front:
         schedule: Schedule,
         layout: Layout,
         cell_bytes: int,
+        value_bytes: int = 1,
         *,
         is_fixed: bool,
     ) -> None:
@@ -82,8 +83,14 @@ class Front:
         lanes, neurons = schedule.lanes, schedule.neurons
         # For each place: bytes of a word, and the last byte of the last word.
         places: list[tuple[int, int, int]] = [
-            (lanes, (schedule.inputs - 1) // lanes, (schedule.inputs - 1) % lanes),
-            (lanes, (schedule.outputs - 1) // lanes, (schedule.outputs - 1) % lanes),
+            *(
+                (
+                    lanes * value_bytes,
+                    (length - 1) // lanes,
+                    (length - 1) % lanes * value_bytes + value_bytes - 1,
+                )
+                for length in (schedule.inputs, schedule.outputs)
+            ),
             (
                 neurons * cell_bytes,
                 (schedule.hidden - 1) // neurons,
@@ -125,6 +132,12 @@ class Front:
         takes = wire(m, (state == _State.TAKE) & i.valid, "takes")
         self.writes = wire(m, takes & ~complete, "writes")
         self.saves = wire(m, state == _State.SAVE_READ, "saves")
+        self._value_bytes = value_bytes
+        self._lanes = lanes
+        if value_bytes > 1:
+            self._low_byte = Signal(BYTE, name="low_byte", reset_less=True)
+            with m.If(takes):
+                m.d.sync += self._low_byte.eq(self.data)
         # The next byte of the places: taken now, or sent.
         moves_on = Signal()
         m.d.comb += i.ready.eq(state == _State.TAKE)
@@ -220,6 +233,17 @@ class Front:
     def writer(self, section: str) -> Writer:
         """Bytes of a section of the image."""
         return self.bytes_of(self._sections[section], self._sizes[section])
+
+    def values_of(self, place: int, width: int) -> Writer:
+        """Values of a vector's place: words of one of so many bits for each lane.
+
+        A value of two bytes is written with its second one.
+        """
+        count = self._value_bytes
+        writer = self.bytes_of(place, self._lanes * count)
+        if count == 1:
+            return Writer(writer.enable, writer.address, writer.data[:width])
+        return Writer(writer.enable[1::2], writer.address, Cat(self._low_byte, writer.data)[:width])
 
     def bytes_of(self, place: int, size: int) -> Writer:
         """Bytes of a place's words, of so many bytes each."""

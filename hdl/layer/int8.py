@@ -21,6 +21,7 @@ __all__ = ["Int8LstmLayer", "step_cycles", "update_of"]
 class _Int8System:
     """What the integer LSTM supplies to the layer engine."""
 
+    activation_width = 8
     start_width = 32
     cell_width = 16
     masks_padding = False

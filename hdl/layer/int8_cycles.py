@@ -1,4 +1,4 @@
-"""Cycles of a layer of the integer LSTM: which update its neurons get, and what a step takes.
+"""Cycles of a layer with the integer LSTM's update: which one its neurons get, what a step takes.
 
 The lanes hand over rows and the update uses them up, each waiting for the other where it must. So
 the cycle of every event is the latest of a few others plus a constant, and what a step takes
@@ -7,9 +7,11 @@ follows from its rows and the update's program without any data.
 
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Protocol
 
-from golden.layer.int8 import Int8LstmLayer as Contract
-from golden.layer.schedule import Phase, Task, chunks
+from golden.activations import ActivationKind
+from golden.layer.schedule import Phase, Schedule, Task, chunks
+from golden.lstm.variant import Int8Variant
 from hdl.activation.gemmlowp import STEPS
 from hdl.activation.table import FRACTION
 from hdl.arithmetic import Structure
@@ -17,6 +19,30 @@ from hdl.layer.cycles import PhaseCycles, StepCycles
 from hdl.neuron.int8_program import Kind, Operation, Program
 
 __all__ = ["Update", "step_cycles", "update_of", "waiting_rows"]
+
+
+class Contract(Protocol):
+    """A layer whose neurons have the integer LSTM's update."""
+
+    @property
+    def activation(self) -> ActivationKind:
+        """How gates are activated."""
+        ...
+
+    @property
+    def variant(self) -> Int8Variant:
+        """Which parts the layer has."""
+        ...
+
+    @property
+    def schedule(self) -> Schedule:
+        """What the layer does in a time step."""
+        ...
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of an input or a hidden value."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +94,7 @@ def step_cycles(contract: Contract, structure: Structure) -> StepCycles:
     )
     # A byte a cycle, and one to see of what kind the packet is. Of two vectors' memory one is
     # free for the next only in the cycle after the step's last.
-    loading = schedule.inputs + 1
+    loading = contract.value_bytes * schedule.inputs + 1
     return StepCycles(
         beats=schedule.step_beats,
         cycles=run.end,
@@ -119,6 +145,7 @@ class _Run:
     def __init__(self, contract: Contract, structure: Structure, update: Update) -> None:
         self.contract = contract
         self.schedule = schedule = contract.schedule
+        self.value_bytes = contract.value_bytes
         self.places = waiting_rows(contract, update, structure)
         self.beside = 0 if not update.interpolates else 1 if structure == "gates" else 2
         quick = update.chunk == 16
@@ -184,7 +211,7 @@ class _Run:
             for task in phase.tasks:
                 self._run_task(task)
                 if not group:
-                    self.first_byte = self.neurons[0].given
+                    self.first_byte = self.neurons[0].given + 1 - self.value_bytes
             ends.append(self.end)
         period = ends[-1] - ends[-2] if groups > 1 else 0
         self._skip((groups - len(ends)) * period)
@@ -214,8 +241,10 @@ class _Run:
                 self._hand_over(neuron, index == 0)
                 self._operate(neuron, to_the_end=index == len(task.rows) - 1)
         for neuron in self.neurons:
-            # One result a cycle leaves.
-            self.end = neuron.given = max(neuron.ended, self.end) + 1
+            # One byte a cycle leaves.
+            self.end = neuron.given = max(neuron.ended, self.end) + (
+                self.value_bytes if task.to == "hidden" else 1
+            )
 
     def _place_is_free(self, neuron: _Neuron, is_first: bool) -> int:
         """The first cycle in which the neuron takes a row."""

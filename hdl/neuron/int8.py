@@ -2,7 +2,10 @@
 # A neuron that is never elaborated says so; that its parts are not either is no news.
 """The integer LSTM's neuron: lanes of products, and the update of a unit behind them."""
 
-from amaranth.hdl import Module, Mux, Shape, ShapeLike, Signal, Value, signed
+from collections.abc import Mapping
+from typing import Literal
+
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, ShapeLike, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -15,7 +18,7 @@ from hdl.formats import shape_of, stream_of
 from hdl.neuron.int8_update import Int8Update, configuration_of
 from hdl.pipeline import Pipeline
 
-__all__ = ["Int8LayerNeuron", "Int8LstmNeuron", "default_chunk"]
+__all__ = ["Int8LayerNeuron", "Int8LstmNeuron", "RowScales", "default_chunk"]
 
 
 def default_chunk(lanes: int, activation: ActivationKind) -> int:
@@ -24,8 +27,13 @@ def default_chunk(lanes: int, activation: ActivationKind) -> int:
     return 4 if lanes <= few else 8 if lanes <= some else 16
 
 
+RowScales = Literal["shared", "fixed", "powers_of_two"]
+"""Where a row's scale comes from: a memory that all units share, or the row itself; then any, or
+only powers of two."""
+
+
 class Int8LayerNeuron(wiring.Component):
-    """Rows of int8 products in, one hidden unit of any variant out: what a layer is made of.
+    """Rows of products in, one hidden unit of any variant out: what a layer is made of.
 
     Takes a beat a cycle. A row's accumulator is handed over with its last beat, so that the rows
     that follow add up while it is used; the lanes wait only where a row ends before the one
@@ -38,14 +46,21 @@ class Int8LayerNeuron(wiring.Component):
     waiting_rows
         Sums that may wait behind the one that is used, in registers of their own, so that the lanes
         go on: from 0 to 3; 0 with a layer norm.
-    activation, chunk, variant, interpolates, structure
+    products
+        The lanes; of int8 products by default.
+    row_scales
+        "shared", where ``scale`` asks for the scale; else it comes with its row, and ``multiplier``
+        and ``shift`` are those of "hidden" alone.
+    activation, chunk, variant, interpolates, structure, hidden_width
         As those of :class:`hdl.neuron.int8_update.Int8Update`.
 
     Ports
     -----
     i
         A beat: ``weights`` and ``activations`` of each lane; ``first`` and ``last``, the ends of a
-        row; ``start``, what the row's sum starts with, which counts with ``first``; ``old_cell``
+        row; ``start``, what the row's sum starts with, which counts with ``first``; unless scales
+        are shared, ``start`` is that ``value`` and the row's ``multiplier``, the upper 24 bits or
+        the highest alone, and ``shift``, which count with ``last``; ``old_cell``
         and, if there are several, ``segment``, which count with ``last`` of the rows with which
         the update takes them.
     scale, multiplier, shift, o, and the configuration
@@ -62,6 +77,9 @@ class Int8LayerNeuron(wiring.Component):
         interpolates: bool | None = None,
         structure: Structure = "gates",
         waiting_rows: int = 0,
+        products: wiring.Component | None = None,
+        row_scales: RowScales = "shared",
+        hidden_width: int = 8,
     ) -> None:
         if waiting_rows not in range(4):
             raise ValueError(f"waiting_rows must be from 0 to 3, not {waiting_rows}.")
@@ -70,22 +88,36 @@ class Int8LayerNeuron(wiring.Component):
         self.lanes = lanes
         self.waiting_rows = waiting_rows
         self.update = Int8Update(
-            activation, chunk, variant, interpolates=interpolates, structure=structure
+            activation,
+            chunk,
+            variant,
+            interpolates=interpolates,
+            structure=structure,
+            hidden_width=hidden_width,
         )
-        self.products = Int8Products(lanes, structure)
+        self.products = products or Int8Products(lanes, structure)
+        self.row_scales: RowScales = row_scales
         self.structure: Structure = structure
         self.activation = activation
         self.chunk = chunk
         self.variant = self.update.variant
         self.interpolates = self.update.interpolates
         beat: dict[str, ShapeLike] = {
-            "weights": data.ArrayLayout(signed(8), lanes),
-            "activations": data.ArrayLayout(signed(8), lanes),
+            "weights": self.products.signature.members["weights"].shape,
+            "activations": self.products.signature.members["activations"].shape,
             "first": 1,
             "last": 1,
             "start": signed(32),
             "old_cell": signed(16),
         }
+        if row_scales == "fixed":
+            beat["start"] = data.StructLayout(
+                {"value": signed(32), "multiplier": 24, "shift": signed(6)}
+            )
+        elif row_scales == "powers_of_two":
+            beat["start"] = data.StructLayout(
+                {"value": signed(32), "shift": signed(6), "multiplier": 1}
+            )
         if len(self.segments) > 1:
             beat["segment"] = Shape.cast(range(len(self.segments)))
         ports = self.update.signature.members
@@ -123,15 +155,17 @@ class Int8LayerNeuron(wiring.Component):
         m.submodules.update = update = self.update
         sum_so_far = Signal(signed(32), reset_less=True)
         row = update.i.payload
+        shares = self.row_scales == "shared"
+        start = beat.start if shares else beat.start.value
+        ports = {"multiplier": self.multiplier, "shift": self.shift}
         m.d.comb += [
             lanes.weights.eq(beat.weights),
             lanes.activations.eq(beat.activations),
-            lanes.start.eq(Mux(beat.first, beat.start, sum_so_far)),
+            lanes.start.eq(Mux(beat.first, start, sum_so_far)),
             # While the row with the cell waits, those behind it are of its unit.
             row.old_cell.eq(beat.old_cell),
             self.scale.eq(update.scale),
-            update.multiplier.eq(self.multiplier),
-            update.shift.eq(self.shift),
+            *(getattr(update, name).eq(port) for name, port in ports.items() if shares),
             self.o.valid.eq(update.o.valid),
             self.o.payload.eq(update.o.payload),
             update.o.ready.eq(self.o.ready),
@@ -140,6 +174,10 @@ class Int8LayerNeuron(wiring.Component):
         handed: dict[str, Value] = {"accumulator": lanes.total.as_signed()}
         if len(self.segments) > 1:
             handed["segment"] = beat.segment
+        scale: dict[str, Value] = {}
+        if not shares:
+            scale = {"multiplier": beat.start.multiplier, "shift": beat.start.shift}
+        handed |= scale
         if self.waiting_rows:
             pipeline = Pipeline(m, self.i.valid & beat.last)
             rows_are_taken = Signal()
@@ -152,12 +190,30 @@ class Int8LayerNeuron(wiring.Component):
                 self.i.ready.eq(~beat.last | update.i.ready),
                 update.i.valid.eq(self.i.valid & beat.last),
             ]
+        of_row = {name: handed.pop(name) for name in scale}
         m.d.comb += [row[name].eq(value) for name, value in handed.items()]
+        if not shares:
+            self._connect_scale(m, of_row)
         for name in configuration_of(self.variant):
             m.d.comb += getattr(update, name).eq(getattr(self, name))
         with m.If(takes):
             m.d.sync += sum_so_far.eq(lanes.total)
         return m
+
+    def _connect_scale(self, m: Module, of_row: Mapping[str, Value]) -> None:
+        """Give the update its scales: what has come with a row, or for "hidden" the ports'."""
+        update = self.update
+        # The scale of the row that waits to be used.
+        takes = wire(m, update.i.valid & update.i.ready, "update_takes")
+        is_hidden = wire(m, update.scale == update.scales.index("hidden"), "is_hidden")
+        for name, value in of_row.items():
+            kept = Signal(Shape.cast(value.shape()), name=f"row_{name}", reset_less=True)
+            with m.If(takes):
+                m.d.sync += kept.eq(value)
+            port = getattr(self, name)
+            # The highest bits of a multiplier are those that there are.
+            whole = kept if name == "shift" else Cat(Const(0, len(port) - len(kept)), kept)
+            m.d.comb += getattr(update, name).eq(Mux(is_hidden, port, whole))
 
 
 class Int8LstmNeuron(wiring.Component):

@@ -71,6 +71,8 @@ class Int8Update(wiring.Component):
     structure
         "gates" or "fpga", see :mod:`hdl.arithmetic`; with "fpga" and an interpolation of its own
         the table lies in a memory.
+    hidden_width
+        Bits of the hidden raw, to which it saturates.
 
     Ports
     -----
@@ -104,6 +106,7 @@ class Int8Update(wiring.Component):
         *,
         interpolates: bool | None = None,
         structure: Structure = "gates",
+        hidden_width: int = 8,
     ) -> None:
         if activation not in ("table", "gemmlowp"):
             raise ValueError(f'activation must be "table" or "gemmlowp", not {activation!r}.')
@@ -118,7 +121,12 @@ class Int8Update(wiring.Component):
         self.variant = variant or Int8Variant()
         self.interpolates = interpolates
         check_structure(structure)
+        if hidden_width not in range(2, 17):
+            raise ValueError(f"hidden_width must be from 2 to 16, not {hidden_width}.")
+        if hidden_width != 8 and self.variant.projection:  # noqa: PLR2004 - int8
+            raise ValueError("With a projection hidden_width must be 8.")
         self.structure: Structure = structure
+        self.hidden_width = hidden_width
         beside = 0 if not interpolates else 1 if structure == "gates" else 2
         self._program = Program(self.variant, beside, quick=chunk == 16)
         super().__init__(
@@ -131,7 +139,7 @@ class Int8Update(wiring.Component):
                     stream.Signature(
                         data.StructLayout(
                             {
-                                "result": signed(8),
+                                "result": signed(hidden_width),
                                 "cell_result": signed(16),
                                 "value": signed(16),
                                 "exposed": signed(32),
@@ -483,7 +491,7 @@ class Int8Update(wiring.Component):
         finished = saturate_to_clip(
             m, saturated, self.cell_clip & is_cell.replicate(15), "finished"
         )
-        hidden = saturate(m, exact, 8, "hidden", is_beyond)
+        hidden = saturate(m, exact, self.hidden_width, "hidden", is_beyond)
         if self.variant.projection:
             is_projected = wire(m, finishes("projected"), "is_projected")
             hidden = saturate_to_clip(

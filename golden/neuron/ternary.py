@@ -1,0 +1,213 @@
+"""The neuron of binary, ternary or power-of-two weights: eight rows give a hidden and a cell raw."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from golden.accumulate.binary import BinaryAccumulate
+from golden.accumulate.pow2 import Pow2, Pow2Accumulate
+from golden.accumulate.ternary import TernaryAccumulate
+from golden.activations import ActivationKind
+from golden.arithmetic import split_multiplier
+from golden.contract import check_whole
+from golden.formats import TERNARY, Binary, FixedPoint
+from golden.lstm.ternary import (
+    HIGHEST_ACTIVATION_WIDTH,
+    LOWEST_ACTIVATION_WIDTH,
+    MOST_EXPONENTS,
+)
+from golden.neuron.rows import RowNeuron
+from golden.operands import Operand
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from golden.accumulate.rows import RowAccumulate
+
+    Codes = npt.NDArray[np.int64]
+
+__all__ = ["ACCUMULATOR_WIDTH", "LaneWeights", "Packing", "TernaryLstmNeuron", "WeightKind", "check_activation_width"]
+
+WeightKind = Literal["ternary", "binary", "pow2"]
+Packing = Literal["plain", "five_in_eight"]
+
+ACCUMULATOR_WIDTH = 32
+MOST_LANES = 256
+_BYTE = 8
+
+
+@dataclass(frozen=True)
+class LaneWeights:
+    """The weights of a neuron's lanes in a cycle, as codes and as bytes of a memory.
+
+    Parameters
+    ----------
+    lanes
+        Weights a cycle, from 1 to 256: as many as whole bytes hold.
+    weights
+        "ternary", "binary" or "pow2".
+    exponents
+        Magnitudes of "pow2" beside 0, from 1 to 4; else 1.
+    packing
+        "plain", or of ternary weights "five_in_eight" bits.
+    """
+
+    lanes: int
+    weights: WeightKind = "ternary"
+    exponents: int = 1
+    packing: Packing = "plain"
+
+    def __post_init__(self) -> None:
+        check_whole("lanes", self.lanes, 1, MOST_LANES)
+        for name, kind in (("weights", WeightKind), ("packing", Packing)):
+            if getattr(self, name) not in get_args(kind):
+                listed = " or ".join(f'"{choice}"' for choice in get_args(kind))
+                raise ValueError(f"{name} must be {listed}, not {getattr(self, name)!r}.")
+        check_whole("exponents", self.exponents, 1, MOST_EXPONENTS if self.weights == "pow2" else 1)
+        if self.packing != "plain" and self.weights != "ternary":
+            raise ValueError(
+                f"Only ternary weights are packed five_in_eight, not {self.weights} ones; take"
+                " packing plain."
+            )
+
+    @property
+    def exponent_bits(self) -> int:
+        """Bits of a power-of-two weight's exponent."""
+        return (self.exponents - 1).bit_length()
+
+    def accumulate(self, activation_width: int = 12) -> RowAccumulate:
+        """The unit that sums the lanes."""
+        sizes = self.lanes, activation_width, ACCUMULATOR_WIDTH
+        if self.weights == "binary":
+            return BinaryAccumulate(*sizes)
+        if self.weights == "pow2":
+            return Pow2Accumulate(*sizes, self.exponent_bits)
+        return TernaryAccumulate(*sizes)
+
+    @property
+    def operand(self) -> Operand:
+        """The weights of a beat."""
+        return self.accumulate().weights
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of a neuron's weights of a cycle.
+
+        Raises
+        ------
+        ValueError
+            If the lanes' weights are no whole bytes.
+        """
+        width = self.operand.format.width
+        step = _BYTE // math.gcd(width, _BYTE)
+        if self.lanes % step:
+            raise ValueError(
+                f"lanes must be a multiple of {step}, as {step} {self.weights} weights make whole"
+                f" bytes, not {self.lanes}."
+            )
+        return self.operand.width // _BYTE
+
+    def levels(self, codes: Codes) -> Codes:
+        """Weights as integers, shape (..., lanes), of codes."""
+        shape = codes.shape
+        levels = self.accumulate().levels(codes.reshape(-1, shape[-1]))
+        return levels.reshape(*shape[:-1], self.lanes)
+
+    def codes(self, levels: Codes) -> Codes:
+        """Codes of weights, shape (..., lanes)."""
+        if self.weights == "binary":
+            return Binary().encode(levels)
+        if self.weights == "pow2":
+            number_format = Pow2(self.exponent_bits)
+            return number_format.encode(np.ldexp(levels.astype(np.float64), -number_format.finest))
+        return TERNARY.encode(levels)
+
+    def pack(self, levels: Codes) -> npt.NDArray[np.uint8]:
+        """Bytes of weights, shape (..., lanes) to (..., bytes); lane 0 lowest."""
+        codes = self.codes(levels)
+        bits = codes[..., np.newaxis] >> np.arange(self.operand.format.width) & 1
+        flat = bits.reshape(*codes.shape[:-1], -1).astype(np.uint8)
+        return np.packbits(flat, axis=-1, bitorder="little")
+
+    def unpack(self, content: npt.NDArray[np.uint8]) -> Codes:
+        """Weights of their bytes, the inverse of `pack`."""
+        bits = np.unpackbits(content, axis=-1, bitorder="little")
+        width = self.operand.format.width
+        fields = bits.reshape(*content.shape[:-1], -1, width).astype(np.int64)
+        return self.levels((fields << np.arange(width)).sum(axis=-1))
+
+
+def check_activation_width(width: object) -> None:
+    """Refuse what inputs and hidden values can't have."""
+    check_whole("activation_width", width, LOWEST_ACTIVATION_WIDTH, HIGHEST_ACTIVATION_WIDTH)
+
+
+@dataclass(frozen=True)
+class TernaryLstmNeuron(RowNeuron):
+    """One hidden unit at a time, see :class:`golden.neuron.rows.RowNeuron`.
+
+    A lane must be given an activation of 0 where there is no weight: binary weights have no 0.
+
+    Parameters
+    ----------
+    lanes
+        Weights of a beat, from 1 to 256.
+    weights, exponents
+        "ternary", "binary" or "pow2", see :mod:`golden.lstm.ternary`.
+    activation_width
+        Bits of inputs and hidden values, from 4 to 16.
+    activation
+        "table" or "gemmlowp", see :mod:`golden.activations`.
+
+    Source: see :mod:`golden.lstm.ternary`.
+    """
+
+    lanes: int = 16
+    weights_kind: WeightKind = "ternary"
+    exponents: int = 1
+    activation_width: int = 12
+    activation: ActivationKind = "table"
+
+    def __post_init__(self) -> None:
+        check_activation_width(self.activation_width)
+        if self.activation not in get_args(ActivationKind):
+            raise ValueError(f'activation must be "table" or "gemmlowp", not {self.activation!r}.')
+        _ = self.lane_weights
+
+    @property
+    def lane_weights(self) -> LaneWeights:
+        """The weights of a beat."""
+        return LaneWeights(self.lanes, self.weights_kind, self.exponents)
+
+    @property
+    def weights(self) -> Operand:
+        return self.lane_weights.operand
+
+    @property
+    def activations(self) -> Operand:
+        number_format = FixedPoint(self.activation_width)
+        meaning = "input or old hidden raw of each lane"
+        return Operand("activations", number_format, meaning, self.lanes)
+
+    @property
+    def extreme_weights(self) -> tuple[int, int]:
+        first, second = self.lane_weights.accumulate().extreme_weights
+        return first, second
+
+    def levels(self, codes: Codes) -> Codes:
+        return self.lane_weights.levels(codes)
+
+    @property
+    def last_scale(self) -> tuple[Operand, ...]:
+        return ()
+
+    def last_scale_of(self, configuration: dict[str, int]) -> tuple[int, int, int]:
+        # From steps of 2^-30 to those of a hidden value.
+        return (*split_multiplier(2.0 ** (self.activation_width - 1 - 30)), 0)
+
+    def lively_scale(self, rng: np.random.Generator, drawn: dict[str, Codes]) -> dict[str, Codes]:
+        return {}

@@ -1,0 +1,103 @@
+"""The layer of binary, ternary or power-of-two weights."""
+
+from collections.abc import Sequence
+
+from amaranth.hdl import Cat, Const, Module, Value
+from amaranth.lib import wiring
+
+from golden.layer.ternary import START_BYTES
+from golden.layer.ternary import TernaryLstmLayer as Contract
+from golden.neuron.ternary import TernaryLstmNeuron
+from hdl.arithmetic import Structure
+from hdl.layer.engine import LayerEngine
+from hdl.layer.image import BYTE, ImageStore
+from hdl.layer.int8_cycles import update_of, waiting_rows
+from hdl.layer.normalize import GateReading
+from hdl.neuron.int8 import Int8LayerNeuron
+from hdl.neuron.ternary import LaneSum, hidden_scale
+
+__all__ = ["TernaryLstmLayer"]
+
+
+class _TernarySystem:
+    """What the number system supplies to the layer engine."""
+
+    cell_width = 16
+    cells_apart = False
+    tells_part = False
+
+    def __init__(self, contract: Contract, structure: Structure) -> None:
+        self.contract = contract
+        self.structure: Structure = structure
+        self.activation_width = contract.activation_width
+        self.start_width = BYTE * (START_BYTES + contract.scale_bytes)
+        # Of binary weights none is 0.
+        self.masks_padding = contract.weights == "binary"
+        self.update = update_of(contract)
+
+    def segment(self, name: str) -> int:
+        """Code of a task's program: there is one only."""
+        return 0
+
+    def _neuron(self) -> Int8LayerNeuron:
+        contract, update = self.contract, self.update
+        return Int8LayerNeuron(
+            contract.lanes,
+            contract.activation,
+            update.chunk,
+            interpolates=update.interpolates,
+            structure=self.structure,
+            waiting_rows=waiting_rows(contract, update, self.structure),
+            products=LaneSum(contract.lane_weights, contract.activation_width, self.structure),
+            row_scales=contract.scales,
+            hidden_width=contract.activation_width,
+        )
+
+    def attach(self, m: Module, image: ImageStore) -> tuple[Sequence[wiring.Component], Value]:
+        """Adds the neurons and the configuration."""
+        contract = self.contract
+        configuration = image.registers(m, "configuration")
+        multiplier, shift = hidden_scale(
+            TernaryLstmNeuron(activation_width=contract.activation_width)
+        )
+        neurons = [self._neuron() for _ in range(contract.neurons)]
+        for index, neuron in enumerate(neurons):
+            m.submodules[f"neuron_{index}"] = neuron
+            m.d.comb += [
+                neuron.multiplier.eq(multiplier),
+                neuron.shift.eq(shift),
+                neuron.cell_integer_bits.eq(configuration[0][:3]),
+                neuron.cell_clip.eq(Cat(configuration[1], configuration[2][:7])),
+            ]
+        return neurons, Const(0, contract.activation_width)
+
+    def normalizer(self, m: Module, image: ImageStore, reading: GateReading) -> wiring.Component:
+        """Nothing is normalised."""
+        raise NotImplementedError("The layer has no layer norm.")
+
+
+class TernaryLstmLayer(LayerEngine):
+    """A layer of binary, ternary or power-of-two weights with its parameters and its state.
+
+    Bit for bit :class:`golden.layer.ternary.TernaryLstmLayer`, which says what the packets mean.
+
+    Parameters
+    ----------
+    structure
+        "gates" or "fpga", see :mod:`hdl.arithmetic`.
+    image
+        A parameter image to be held for good; None where packets bring it.
+    parameters
+        Those of the contract.
+    """
+
+    def __init__(
+        self,
+        structure: Structure = "gates",
+        image: bytes | None = None,
+        **parameters: int | str,
+    ) -> None:
+        self.contract = Contract(image=image, **parameters)  # pyright: ignore[reportArgumentType]
+        self.structure: Structure = structure
+        system = _TernarySystem(self.contract, structure)
+        super().__init__(self.contract.schedule, self.contract.layout, system, image)
