@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from rich.progress import Progress
 from flow.errors import UsageError, check_target, write_text
 from golden.accumulate.float_mac import FloatMac
 from golden.formats import BINARY32
+from hdl.accumulate.float_mac import Multiplier
 from hdl.designs import find
 from sim.bulk import BulkError, BulkSimulation, check_compiler
 from sim.yosys import YosysError
@@ -121,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip().splitlines()[0])
     parser.add_argument("--count", type=int, default=10_000_000, help="random beats, default 10^7")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--multiplier", choices=get_args(Multiplier), default="plain")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON too")
     options = parser.parse_args(arguments)
     if options.count < 1 or options.seed < 0:
@@ -131,7 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.json is not None:
             check_target(options.json)
         fma = FusedMultiplyAdd()
-        circuit = BulkSimulation(find("fp32_mac"), {"products": 1, "window": None})
+        settings = {"products": 1, "window": None, "multiplier": options.multiplier}
+        circuit = BulkSimulation(find("fp32_mac"), settings)
         kinds = {
             "corners": corner_operands(fma),
             "random": random_operands(options.seed, options.count),
@@ -148,12 +152,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     progress.advance(task, len(operands[0]))
         seconds = round(time.perf_counter() - started, 1)
         print(
-            f"fp32_mac, one product, exact, against fmaf: {figures['corners']:,} corner"
+            f"fp32_mac, one product, {options.multiplier}, exact, against fmaf: {figures['corners']:,} corner"
             f" and {figures['random']:,} random beats (seed {options.seed}),"
             f" {figures['wrong']:,} wrong, {seconds} s"
         )
         if options.json is not None:
-            row = {"design": "fp32_mac", "seed": options.seed, **figures, "seconds": seconds}
+            row = {"design": "fp32_mac", "parameters": settings, "seed": options.seed}
+            row |= {**figures, "seconds": seconds}
             write_text(options.json, json.dumps({"rows": [row]}, indent=2) + "\n")
     except (BulkError, YosysError, UsageError, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)

@@ -29,6 +29,7 @@ from golden.quantize.ternary_lstm import Scales
 from hdl.design import ParameterError
 from hdl.designs import DESIGNS, find
 from sim import yosys
+from sim.bulk import BulkError
 from sim.runner import SIMULATORS, SimulatorError
 from sim.verilog import generator_version
 
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _settle(options)
         return options.run(options)
-    except (UsageError, ParameterError, SimulatorError, yosys.YosysError) as error:
+    except (UsageError, ParameterError, SimulatorError, BulkError, yosys.YosysError) as error:
         print(error, file=sys.stderr)
         return 2
     except MemoryError:
@@ -300,7 +301,9 @@ def _count(text: str) -> int:
 
 def _window(text: str) -> int | str:
     if text != "none" and not (text.isascii() and text.isdigit() and len(text) < 9):
-        raise argparse.ArgumentTypeError(f"must be a whole number or none, not {text}")
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at most 8 digits, or none, not '{text}'"
+        )
     return text if text == "none" else int(text)
 
 
@@ -378,7 +381,7 @@ def _generate(options: argparse.Namespace) -> int:
         paths = generate(options.designs, options.settings, options.out)
     else:
         if len(options.designs) != 1:
-            raise UsageError("Name one design with --model: int8_lstm_layer.")
+            raise UsageError("Name one design with --model: the layer of the model's kind.")
         network = _open(options)
         yosys.warm_up()
         paths = generate_model(

@@ -16,6 +16,7 @@ from flow.models import told
 from golden.layer.contract import LayerContract
 from golden.layer.models import LAYERS, layer_of
 from golden.lstm.floatsd8 import HIDDEN_FORMAT, FloatSD8Lstm
+from golden.lstm.ternary import TernaryLstm
 from golden.network import NETWORK_INPUT, Network
 from hdl.design import Design, Value
 from hdl.top import ports_of
@@ -100,7 +101,7 @@ def generate_model(
     design
         The layer's design.
     settings
-        Parameters that the model doesn't say: lanes, neurons and structure.
+        Parameters that the model doesn't say: lanes, neurons, structure, and packing of weights.
     folder
         Where to write to.
     network
@@ -113,7 +114,7 @@ def generate_model(
     UsageError
         If the design can't run the model, or a setting contradicts it.
     """
-    own = {"lanes", "neurons", "structure"}
+    own = {"lanes", "neurons", "structure", "packing"}
     if design.name not in LAYERS:
         raise UsageError(
             f"{design.name} takes no model; generate {' or '.join(LAYERS)} for it, by its kind."
@@ -202,6 +203,13 @@ def _meanings(lstm: object) -> dict[str, dict[str, float | str]]:
         return {
             part: {"format": "e5m2", "exponent_bias": each.bias} for part, each in formats.items()
         }
+    if isinstance(lstm, TernaryLstm):
+        scales = {
+            "input": lstm.input_scale,
+            "state": lstm.hidden_scale,
+            "output": lstm.hidden_scale,
+        }
+        return {part: {"scale": scale, "zero_point": 0} for part, scale in scales.items()}
     # A projection writes the state's raws.
     projects = getattr(lstm, "projection_weights", None) is not None
     parts = {

@@ -10,8 +10,11 @@ from golden.layer.contract import CELL_BYTES, LayerContract
 from golden.layer.floatsd8 import OFFSETS, FloatSD8LstmLayer, offsets_of
 from golden.layer.int8 import Int8LstmLayer
 from golden.layer.packets import Kind, Reply, Status
+from golden.layer.ternary import TernaryLstmLayer
 from golden.lstm.floatsd8 import GATES, FloatSD8Lstm
 from golden.lstm.int8 import Int8Constants
+from golden.lstm.ternary import TernaryLstm, levels_of
+from golden.neuron.ternary import LaneWeights
 from hdl.arithmetic import Structure
 from hdl.layer import floatsd8_cycles, int8_cycles
 from hdl.layer.cycles import StepCycles
@@ -24,8 +27,8 @@ def c_header(name: str, contract: LayerContract) -> str:
     prefix = name.upper()
     schedule, layout = contract.schedule, contract.layout
     sizes = {
-        "INPUTS": (schedule.inputs, "bytes of an input vector"),
-        "OUTPUTS": (schedule.outputs, "bytes of a hidden vector"),
+        "INPUTS": (contract.input_size, "bytes of an input vector"),
+        "OUTPUTS": (contract.output_size, "bytes of a hidden vector"),
         "HIDDEN": (schedule.hidden, "cells"),
         "STATE_SIZE": (
             contract.state_size,
@@ -101,7 +104,7 @@ def cycles_section(contract: LayerContract, structure: Structure = "gates") -> d
     structure
         Of a layer's circuit that has such a parameter.
     """
-    if isinstance(contract, Int8LstmLayer):
+    if isinstance(contract, Int8LstmLayer | TernaryLstmLayer):
         step = int8_cycles.step_cycles(contract, structure)
     else:
         assert isinstance(contract, FloatSD8LstmLayer)
@@ -156,7 +159,7 @@ def image_section(contract: LayerContract) -> dict[str, Any]:
     }
 
 
-def constants_of(constants: Int8Constants | FloatSD8Lstm) -> dict[str, np.ndarray]:
+def constants_of(constants: Int8Constants | FloatSD8Lstm | TernaryLstm) -> dict[str, np.ndarray]:
     """The arrays that the packer takes, by name."""
     arrays: dict[str, np.ndarray] = {}
     if isinstance(constants, FloatSD8Lstm):
@@ -165,6 +168,9 @@ def constants_of(constants: Int8Constants | FloatSD8Lstm) -> dict[str, np.ndarra
         for part, offset in zip(OFFSETS, offsets_of(constants), strict=True):
             arrays[f"{part}_offset"] = np.asarray(offset)
         return arrays
+    if isinstance(constants, TernaryLstm):
+        names = (*_TERNARY_ARRAYS_BY_ROW, "cell_exponent", "cell_clip", "activation")
+        return {name: np.asarray(getattr(constants, name)) for name in names}
     for field in dataclasses.fields(constants):
         value = getattr(constants, field.name)
         if field.name == "gates":
@@ -180,6 +186,12 @@ def packer(name: str, contract: LayerContract) -> str:
     """A program, of Python and numpy alone, that packs a layer's constants into an image."""
     if isinstance(contract, Int8LstmLayer):
         constants, documentation, pack = _int8_packing(contract), _INT8_ARRAYS, _PACK_INT8
+    elif isinstance(contract, TernaryLstmLayer):
+        constants, documentation, pack = (
+            _ternary_packing(contract),
+            _TERNARY_ARRAYS,
+            _PACK_TERNARY,
+        )
     else:
         assert isinstance(contract, FloatSD8LstmLayer)
         constants, documentation, pack = (
@@ -249,6 +261,59 @@ def _floatsd8_packing(contract: FloatSD8LstmLayer) -> dict[str, object]:
             **{f"{part}_offset": [[], 0, 31] for part in OFFSETS},
         },
         "TEXTS": {},
+        "GROUPS": schedule.groups(schedule.phases[0]),
+        "ROWS": rows,
+        "IMAGE_SIZE": contract.layout.size,
+    }
+
+
+def _ternary_packing(contract: TernaryLstmLayer) -> dict[str, object]:
+    """What the packer of a layer of ternary, binary or power-of-two weights has to know."""
+    schedule, weights = contract.schedule, contract.lane_weights
+    group = contract.lanes // (weights.operand.lanes or 1)
+    levels = np.array(levels_of(contract.weights, contract.exponents))
+    lowest, base = int(levels[0]), int(levels[-1] - levels[0]) + 1
+    # Codes of all groups of levels by their number; of whole numbers a code is the low bits.
+    codes = np.full(base**group, -1)
+    if contract.weights != "int12":
+        groups = np.stack(np.meshgrid(*[levels] * group, indexing="ij"), -1).reshape(-1, group)
+        row = LaneWeights(group, contract.weights, contract.exponents, contract.packing)
+        codes[(groups - lowest) @ base ** np.arange(group)] = row.codes(groups).reshape(-1)
+    rows = [
+        {
+            "gate": GATES.index(row.name.split("_")[0]),
+            "part": row.part,
+            "beats": schedule.beats(row),
+        }
+        for row in schedule.rows
+    ]
+    by_row = [len(GATES), contract.hidden]
+    bounds: list[list[int]] = [[-(2**31), 2**31 - 1], [0, 2**31 - 1], [-31, 30]]
+    ends = [lowest, int(levels[-1])]
+    return {
+        "GATES": list(GATES),
+        "LANES": contract.lanes,
+        "NEURONS": contract.neurons,
+        "INPUTS": contract.inputs,
+        "HIDDEN": contract.hidden,
+        "WEIGHT_BITS": weights.operand.format.width,
+        "LEVELS": [lowest, base, group],
+        "CODES": [] if contract.weights == "int12" else codes.tolist(),
+        "HAS_ZERO": int(0 in levels),
+        "POWERS_OF_TWO": int(contract.scales == "powers_of_two"),
+        "FIELDS": {
+            "input_weights": [[*by_row, contract.inputs], *ends],
+            "recurrent_weights": [[*by_row, contract.hidden], *ends],
+            "bias": [by_row, *bounds[0]],
+            **{
+                f"{part}_{name}": [by_row, *bounds[index]]
+                for part in ("input", "recurrent")
+                for index, name in ((1, "multipliers"), (2, "shifts"))
+            },
+            "cell_exponent": [[], -15, -9],
+            "cell_clip": [[], 0, 32767],
+        },
+        "TEXTS": {"activation": contract.activation},
         "GROUPS": schedule.groups(schedule.phases[0]),
         "ROWS": rows,
         "IMAGE_SIZE": contract.layout.size,
@@ -334,6 +399,25 @@ CONSTANTS.npz holds the layer's codes, gates in the order of GATES:
     bias (gates, HIDDEN): binary16
     input_offset: exponent bias of the input weights, plus that of the e5m2 inputs, less 19
     recurrent_offset: exponent bias of the recurrent weights, less 4
+"""
+
+_TERNARY_ARRAYS_BY_ROW = (
+    "input_weights",
+    "recurrent_weights",
+    "bias",
+    "input_multipliers",
+    "input_shifts",
+    "recurrent_multipliers",
+    "recurrent_shifts",
+)
+_TERNARY_ARRAYS = """\
+CONSTANTS.npz holds the layer's integers, gates in the order of GATES:
+
+    input_weights (gates, HIDDEN, INPUTS), recurrent_weights (gates, HIDDEN, HIDDEN): levels
+    bias (gates, HIDDEN): what the sums of the input rows start from
+    input_multipliers, input_shifts, recurrent_multipliers, recurrent_shifts (gates, HIDDEN):
+        a row's scale, from its sum to the gate, is multiplier / 2^31 * 2^shift
+    cell_exponent, cell_clip
 """
 
 _PACK_INT8 = '''\
@@ -449,6 +533,52 @@ def pack(arrays):
     return whole(image + b"".join(start_bytes) + b"".join(weight_bytes))
 '''
 
+_PACK_TERNARY = '''\
+def weight_bytes(levels):
+    """Bytes of the lanes' levels, shape (..., LANES), the first lane in the lowest bits."""
+    lowest, base, group = LEVELS
+    codes = levels & (1 << WEIGHT_BITS) - 1
+    if CODES:
+        groups = levels.reshape(*levels.shape[:-1], -1, group) - lowest
+        codes = np.array(CODES)[groups @ base ** np.arange(group)]
+        if codes.min() < 0:
+            raise SystemExit("A weight is none of the circuit's levels; generate it for the model.")
+    bits = codes[..., np.newaxis] >> np.arange(WEIGHT_BITS) & 1
+    flat = bits.reshape(*codes.shape[:-1], -1).astype(np.uint8)
+    return np.packbits(flat, axis=-1, bitorder="little")
+
+
+def pack(arrays):
+    """The image of a mapping of arrays."""
+    arrays = check_arrays(arrays)
+    image = bytes([int(arrays["cell_exponent"]) + 15])
+    image += little(int(arrays["cell_clip"]), 2).tobytes()
+    # Where there is no weight of 0, any does.
+    filling = 0 if HAS_ZERO else LEVELS[0]
+    starts, words = [], []
+    for group in range(GROUPS):
+        units = slice(group * NEURONS, (group + 1) * NEURONS)
+        for row in ROWS:
+            gate, part = row["gate"], row["part"]
+            multiplier = arrays[part + "_multipliers"][gate, units]
+            shift = arrays[part + "_shifts"][gate, units]
+            start = arrays["bias"][gate, units] if part == "input" else 0 * shift
+            if POWERS_OF_TWO:
+                if not np.isin(multiplier, (0, 1 << 30)).all():
+                    raise SystemExit("The multipliers must be 0 or 2^30, as the circuit's are.")
+                scale = little(shift & 0x3F | (multiplier != 0).astype(np.int64) << 6, 1)
+            else:
+                scale = np.concatenate([little(multiplier >> 7, 3), little(shift, 1)], axis=1)
+            start = np.concatenate([little(start, 4), scale], axis=1)
+            starts.append(start.tobytes() + bytes((NEURONS - len(start)) * start.shape[1]))
+            padded = np.full((NEURONS, row["beats"] * LANES), filling)
+            chosen = arrays[part + "_weights"][gate, units]
+            padded[: len(chosen), : chosen.shape[1]] = chosen
+            lanes = weight_bytes(padded.reshape(NEURONS, row["beats"], LANES))
+            words.append(lanes.swapaxes(0, 1).tobytes())
+    return whole(image + b"".join(starts) + b"".join(words))
+'''
+
 _PACKER = '''\
 #!/usr/bin/env python3
 """Packs the integers of an LSTM layer into the parameter image of NAME.
@@ -463,6 +593,8 @@ Needs numpy only. Made by the generator for these parameters of the circuit and 
 
 import binascii
 import sys
+import zipfile
+import zlib
 
 import numpy as np
 
@@ -530,11 +662,13 @@ def main():
                 check(file.read(IMAGE_SIZE + 1))
             print(f"{sys.argv[2]}: whole, {IMAGE_SIZE} bytes")
             return
+        # What is no archive at all numpy would read in other ways.
+        zipfile.ZipFile(sys.argv[1]).close()
         with np.load(sys.argv[1], allow_pickle=False) as file:
             image = pack(dict(file))
         with open(sys.argv[2], "wb") as file:
             file.write(image)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise SystemExit(f"The file can't be used: {error}") from None
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -544,23 +545,21 @@ def _floatsd8_activate(design: Design, parameters: Mapping[str, Value]) -> list[
     return [_whole(design, parameters, "nearest sigmoid or tanh", definition)]
 
 
-def _ternary_accumulate(design: Design, parameters: Mapping[str, Value]) -> list[Claim]:
+def _selected_lanes(design: Design, parameters: Mapping[str, Value], levels: str) -> list[Claim]:
     """A row of one beat, as the full widths are too many inputs for a solver."""
     del parameters
     lanes, width, total = 3, 4, 8
     small = design.resolve({"lanes": lanes, "activation_width": width, "accumulator_width": total})
     contract = design.contract(**small)
+    bits = contract.operands[0].format.width
     definition: list[str] = []
     for lane in range(lanes):
         definition += [
-            f"wire [1:0] weight_{lane} = weights[{2 * lane} +: 2];",
+            f"wire [{bits - 1}:0] weight_{lane} = weights[{bits * lane} +: {bits}];",
             f"wire signed [{width - 1}:0] activation_{lane};",
             f"assign activation_{lane} = activations[{width * lane} +: {width}];",
             f"wire signed [{total - 1}:0] wide_{lane} = activation_{lane};",
-            (
-                f"wire [{total - 1}:0] term_{lane} = weight_{lane} == 2'b01 ? wide_{lane} :"
-                f" weight_{lane} == 2'b11 ? -wide_{lane} : 0;"
-            ),
+            f"wire [{total - 1}:0] term_{lane} = {levels.format(lane=lane)};",
         ]
     terms = " + ".join(f"term_{lane}" for lane in range(lanes))
     definition.append(f"assign result = accumulator + {terms};")
@@ -575,6 +574,10 @@ def _ternary_accumulate(design: Design, parameters: Mapping[str, Value]) -> list
             "\n".join(definition),
         )
     ]
+
+
+_TERNARY = "weight_{lane} == 2'b01 ? wide_{lane} : weight_{lane} == 2'b11 ? -wide_{lane} : 0"
+_BINARY = "weight_{lane} ? wide_{lane} : -wide_{lane}"
 
 
 def _whole(
@@ -607,5 +610,6 @@ _CLAIMS: dict[str, Callable[[Design, Mapping[str, Value]], list[Claim]]] = {
     "floatsd8_encode": _floatsd8_encode,
     "floatsd8_decode": _floatsd8_decode,
     "floatsd8_activate": _floatsd8_activate,
-    "ternary_accumulate": _ternary_accumulate,
+    "ternary_accumulate": partial(_selected_lanes, levels=_TERNARY),
+    "binary_accumulate": partial(_selected_lanes, levels=_BINARY),
 }

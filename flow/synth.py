@@ -222,11 +222,10 @@ def synthesize(
         raise UsageError(f"Target must be one of {', '.join(TARGETS)}, not {target}.")
     if (target == "liberty") != (liberty is not None):
         raise UsageError("Target liberty and --liberty FILE go together; give both or neither.")
-    if mapping not in MAPPINGS or (mapping != "area" and target != "gates"):
-        raise UsageError(
-            f"Mapping must be one of {', '.join(MAPPINGS)}, area but for the target gates, not"
-            f" {mapping} for {target}."
-        )
+    if mapping not in MAPPINGS:
+        raise UsageError(f"Mapping must be one of {', '.join(MAPPINGS)}, not '{mapping}'.")
+    if mapping != "area" and target != "gates":
+        raise UsageError(f"Target {target} is mapped for area only; leave --mapping out.")
     parameters = design.resolve(settings)
     row: dict[str, Any] = {"design": design.name, "parameters": parameters, "target": target}
     if target in _FAMILIES:
@@ -277,7 +276,9 @@ def map_to_cells(
         inputs["process.lib"] = library
         texts = _map_to_process(design.name, inputs, library)
     netlist = json.loads(texts["netlist.json"])["modules"][design.name]
-    figures = _gates(netlist, texts["stat.json"], _registers(library))
+    cells = _cells(library)
+    _check_areas(library, cells, netlist)
+    figures = _gates(netlist, texts["stat.json"], _registers(cells))
     return Mapped(design, parameters, netlist, library, liberty is not None, figures)
 
 
@@ -334,15 +335,29 @@ def check_liberty(path: Path) -> Path:
     return path
 
 
-def _registers(liberty: Path) -> frozenset[str]:
-    """Names of a library's cells that hold state."""
+def _cells(liberty: Path) -> dict[str, str]:
+    """Text that follows the name of each cell of a library."""
     text = liberty.read_text(encoding="utf-8", errors="replace")
-    cells = re.split(r"\bcell\s*\(\s*\"?([\w.$]+)\"?\s*\)", text)
+    parts = re.split(r"\bcell\s*\(\s*\"?([\w.$]+)\"?\s*\)", text)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def _registers(cells: Mapping[str, str]) -> frozenset[str]:
+    """Names of a library's cells that hold state."""
     return frozenset(
         name
-        for name, body in zip(cells[1::2], cells[2::2], strict=True)
+        for name, body in cells.items()
         if re.search(r"\b(ff|ff_bank|latch|latch_bank|statetable)\s*\(", body)
     )
+
+
+def _check_areas(liberty: Path, cells: Mapping[str, str], netlist: Mapping[str, Any]) -> None:
+    """Refuse a library that gives a cell of a netlist no area: Yosys would count it as 0."""
+    for name in sorted({cell["type"] for cell in netlist["cells"].values()} & set(cells)):
+        if not re.search(r"\barea\s*:\s*\"?\s*\+?\.?\d", cells[name]):
+            raise UsageError(
+                f"Liberty file '{liberty}' gives its cell {name} no area; give one with areas."
+            )
 
 
 def _gates(netlist: Mapping[str, Any], stat_text: str, registers: frozenset[str]) -> dict[str, Any]:

@@ -64,6 +64,7 @@ LARGEST_FILE = 64 << 20
 
 _VERSION = 1
 _LONGEST_TEXT = 32
+_LONGEST_REASON = 100
 _REMEDY = "write the file anew with golden.model.save_model"
 
 
@@ -401,10 +402,9 @@ def explained(path: str | os.PathLike[str], remedy: str = _REMEDY) -> Generator[
         NotImplementedError,
         RuntimeError,
     ) as error:
-        raise ValueError(
-            f"{source}: is no readable .npz archive ({str(error) or type(error).__name__}); "
-            f"{remedy}."
-        ) from error
+        # zipfile quotes names from the file, which may be 64 KiB long.
+        reason = str(error)[:_LONGEST_REASON] or type(error).__name__
+        raise ValueError(f"{source}: is no readable .npz archive ({reason}); {remedy}.") from error
     except ValueError as error:
         raise ValueError(f"{source}: {str(error).rstrip('.')}; {remedy}.") from error
 

@@ -7,11 +7,15 @@ the command line, the regression, the synthesis, the table in the README and the
 from functools import partial
 from typing import Any, get_args
 
+from golden.accumulate.binary import BinaryAccumulate as BinaryAccumulateContract
 from golden.accumulate.float_mac import BFLOAT16
 from golden.accumulate.float_mac import FloatMac as FloatMacContract
 from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
 from golden.accumulate.floatsd8_mac import FloatSD8Mac as FloatSD8MacContract
 from golden.accumulate.int8_mac import Int8Mac as Int8MacContract
+from golden.accumulate.int12_mac import Int12Mac as Int12MacContract
+from golden.accumulate.pow2 import Pow2Accumulate as Pow2AccumulateContract
+from golden.accumulate.ternary import PACKINGS
 from golden.accumulate.ternary import TernaryAccumulate as TernaryAccumulateContract
 from golden.convert import FloatSD8Activate as FloatSD8ActivateContract
 from golden.convert import FloatSD8Decode as FloatSD8DecodeContract
@@ -19,12 +23,19 @@ from golden.convert import FloatSD8Encode as FloatSD8EncodeContract
 from golden.formats import BINARY16, BINARY32, E5M2, Minifloat
 from golden.layer.floatsd8 import FloatSD8LstmLayer as FloatSD8LstmLayerContract
 from golden.layer.int8 import Int8LstmLayer as Int8LstmLayerContract
+from golden.layer.ternary import Scales
+from golden.layer.ternary import TernaryLstmLayer as TernaryLstmLayerContract
 from golden.neuron.floatsd8 import FloatSD8LstmNeuron as FloatSD8LstmNeuronContract
 from golden.neuron.int8 import Int8LstmNeuron as Int8LstmNeuronContract
+from golden.neuron.ternary import WEIGHTS, Packing
+from golden.neuron.ternary import TernaryLstmNeuron as TernaryLstmNeuronContract
+from hdl.accumulate.binary_accumulate import BinaryAccumulate
 from hdl.accumulate.float_mac import FloatMac, Multiplier
 from hdl.accumulate.float_sum import Objective
 from hdl.accumulate.floatsd8_mac import FloatSD8Mac
 from hdl.accumulate.int8_mac import Int8Mac
+from hdl.accumulate.int12_mac import Int12Mac
+from hdl.accumulate.pow2_accumulate import Pow2Accumulate
 from hdl.accumulate.ternary_accumulate import TernaryAccumulate
 from hdl.arithmetic import Structure
 from hdl.convert import FloatSD8Activate, FloatSD8Decode, FloatSD8Encode
@@ -33,8 +44,10 @@ from hdl.layer import floatsd8_cycles, int8_cycles
 from hdl.layer.cycles import StepCycles
 from hdl.layer.floatsd8 import FloatSD8LstmLayer
 from hdl.layer.int8 import Int8LstmLayer
+from hdl.layer.ternary import TernaryLstmLayer
 from hdl.neuron.floatsd8 import FloatSD8LstmNeuron
 from hdl.neuron.int8 import Int8LstmNeuron, default_chunk
+from hdl.neuron.ternary import TernaryLstmNeuron
 
 __all__ = ["DESIGNS", "find"]
 
@@ -144,16 +157,70 @@ INT8_MAC = Design(
     transaction="beat",
 )
 
+_LANES = Parameter("lanes", 16, "weights and activations a beat", 1, 256)
+_ACTIVATION_WIDTH = Parameter("activation_width", 12, "bits of a signed activation", 2, 16)
+_STRUCTURE = Parameter(
+    "structure",
+    "gates",
+    "sums of full adders for gates, of adders for an FPGA's carry chains, or left to synthesis",
+    choices=("gates", "fpga", "plain"),
+)
+
+
+def _accumulator_width(default: int) -> Parameter:
+    return Parameter("accumulator_width", default, "bits of the sum, wide enough for a row", 2, 48)
+
+
 TERNARY_ACCUMULATE = Design(
     name="ternary_accumulate",
     summary="rows of ternary weights times integer activations, added up",
     parameters=(
-        Parameter("lanes", 16, "weights and activations a beat", 1, 256),
-        Parameter("activation_width", 12, "bits of a signed activation", 2, 16),
-        Parameter("accumulator_width", 24, "bits of the sum, wide enough for a row", 2, 48),
+        _LANES,
+        _ACTIVATION_WIDTH,
+        _accumulator_width(24),
+        Parameter(
+            "packing", "fields", "weights of 2 bits each, or five in 8 bits", choices=PACKINGS
+        ),
+        _STRUCTURE,
     ),
     component=TernaryAccumulate,
-    contract=TernaryAccumulateContract,
+    contract=lambda structure, **parameters: TernaryAccumulateContract(**parameters),
+    timing=lambda **_: _at_once(),
+    transaction="row",
+)
+
+BINARY_ACCUMULATE = Design(
+    name="binary_accumulate",
+    summary="rows of binary weights times integer activations, added up",
+    parameters=(_LANES, _ACTIVATION_WIDTH, _accumulator_width(24), _STRUCTURE),
+    component=BinaryAccumulate,
+    contract=lambda structure, **parameters: BinaryAccumulateContract(**parameters),
+    timing=lambda **_: _at_once(),
+    transaction="row",
+)
+
+POW2_ACCUMULATE = Design(
+    name="pow2_accumulate",
+    summary="rows of power-of-two weights times integer activations, added up",
+    parameters=(
+        _LANES,
+        _ACTIVATION_WIDTH,
+        _accumulator_width(27),
+        Parameter("exponent_bits", 2, "bits of a weight's exponent", 0, 3),
+        _STRUCTURE,
+    ),
+    component=Pow2Accumulate,
+    contract=lambda structure, **parameters: Pow2AccumulateContract(**parameters),
+    timing=lambda **_: _at_once(),
+    transaction="row",
+)
+
+INT12_MAC = Design(
+    name="int12_mac",
+    summary="rows of 12-bit weights times integer activations, added up: the baseline",
+    parameters=(_LANES, _ACTIVATION_WIDTH, _accumulator_width(36), _STRUCTURE),
+    component=Int12Mac,
+    contract=lambda structure, **parameters: Int12MacContract(**parameters),
     timing=lambda **_: _at_once(),
     transaction="row",
 )
@@ -184,6 +251,11 @@ def _step_timing(cycles: StepCycles, unless: str = "") -> Timing:
 
 def _int8_layer_timing(structure: Structure, **parameters: Any) -> Timing:
     cycles = int8_cycles.step_cycles(Int8LstmLayerContract(**parameters), structure)
+    return _step_timing(cycles, ", unless a scale shifts left")
+
+
+def _ternary_layer_timing(structure: Structure, **parameters: Any) -> Timing:
+    cycles = int8_cycles.step_cycles(TernaryLstmLayerContract(**parameters), structure)
     return _step_timing(cycles, ", unless a scale shifts left")
 
 
@@ -264,6 +336,62 @@ FLOATSD8_LSTM_LAYER = Design(
     transaction="byte",
 )
 
+_FEW_BIT_WEIGHTS = (
+    Parameter("weights", "ternary", "levels of weights; int12 to compare with", choices=WEIGHTS),
+    Parameter("exponents", 1, "magnitudes of pow2 weights: 1, 2, 4, 8", 1, 4),
+)
+_VALUE_WIDTH = Parameter("activation_width", 12, "bits of inputs and hidden values", 4, 16)
+
+TERNARY_LSTM_NEURON = Design(
+    name="ternary_lstm_neuron",
+    summary="one hidden unit of an LSTM of few-bit weights at a time: gate rows in, new state out",
+    parameters=(
+        Parameter("lanes", 16, "weights a beat", 1, 256),
+        *_FEW_BIT_WEIGHTS,
+        _VALUE_WIDTH,
+        ACTIVATION,
+    ),
+    component=TernaryLstmNeuron,
+    contract=lambda weights, **parameters: TernaryLstmNeuronContract(
+        weights_kind=weights, **parameters
+    ),
+    timing=lambda lanes, activation, **_: _neuron_timing(
+        default_chunk(lanes, activation), activation
+    ),
+    transaction="hidden unit",
+)
+
+TERNARY_LSTM_LAYER = Design(
+    name="ternary_lstm_layer",
+    summary="a layer of an LSTM of few-bit weights with its parameters and state",
+    parameters=(
+        Parameter("inputs", 16, "length of the input vector", 1, 4096),
+        Parameter("hidden", 32, "cells and hidden values", 1, 4096),
+        Parameter("lanes", 16, "weights a neuron and cycle, whole bytes of them", 1, 256),
+        Parameter("neurons", 1, "hidden units side by side", 1, 16),
+        *_FEW_BIT_WEIGHTS,
+        Parameter(
+            "packing",
+            "plain",
+            "each weight in bits of its own, or five ternary ones in 8",
+            choices=get_args(Packing),
+        ),
+        Parameter(
+            "scales",
+            "fixed",
+            "what scales rows have: any, or powers of two",
+            choices=get_args(Scales),
+        ),
+        _VALUE_WIDTH,
+        ACTIVATION,
+        STRUCTURE,
+    ),
+    component=TernaryLstmLayer,
+    contract=lambda structure, **parameters: TernaryLstmLayerContract(**parameters),
+    timing=_ternary_layer_timing,
+    transaction="byte",
+)
+
 _BIAS = Parameter("bias", 10, "exponent bias of the FloatSD8 number", -16, 40)
 
 
@@ -307,10 +435,15 @@ DESIGNS = {
         FP8_MAC,
         INT8_MAC,
         TERNARY_ACCUMULATE,
+        BINARY_ACCUMULATE,
+        POW2_ACCUMULATE,
+        INT12_MAC,
         INT8_LSTM_NEURON,
         INT8_LSTM_LAYER,
         FLOATSD8_LSTM_NEURON,
         FLOATSD8_LSTM_LAYER,
+        TERNARY_LSTM_NEURON,
+        TERNARY_LSTM_LAYER,
         FLOATSD8_ENCODE,
         FLOATSD8_DECODE,
         FLOATSD8_ACTIVATE,

@@ -73,8 +73,8 @@ class LayerBackend:
         Raises
         ------
         ValueError
-            If x isn't of that shape or holds what is no raw of 8 bits, if a length is out of range,
-            or if the layer can't hold the model.
+            If x isn't of that shape or holds what is no raw of the layer's, if a length is out of
+            range, or if the layer can't hold the model.
         sim.bulk.BulkFailure
             If the circuit hangs or breaks the stream protocol.
         AssertionError
@@ -83,9 +83,10 @@ class LayerBackend:
         found = layer_of(model, self.lanes, self.neurons)
         layer, design = found.contract, find(found.design)
         schedule, outputs = layer.schedule, layer.schedule.outputs
-        byte = np.int8 if layer.raws_are_signed else np.uint8
-        limits = np.iinfo(byte)
-        x = as_shaped_raws(x, "x", (int(limits.min), int(limits.max)), (-1, -1, schedule.inputs))
+        width, size = layer.activation_width, layer.output_size
+        kind = np.dtype(f"<{'i' if layer.raws_are_signed else 'u'}{layer.value_bytes}")
+        low = -(1 << (width - 1)) if layer.raws_are_signed else 0
+        x = as_shaped_raws(x, "x", (low, low + (1 << width) - 1), (-1, -1, schedule.inputs))
         batch, time, _ = x.shape
         ends = _checked_lengths(lengths, batch, time)
         settings = dict(layer.settings)
@@ -106,10 +107,10 @@ class LayerBackend:
         wanted: list[tuple[Reply, int]] = []
         for sequence, end in zip(x, ends.tolist(), strict=True):
             sent += [
-                Packet(Kind.INPUT, vector.astype(byte).tobytes(), starts=step == 0)
+                Packet(Kind.INPUT, vector.astype(kind).tobytes(), starts=step == 0)
                 for step, vector in enumerate(sequence[:end])
             ]
-            wanted += [(Reply.HIDDEN, outputs)] * end
+            wanted += [(Reply.HIDDEN, size)] * end
             if self.asks_state:
                 sent.append(Packet(Kind.SAVE_STATE, b"\0"))
                 wanted.append((Reply.STATE, layer.state_size))
@@ -117,11 +118,11 @@ class LayerBackend:
         self.steps += int(ends.sum())
         vectors = [reply.data for reply in replies if reply.kind == Reply.HIDDEN]
         within = np.arange(time) < ends[:, np.newaxis]
-        hidden[within] = np.frombuffer(b"".join(vectors), byte).reshape(-1, outputs)
+        hidden[within] = np.frombuffer(b"".join(vectors), kind).reshape(-1, outputs)
         states = [reply.data for reply in replies if reply.kind == Reply.STATE]
         if self.asks_state:
             raws = np.frombuffer(b"".join(states), np.uint8).reshape(batch, layer.state_size)
-            cells = raws[:, outputs:].reshape(batch, schedule.hidden, CELL_BYTES)
+            cells = raws[:, size:].reshape(batch, schedule.hidden, CELL_BYTES)
             self.last_cells = integers(cells, signed=layer.raws_are_signed)
         return hidden
 

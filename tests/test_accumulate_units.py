@@ -213,7 +213,7 @@ def test_a_broken_golden_model_is_caught(tmp_path):
                 # As if 1 were -1: the other convention for a binary weight.
                 return 1 - 2 * codes
 
-        return Wrong(right.lanes, right.activation_width, right.accumulator_width)
+        return Wrong(**{name: value for name, value in parameters.items() if name != "structure"})
 
     design = replace(DESIGNS[BINARY], contract=wrong)
     outcome = check_bulk(design, {"lanes": 2}, count=100, cache_dir=tmp_path)

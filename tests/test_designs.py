@@ -98,7 +98,7 @@ def test_unknown_names_are_refused():
         find("ternary_accumulate").resolve({"lane": 3})
     assert str(error.value) == (
         "ternary_accumulate has no parameter 'lane'; it has lanes, activation_width,"
-        " accumulator_width."
+        " accumulator_width, packing, structure."
     )
 
 
@@ -110,7 +110,7 @@ def test_unknown_names_are_refused():
         ({"products": None}, "Parameter 'products' must be 1 to 16, not none."),
         ({"products": "none"}, "Parameter 'products' must be 1 to 16, not none."),
         ({"products": True}, "Parameter 'products' must be 1 to 16, not True."),
-        ({"stages": 4}, "Parameter 'stages' must be 1 to 3, not 4."),
+        ({"stages": 6}, "Parameter 'stages' must be 1 to 5, not 6."),
     ],
 )
 def test_values_out_of_range_are_refused(settings, message):

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from golden.layer.floatsd8 import FloatSD8LstmLayer
 from golden.layer.int8 import Int8LstmLayer
+from golden.layer.ternary import TernaryLstmLayer
 from golden.lstm.floatsd8 import FloatSD8Lstm
 from golden.lstm.int8 import Int8Constants, Int8Lstm
+from golden.lstm.ternary import TernaryLstm
 
 if TYPE_CHECKING:
     from golden.layer.contract import LayerContract
@@ -18,6 +20,7 @@ __all__ = ["LAYERS", "ModelLayer", "layer_of"]
 LAYERS: dict[str, type[LayerContract[Any]]] = {
     "int8_lstm_layer": Int8LstmLayer,
     "floatsd8_lstm_layer": FloatSD8LstmLayer,
+    "ternary_lstm_layer": TernaryLstmLayer,
 }
 """Contracts of layers by the names of their designs."""
 
@@ -29,7 +32,7 @@ class ModelLayer:
     design: str
     """Name of the layer's design."""
     contract: LayerContract[Any]
-    parameters: Int8Constants | FloatSD8Lstm
+    parameters: Int8Constants | FloatSD8Lstm | TernaryLstm
     """What the layer packs into its image."""
 
     @property
@@ -44,10 +47,10 @@ def layer_of(model: object, lanes: int | None = None, neurons: int = 1) -> Model
     Parameters
     ----------
     model
-        An integer LSTM or a FloatSD8 LSTM.
+        An integer LSTM, a FloatSD8 LSTM, or one of ternary, binary or power-of-two weights.
     lanes
-        Products a neuron and cycle; if not given, 4 for an integer LSTM, and what a FloatSD8 LSTM
-        adds at a time.
+        Products a neuron and cycle; if not given, 4 for an integer LSTM, what a FloatSD8 LSTM adds
+        at a time, and 16 for weights of few bits.
     neurons
         Units side by side.
 
@@ -62,4 +65,7 @@ def layer_of(model: object, lanes: int | None = None, neurons: int = 1) -> Model
     if isinstance(model, FloatSD8Lstm):
         layer = FloatSD8LstmLayer.of(model, lanes, neurons)
         return ModelLayer("floatsd8_lstm_layer", layer, model)
+    if isinstance(model, TernaryLstm):
+        few = TernaryLstmLayer.of(model, 16 if lanes is None else lanes, neurons)
+        return ModelLayer("ternary_lstm_layer", few, model)
     raise ValueError("The model is a real one; quantise it first with 'fewbit quantize'.")

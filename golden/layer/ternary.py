@@ -1,4 +1,4 @@
-"""The layer of binary, ternary or power-of-two weights, and its parameter image."""
+"""The layer of ternary, binary or power-of-two weights, and its parameter image."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from golden.layer.contract import LayerContract
 from golden.layer.image import Layout, Section, as_bytes, integers
 from golden.layer.int8_schedule import int8_schedule
 from golden.lstm.int8_step import PARTS
-from golden.lstm.ternary import TernaryLstm, levels_of, reset_state, step
+from golden.lstm.ternary import LevelKind, TernaryLstm, levels_of, reset_state, step
 from golden.lstm.variant import GATES, Int8Variant
-from golden.neuron.ternary import LaneWeights, Packing, WeightKind, check_activation_width
+from golden.neuron.ternary import LaneWeights, Packing, check_activation_width
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -40,7 +40,7 @@ _NONZERO = 6
 
 @dataclass(frozen=True)
 class TernaryLstmLayer(LayerContract[TernaryLstm]):
-    """A layer of binary, ternary or power-of-two weights with its parameters and its state.
+    """A layer of ternary, binary or power-of-two weights with its parameters and its state.
 
     It takes packets and answers them in order, see :mod:`golden.layer.packets`: a parameter image,
     input vectors of ``inputs`` raws, states. An input vector is one time step and gives the new
@@ -60,7 +60,7 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
     neurons
         Units side by side, from 1 to 16.
     weights, exponents
-        "ternary", "binary" or "pow2", see :mod:`golden.lstm.ternary`.
+        "ternary", "binary", "pow2" or "int12", see :mod:`golden.lstm.ternary`.
     packing
         "plain", or of ternary weights "five_in_eight" bits.
     scales
@@ -79,7 +79,7 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
     hidden: int = 32
     lanes: int = 16
     neurons: int = 1
-    weights: WeightKind = "ternary"
+    weights: LevelKind = "ternary"
     exponents: int = 1
     packing: Packing = "plain"
     scales: Scales = "fixed"
@@ -165,9 +165,7 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
         )
         return Layout(
             (
-                Section(
-                    "configuration", 1, 3, "integer bits of the cell (1 byte), cell clip (2)"
-                ),
+                Section("configuration", 1, 3, "integer bits of the cell (1 byte), cell clip (2)"),
                 Section(
                     "starts",
                     schedule.start_words,
@@ -271,18 +269,15 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
         rows = len(GATES), groups * self.neurons
         bias = np.zeros(rows, np.int64)
         scales = np.zeros((len(PARTS), 2, *rows), np.int64)
-        matrices = [
-            np.zeros((*rows, length), np.int64) for length in (self.inputs, self.hidden)
-        ]
-        start = word = 0
-        for _, group, row in self.schedule.walk():
+        matrices = [np.zeros((*rows, length), np.int64) for length in (self.inputs, self.hidden)]
+        word = 0
+        for start, (_, group, row) in enumerate(self.schedule.walk()):
             units = slice(group * self.neurons, (group + 1) * self.neurons)
             gate, part = _place(row)
             values = integers(starts[start, :, :START_BYTES])
             if part == PARTS.index("input"):
                 bias[gate, units] = values
             scales[part, :, gate, units] = self._scales_of(starts[start, :, START_BYTES:])
-            start += 1
             beats = self.schedule.beats(row)
             levels = self.lane_weights.unpack(words[word : word + beats]).swapaxes(0, 1)
             word += beats
@@ -293,8 +288,8 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
         ]
         return TernaryLstm(
             weights=self.weights,
-            input_weights=matrices[0][:, : self.hidden].astype(np.int8),
-            recurrent_weights=matrices[1][:, : self.hidden].astype(np.int8),
+            input_weights=matrices[0][:, : self.hidden].astype(np.int16),
+            recurrent_weights=matrices[1][:, : self.hidden].astype(np.int16),
             bias=bias[:, : self.hidden].astype(np.int32),
             input_multipliers=input_multipliers,
             input_shifts=input_shifts,
@@ -355,8 +350,8 @@ def random_model(layer: TernaryLstmLayer, rng: np.random.Generator) -> TernaryLs
     bias[wild] = rng.integers(-(2**31), 2**31, int(wild.sum()))
     return TernaryLstm(
         weights=layer.weights,
-        input_weights=rng.choice(levels, (*rows, layer.inputs)).astype(np.int8),
-        recurrent_weights=rng.choice(levels, (*rows, layer.hidden)).astype(np.int8),
+        input_weights=rng.choice(levels, (*rows, layer.inputs)),
+        recurrent_weights=rng.choice(levels, (*rows, layer.hidden)),
         bias=bias.astype(np.int32),
         **scales,
         input_scale=1.0,

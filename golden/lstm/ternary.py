@@ -8,6 +8,7 @@ Weights are small integers, their *levels*:
 "ternary"  -1, 0, 1
 "binary"   -1, 1
 "pow2"     0 and ±2^e, e from 0 to `exponents` - 1, the finest step 1
+"int12"    -2048 to 2047: weights of full precision, to compare circuits with
 =========  ==========================================================
 
 Inputs and hidden values are signed raws of `activation_width` bits, A, without a zero point. A unit
@@ -65,6 +66,7 @@ __all__ = [
     "HIGHEST_ACTIVATION_WIDTH",
     "LOWEST_ACTIVATION_WIDTH",
     "MOST_EXPONENTS",
+    "LevelKind",
     "TernaryLstm",
     "WeightKind",
     "accumulators",
@@ -76,6 +78,8 @@ __all__ = [
 ]
 
 WeightKind = Literal["ternary", "binary", "pow2"]
+LevelKind = WeightKind | Literal["int12"]
+"""With the baseline of circuits, for which there is no quantiser."""
 
 LOWEST_ACTIVATION_WIDTH, HIGHEST_ACTIVATION_WIDTH = 4, 16
 MOST_EXPONENTS = 4
@@ -84,16 +88,18 @@ _MULTIPLIER_STEP = 1 << SIGNIFICAND_POSITION
 _HIGHEST_MULTIPLIER = (1 << 31) - _MULTIPLIER_STEP
 
 
-def levels_of(weights: WeightKind, exponents: int = 1) -> tuple[int, ...]:
+def levels_of(weights: LevelKind, exponents: int = 1) -> tuple[int, ...]:
     """Levels that a weight may have, in ascending order.
 
     Parameters
     ----------
     weights
-        "ternary", "binary" or "pow2".
+        "ternary", "binary", "pow2" or "int12".
     exponents
         Of "pow2": how many magnitudes there are beside 0.
     """
+    if weights == "int12":
+        return tuple(range(-(1 << 11), 1 << 11))
     magnitudes = [1 << exponent for exponent in range(exponents if weights == "pow2" else 1)]
     middle = [] if weights == "binary" else [0]
     return (*(-magnitude for magnitude in reversed(magnitudes)), *middle, *magnitudes)
@@ -108,11 +114,11 @@ class TernaryLstm:
     Parameters
     ----------
     weights
-        "ternary", "binary" or "pow2".
+        "ternary", "binary", "pow2" or "int12".
     input_weights
-        Levels, shape (4, hidden, inputs); kept as int8.
+        Levels, shape (4, hidden, inputs); kept as int8, or with "int12" as int16.
     recurrent_weights
-        Levels, shape (4, hidden, hidden); kept as int8.
+        Levels, shape (4, hidden, hidden); kept alike.
     bias
         Start values of the sums of the input rows, of 32 bits, in units of those sums; shape
         (4, hidden), kept as int32. Where the row's multiplier is 0 they go nowhere.
@@ -141,9 +147,9 @@ class TernaryLstm:
         If a shape or a range is wrong, or a weight is no level.
     """
 
-    weights: WeightKind
-    input_weights: npt.NDArray[np.int8]
-    recurrent_weights: npt.NDArray[np.int8]
+    weights: LevelKind
+    input_weights: npt.NDArray[np.int8 | np.int16]
+    recurrent_weights: npt.NDArray[np.int8 | np.int16]
     bias: npt.NDArray[np.int32]
     input_multipliers: Raws
     input_shifts: Raws
@@ -158,7 +164,7 @@ class TernaryLstm:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        check_choice("weights", self.weights, get_args(WeightKind))
+        check_choice("weights", self.weights, (*get_args(WeightKind), "int12"))
         most = MOST_EXPONENTS if self.weights == "pow2" else 1
         if most > 1:
             check_integer(self, "exponents", 1, most)
@@ -202,7 +208,8 @@ class TernaryLstm:
 
     def _freeze_levels(self, name: str, shape: tuple[int, ...]) -> None:
         allowed = levels_of(self.weights, self.exponents)
-        self._freeze(name, np.int8, (allowed[0], allowed[-1]), shape)
+        dtype = np.int16 if self.weights == "int12" else np.int8
+        self._freeze(name, dtype, (allowed[0], allowed[-1]), shape)
         values = getattr(self, name)
         wrong = ~np.isin(values, allowed)
         if wrong.any():
@@ -309,8 +316,8 @@ def accumulators(model: TernaryLstm, x: Raws, hidden: Raws) -> Raws:
     -------
     Shape (batch, hidden, 4, 2), by unit, gate and part.
     """
-    # Raws of 16 bits times levels of up to 8: binary64, whose product is the fast one, holds every
-    # sum of fewer than 2^35 of them.
+    # Raws of 16 bits times levels of up to 2^11: binary64, whose product is the fast one, holds
+    # every sum of fewer than 2^27 of them.
     sums = [
         (operand.astype(np.float64) @ matrix).reshape(-1, len(GATES), model.hidden)
         for operand, matrix in zip((x, hidden), model.matrices, strict=True)

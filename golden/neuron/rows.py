@@ -1,4 +1,4 @@
-"""Neurons that requantise the sums of eight rows: what those of all integer weights have in common."""
+"""Neurons that requantise the sums of eight rows, of int8 weights or of few bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The neuron of binary, ternary or power-of-two weights: eight rows give a hidden and a cell raw."""
+"""The neuron of ternary, binary or power-of-two weights: eight rows become a new state."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from golden.accumulate.binary import BinaryAccumulate
+from golden.accumulate.int12_mac import Int12Mac
 from golden.accumulate.pow2 import Pow2, Pow2Accumulate
 from golden.accumulate.ternary import TernaryAccumulate
 from golden.activations import ActivationKind
 from golden.arithmetic import split_multiplier
 from golden.contract import check_whole
 from golden.formats import TERNARY, Binary, FixedPoint
+from golden.lstm.int8_step import check_choice
 from golden.lstm.ternary import (
     HIGHEST_ACTIVATION_WIDTH,
     LOWEST_ACTIVATION_WIDTH,
     MOST_EXPONENTS,
+    LevelKind,
 )
 from golden.neuron.rows import RowNeuron
 from golden.operands import Operand
+from golden.packing import TERNARY_DENSE
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -30,14 +34,22 @@ if TYPE_CHECKING:
 
     Codes = npt.NDArray[np.int64]
 
-__all__ = ["ACCUMULATOR_WIDTH", "LaneWeights", "Packing", "TernaryLstmNeuron", "WeightKind", "check_activation_width"]
+__all__ = [
+    "ACCUMULATOR_WIDTH",
+    "WEIGHTS",
+    "LaneWeights",
+    "Packing",
+    "TernaryLstmNeuron",
+    "check_activation_width",
+]
 
-WeightKind = Literal["ternary", "binary", "pow2"]
+WEIGHTS: tuple[LevelKind, ...] = ("ternary", "binary", "pow2", "int12")
 Packing = Literal["plain", "five_in_eight"]
 
 ACCUMULATOR_WIDTH = 32
 MOST_LANES = 256
 _BYTE = 8
+_DENSE = FixedPoint(TERNARY_DENSE.width, signed=False)
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,7 @@ class LaneWeights:
     lanes
         Weights a cycle, from 1 to 256: as many as whole bytes hold.
     weights
-        "ternary", "binary" or "pow2".
+        "ternary", "binary", "pow2" or "int12".
     exponents
         Magnitudes of "pow2" beside 0, from 1 to 4; else 1.
     packing
@@ -57,16 +69,14 @@ class LaneWeights:
     """
 
     lanes: int
-    weights: WeightKind = "ternary"
+    weights: LevelKind = "ternary"
     exponents: int = 1
     packing: Packing = "plain"
 
     def __post_init__(self) -> None:
         check_whole("lanes", self.lanes, 1, MOST_LANES)
-        for name, kind in (("weights", WeightKind), ("packing", Packing)):
-            if getattr(self, name) not in get_args(kind):
-                listed = " or ".join(f'"{choice}"' for choice in get_args(kind))
-                raise ValueError(f"{name} must be {listed}, not {getattr(self, name)!r}.")
+        check_choice("weights", self.weights, WEIGHTS)
+        check_choice("packing", self.packing, get_args(Packing))
         check_whole("exponents", self.exponents, 1, MOST_EXPONENTS if self.weights == "pow2" else 1)
         if self.packing != "plain" and self.weights != "ternary":
             raise ValueError(
@@ -86,12 +96,22 @@ class LaneWeights:
             return BinaryAccumulate(*sizes)
         if self.weights == "pow2":
             return Pow2Accumulate(*sizes, self.exponent_bits)
+        if self.weights == "int12":
+            return Int12Mac(*sizes)
         return TernaryAccumulate(*sizes)
 
     @property
     def operand(self) -> Operand:
         """The weights of a beat."""
-        return self.accumulate().weights
+        if self.packing == "plain":
+            return self.accumulate().weights
+        group = TERNARY_DENSE.group
+        if self.lanes % group:
+            raise ValueError(
+                f"lanes must be a multiple of {group} with packing five_in_eight, not {self.lanes}."
+            )
+        meaning = f"ternary weights of {group} lanes each"
+        return Operand("weights", _DENSE, meaning, self.lanes // group)
 
     @property
     def bytes(self) -> int:
@@ -102,28 +122,34 @@ class LaneWeights:
         ValueError
             If the lanes' weights are no whole bytes.
         """
-        width = self.operand.format.width
-        step = _BYTE // math.gcd(width, _BYTE)
+        operand = self.operand
+        step = _BYTE // math.gcd(operand.format.width, _BYTE) if self.packing == "plain" else 1
         if self.lanes % step:
             raise ValueError(
                 f"lanes must be a multiple of {step}, as {step} {self.weights} weights make whole"
                 f" bytes, not {self.lanes}."
             )
-        return self.operand.width // _BYTE
+        return operand.width // _BYTE
 
     def levels(self, codes: Codes) -> Codes:
         """Weights as integers, shape (..., lanes), of codes."""
+        if self.packing != "plain":
+            return TERNARY_DENSE.unpack(codes, self.lanes)
         shape = codes.shape
         levels = self.accumulate().levels(codes.reshape(-1, shape[-1]))
         return levels.reshape(*shape[:-1], self.lanes)
 
     def codes(self, levels: Codes) -> Codes:
-        """Codes of weights, shape (..., lanes)."""
+        """Codes of weights, shape (..., lanes), as `levels` reads them."""
+        if self.packing != "plain":
+            return TERNARY_DENSE.pack(levels)
         if self.weights == "binary":
             return Binary().encode(levels)
         if self.weights == "pow2":
             number_format = Pow2(self.exponent_bits)
             return number_format.encode(np.ldexp(levels.astype(np.float64), -number_format.finest))
+        if self.weights == "int12":
+            return FixedPoint(12).code(levels)
         return TERNARY.encode(levels)
 
     def pack(self, levels: Codes) -> npt.NDArray[np.uint8]:
@@ -157,7 +183,7 @@ class TernaryLstmNeuron(RowNeuron):
     lanes
         Weights of a beat, from 1 to 256.
     weights, exponents
-        "ternary", "binary" or "pow2", see :mod:`golden.lstm.ternary`.
+        "ternary", "binary", "pow2" or "int12", see :mod:`golden.lstm.ternary`.
     activation_width
         Bits of inputs and hidden values, from 4 to 16.
     activation
@@ -167,7 +193,7 @@ class TernaryLstmNeuron(RowNeuron):
     """
 
     lanes: int = 16
-    weights_kind: WeightKind = "ternary"
+    weights_kind: LevelKind = "ternary"
     exponents: int = 1
     activation_width: int = 12
     activation: ActivationKind = "table"

@@ -646,7 +646,7 @@ class LayerEngine(wiring.Component):
         place = self.front.byte[count - 1 :][: bits_of(self.schedule.lanes)]
         saved = self.hidden_vector.data.word_select(place, width)
         result: Value = self.result
-        if count > 1:
+        if width != BYTE:
             result = _byte_of(result, self.is_high_byte)
             saved = _byte_of(saved, self.front.byte[0])
             reset_hidden = _byte_of(reset_hidden, self.front.byte[0])
@@ -687,9 +687,11 @@ def _bounds(counts: Iterable[int]) -> tuple[list[int], list[int]]:
 
 
 def _byte_of(value: Value, is_high: Value) -> Value:
-    """The low or the high byte of a signed value of more than 8 bits."""
-    high = Cat(value[BYTE:], value[-1].replicate(2 * BYTE - len(value)))
-    return Mux(is_high, high, value[:BYTE])
+    """The low or the high byte of a signed value; of one of up to 8 bits there is but one."""
+    extended = Cat(value, value[-1].replicate(2 * BYTE - len(value)))
+    if len(value) <= BYTE:
+        return extended[:BYTE]
+    return Mux(is_high, extended[BYTE:], extended[:BYTE])
 
 
 def _masked(value: Value, counts: Value) -> Value:

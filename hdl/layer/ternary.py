@@ -1,4 +1,4 @@
-"""The layer of binary, ternary or power-of-two weights."""
+"""The layer of ternary, binary or power-of-two weights."""
 
 from collections.abc import Sequence
 
@@ -77,7 +77,7 @@ class _TernarySystem:
 
 
 class TernaryLstmLayer(LayerEngine):
-    """A layer of binary, ternary or power-of-two weights with its parameters and its state.
+    """A layer of ternary, binary or power-of-two weights with its parameters and its state.
 
     Bit for bit :class:`golden.layer.ternary.TernaryLstmLayer`, which says what the packets mean.
 

@@ -95,7 +95,7 @@ class Int8LayerNeuron(wiring.Component):
             structure=structure,
             hidden_width=hidden_width,
         )
-        self.products = products or Int8Products(lanes, structure)
+        self.products: wiring.Component = products or Int8Products(lanes, structure)
         self.row_scales: RowScales = row_scales
         self.structure: Structure = structure
         self.activation = activation
@@ -151,7 +151,7 @@ class Int8LayerNeuron(wiring.Component):
         beat = self.i.payload
 
         # The lanes: a running sum, handed over with the last beat of a row.
-        m.submodules.lanes = lanes = self.products
+        m.submodules.lanes = lanes = self.products  # pyright: ignore[reportArgumentType]
         m.submodules.update = update = self.update
         sum_so_far = Signal(signed(32), reset_less=True)
         row = update.i.payload

@@ -123,7 +123,7 @@ class Int8Update(wiring.Component):
         check_structure(structure)
         if hidden_width not in range(2, 17):
             raise ValueError(f"hidden_width must be from 2 to 16, not {hidden_width}.")
-        if hidden_width != 8 and self.variant.projection:  # noqa: PLR2004 - int8
+        if hidden_width != 8 and self.variant.projection:
             raise ValueError("With a projection hidden_width must be 8.")
         self.structure: Structure = structure
         self.hidden_width = hidden_width

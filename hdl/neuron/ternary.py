@@ -1,16 +1,21 @@
 # amaranth: UnusedElaboratable=no
 # A neuron that is never elaborated says so; that its parts are not either is no news.
-"""The neuron of binary, ternary or power-of-two weights: lanes of additions, and a unit's update."""
+"""The neuron of ternary, binary or power-of-two weights: lanes of additions, and the update."""
 
-from amaranth.hdl import Const, Module, signed
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.activations import ActivationKind
 from golden.arithmetic import SIGNIFICAND_POSITION
-from golden.neuron.ternary import ACCUMULATOR_WIDTH, LaneWeights, WeightKind
+from golden.lstm.ternary import LevelKind
+from golden.neuron.ternary import ACCUMULATOR_WIDTH, LaneWeights
 from golden.neuron.ternary import TernaryLstmNeuron as Contract
 from hdl.accumulate.binary_accumulate import BinaryAccumulate
+from hdl.accumulate.int12_mac import Int12Mac
+from hdl.accumulate.packed import unpack_dense
 from hdl.accumulate.pow2_accumulate import Pow2Accumulate
 from hdl.accumulate.rows import RowAccumulate
 from hdl.accumulate.ternary_accumulate import TernaryAccumulate
@@ -41,7 +46,7 @@ class LaneSum(wiring.Component):
         self.lane_weights = weights
         self.activation_width = activation_width
         self.structure: Structure = structure
-        operands = weights.accumulate(activation_width).operands[:2]
+        operands = (weights.operand, weights.accumulate(activation_width).operands[1])
         shapes = payload_layout(operands).members
         super().__init__(
             {
@@ -54,17 +59,20 @@ class LaneSum(wiring.Component):
     def _unit(self) -> RowAccumulate:
         """The accumulate unit whose products these are."""
         weights = self.lane_weights
-        sizes = {
+        sizes: dict[str, Any] = {
             "lanes": weights.lanes,
             "activation_width": self.activation_width,
             "accumulator_width": ACCUMULATOR_WIDTH,
+            "structure": self.structure,
         }
         if weights.weights == "binary":
-            return BinaryAccumulate(**sizes, structure=self.structure)
+            return BinaryAccumulate(**sizes)
         if weights.weights == "pow2":
             bits = weights.exponent_bits
-            return Pow2Accumulate(**sizes, exponent_bits=bits, structure=self.structure)
-        return TernaryAccumulate(**sizes, structure=self.structure)
+            return Pow2Accumulate(**sizes, exponent_bits=bits)
+        if weights.weights == "int12":
+            return Int12Mac(**sizes)
+        return TernaryAccumulate(**sizes)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -72,7 +80,14 @@ class LaneSum(wiring.Component):
         # Only its products are used: the running sum is the neuron's.
         unit._MustUse__used = True  # pyright: ignore[reportAttributeAccessIssue]
         beat = unit.i.payload
-        m.d.comb += [beat.weights.eq(self.weights), beat.activations.eq(self.activations)]
+        weights = self.weights
+        if self.lane_weights.packing != "plain":
+            weights = Cat(
+                Cat(digit.positive | digit.negative, digit.negative)
+                for index in range(len(weights))
+                for digit in unpack_dense(m, weights[index], f"weights_{index}")
+            )
+        m.d.comb += [beat.weights.eq(weights), beat.activations.eq(self.activations)]
         m.d.comb += self.total.eq(unit.add_products(m, self.start))
         return m
 
@@ -96,7 +111,7 @@ class TernaryLstmNeuron(wiring.Component):
     lanes
         Weights of a beat, from 1 to 256.
     weights, exponents
-        "ternary", "binary" or "pow2", see :mod:`golden.lstm.ternary`.
+        "ternary", "binary", "pow2" or "int12", see :mod:`golden.lstm.ternary`.
     activation_width
         Bits of inputs and hidden values, from 4 to 16.
     activation
@@ -108,15 +123,13 @@ class TernaryLstmNeuron(wiring.Component):
     def __init__(
         self,
         lanes: int = 16,
-        weights: WeightKind = "ternary",
+        weights: LevelKind = "ternary",
         exponents: int = 1,
         activation_width: int = 12,
         activation: ActivationKind = "table",
         structure: Structure = "gates",
     ) -> None:
-        self.contract = contract = Contract(
-            lanes, weights, exponents, activation_width, activation
-        )
+        self.contract = contract = Contract(lanes, weights, exponents, activation_width, activation)
         self.chunk = default_chunk(lanes, activation)
         self.neuron = Int8LayerNeuron(
             lanes,

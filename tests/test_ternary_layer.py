@@ -1,0 +1,376 @@
+# amaranth: UnusedElaboratable=no
+"""The layer and the neuron of few-bit weights: image, circuits against golden, cycles, files."""
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module, Signal
+from amaranth.sim import Simulator
+from commands import run as fewbit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flow.layer_files import constants_of, cycles_section, packer
+from golden.layer import packets
+from golden.layer.models import layer_of
+from golden.layer.packets import Kind, Packet, Reply, Status
+from golden.layer.ternary import TernaryLstmLayer, random_model
+from golden.lstm.ternary import levels_of, run, run_with_cell
+from golden.model import Model, save_model
+from golden.neuron.ternary import LaneWeights, TernaryLstmNeuron
+from golden.packing import TERNARY_DENSE
+from hdl.accumulate.packed import unpack_dense
+from hdl.designs import find
+from hdl.layer.int8_cycles import step_cycles
+from hdl.neuron.ternary import LaneSum
+from sim.bulk import BulkFailure, BulkSimulation, compare
+from sim.layer import LayerBackend
+from sim.runner import simulate
+
+DESIGN = find("ternary_lstm_layer")
+TWO_NEURONS = {"inputs": 3, "hidden": 5, "neurons": 2, "lanes": 4}
+# Each is compiled once. Those for FPGAs compile several times faster, and differ in adders alone.
+CIRCUITS = {
+    "two-neurons": TWO_NEURONS,
+    "odd": {
+        "inputs": 1,
+        "hidden": 17,
+        "lanes": 8,
+        "weights": "binary",
+        "scales": "powers_of_two",
+        "activation_width": 16,
+    },
+    "pow2": {
+        "inputs": 9,
+        "hidden": 2,
+        "lanes": 8,
+        "weights": "pow2",
+        "exponents": 3,
+        "activation_width": 5,
+    },
+}
+KINDS = [
+    LaneWeights(4),
+    LaneWeights(8, "binary"),
+    LaneWeights(8, "pow2", 2),
+    LaneWeights(2, "pow2", 4),
+    LaneWeights(2, "int12"),
+    LaneWeights(5, packing="five_in_eight"),
+]
+NAMES = [f"{each.weights}-{each.exponents}-{each.packing}" for each in KINDS]
+
+
+@st.composite
+def layers(draw):
+    weights = draw(st.sampled_from(KINDS))
+    return TernaryLstmLayer(
+        inputs=draw(st.integers(1, 18)),
+        hidden=draw(st.integers(1, 18)),
+        lanes=weights.lanes * draw(st.integers(1, 3)),
+        neurons=draw(st.integers(1, 4)),
+        weights=weights.weights,
+        exponents=weights.exponents,
+        packing=weights.packing,
+        scales=draw(st.sampled_from(["fixed", "powers_of_two"])),
+        activation_width=draw(st.integers(4, 16)),
+    )
+
+
+# The parameter image.
+
+
+@settings(max_examples=40, deadline=None)
+@given(layers(), st.integers(0, 2**32 - 1))
+def test_an_image_holds_the_model(layer, seed):
+    model = random_model(layer, np.random.default_rng(seed))
+    image = layer.pack(model)
+    found = layer.unpack(image)
+    for field in dataclasses.fields(model):
+        np.testing.assert_array_equal(getattr(found, field.name), getattr(model, field.name))
+    assert layer.pack(found) == image
+
+
+@settings(max_examples=40, deadline=None)
+@given(layers(), st.integers(0, 2**32 - 1))
+def test_the_emitted_packer_makes_the_same_image(layer, seed):
+    model = random_model(layer, np.random.default_rng(seed))
+    program: dict = {"__name__": "packer"}
+    exec(compile(packer("layer", layer), "packer", "exec"), program)
+    image = layer.pack(model)
+    assert program["pack"](constants_of(model)) == image
+    program["check"](image)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name", "value", "sentence"),
+    [
+        ({}, "bias", 2**31, "Array bias must be from -2147483648 to 2147483647."),
+        ({}, "input_weights", 2, "Array input_weights must be from -1 to 1."),
+        (
+            {"weights": "binary"},
+            "input_weights",
+            0,
+            "A weight is none of the circuit's levels; generate it for the model.",
+        ),
+        (
+            {"scales": "powers_of_two"},
+            "input_multipliers",
+            3 << 29,
+            "The multipliers must be 0 or 2^30, as the circuit's are.",
+        ),
+    ],
+)
+def test_the_packer_refuses(parameters, name, value, sentence):
+    layer = TernaryLstmLayer(inputs=2, hidden=3, **parameters)
+    arrays = constants_of(random_model(layer, np.random.default_rng(1)))
+    arrays[name] = np.full(arrays[name].shape, value)
+    program: dict = {"__name__": "packer"}
+    exec(compile(packer("layer", layer), "packer", "exec"), program)
+    with pytest.raises(SystemExit, match=f"^{re.escape(sentence)}$"):
+        program["pack"](arrays)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"lanes": 6}, "lanes must be a multiple of 4, as 4 ternary weights make whole bytes, not"),
+        ({"lanes": 4, "weights": "binary"}, "lanes must be a multiple of 8, as 8 binary weights"),
+        ({"packing": "five_in_eight"}, "lanes must be a multiple of 5 with packing five_in_eight"),
+        (
+            {"packing": "five_in_eight", "weights": "binary"},
+            "Only ternary weights are packed five_in_eight, not binary ones; take packing plain.",
+        ),
+        ({"exponents": 2}, "exponents must be a whole number from 1 to 1, not 2."),
+        ({"activation_width": 3}, "activation_width must be a whole number from 4 to 16, not 3."),
+        ({"weights": "int8"}, 'weights must be "ternary" or "binary" or "pow2" or "int12", not'),
+    ],
+)
+def test_a_layer_refuses_its_parameters(parameters, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        TernaryLstmLayer(**parameters)
+
+
+def test_a_model_of_another_layer_is_refused():
+    model = random_model(TernaryLstmLayer(inputs=3, hidden=5), np.random.default_rng(1))
+    for parameters, sentence in (
+        ({"inputs": 4}, "The model's inputs must be 4, as the layer's, not 3; make a layer for"),
+        ({"weights": "binary"}, "The model's weights must be binary, as the layer's, not ternary;"),
+        ({"activation_width": 8}, "The model's activation width must be 8, as the layer's, not"),
+        ({"scales": "powers_of_two"}, "The model's scales must be powers of two, as the layer's;"),
+    ):
+        layer = TernaryLstmLayer(**{"inputs": 3, "hidden": 5} | parameters)
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            layer.pack(model)
+
+
+def test_packets_compute_a_sequence():
+    layer = TernaryLstmLayer(inputs=3, hidden=5)
+    model = random_model(layer, np.random.default_rng(3))
+    x = np.random.default_rng(4).integers(-(2**11), 2**11, (1, 6, 3))
+    sent = [Packet(Kind.PARAMETERS, layer.pack(model))]
+    # Bits above those of a raw don't count.
+    sent += [Packet(Kind.INPUT, (each ^ 0x5000).astype("<u2").tobytes()) for each in x[0]]
+    got = list(layer.answers([*sent, Packet(Kind.SAVE_STATE, b"\0")]))
+    hidden, cell = run_with_cell(model, x)
+    assert got[0] == Packet(Reply.STATUS, bytes([Status.LOADED]))
+    assert [each.data for each in got[1:-1]] == [each.astype("<i2").tobytes() for each in hidden[0]]
+    state = hidden[0, -1].astype("<i2").tobytes() + cell[0, -1].astype("<i2").tobytes()
+    assert got[-1].data == state
+
+
+# The lanes.
+
+
+def test_five_weights_are_read_from_every_code():
+    m = Module()
+    code = Signal(8)
+    digits = unpack_dense(m, code, "weights")
+    found = []
+
+    async def read(ctx):
+        for value in range(256):
+            ctx.set(code, value)
+            found.append([ctx.get(each.positive) - ctx.get(each.negative) for each in digits])
+
+    simulator = Simulator(m)
+    simulator.add_testbench(read)
+    simulator.run()
+    np.testing.assert_array_equal(found, TERNARY_DENSE.unpack(np.arange(256)[:, np.newaxis], 5))
+
+
+@pytest.mark.parametrize("structure", ["gates", "fpga"])
+@pytest.mark.parametrize("weights", KINDS, ids=NAMES)
+def test_lanes_are_summed(weights, structure):
+    width, count = 7, 150
+    rng = np.random.default_rng(5)
+    levels = rng.choice(levels_of(weights.weights, weights.exponents), (count, weights.lanes))
+    activations = rng.integers(-64, 64, (count, weights.lanes))
+    starts = rng.integers(-(2**31), 2**31, count)
+    activations[:8], levels[:4] = -64, levels_of(weights.weights, weights.exponents)[0]
+    dut = LaneSum(weights, width, structure)
+    words = weights.pack(levels)
+
+    async def add(ctx):
+        for index in range(count):
+            packed = sum(
+                int(each) % 2**width << width * at for at, each in enumerate(activations[index])
+            )
+            ctx.set(dut.weights.as_value(), int.from_bytes(words[index].tobytes(), "little"))
+            ctx.set(dut.activations.as_value(), packed)
+            ctx.set(dut.start, int(starts[index]))
+            exact = int(starts[index]) + int((levels[index] * activations[index]).sum())
+            assert (ctx.get(dut.total) - exact) % 2**32 == 0
+
+    simulator = Simulator(dut)
+    simulator.add_testbench(add)
+    simulator.run()
+
+
+# The circuits.
+
+
+@cache
+def circuit_of(name):
+    return BulkSimulation(DESIGN, CIRCUITS[name] | {"structure": "fpga"})
+
+
+@pytest.mark.parametrize("name", CIRCUITS)
+def test_the_layer_agrees_with_golden(name):
+    """Sequences, states, broken packets, pauses on both streams: the contract's own stimulus."""
+    count = 3000
+    outcome = compare(circuit_of(name), count=count, chunk=count // 6, seed=12)
+    assert outcome.passed, outcome.counterexample
+    assert outcome.vectors == count
+
+
+def test_a_wrong_weight_is_found(monkeypatch):
+    """A golden layer with one weight of another sign disagrees with the circuit."""
+    circuit = circuit_of("two-neurons")
+
+    def next_state(self, parameters, x, hidden, cell):
+        levels = parameters.recurrent_weights.copy()
+        levels[2, -1, -1] = 1 - abs(levels[2, -1, -1])
+        broken = dataclasses.replace(parameters, recurrent_weights=levels)
+        return original(self, broken, x, hidden, cell)
+
+    original = TernaryLstmLayer.next_state
+    monkeypatch.setattr(TernaryLstmLayer, "next_state", next_state)
+    assert not compare(circuit, count=2000, chunk=500, seed=12).passed
+
+
+def test_the_neuron_agrees_with_golden():
+    design = find("ternary_lstm_neuron")
+    parameters = {"lanes": 3, "weights": "pow2", "exponents": 2, "activation_width": 9}
+    circuit = BulkSimulation(design, parameters, optimized=False)
+    outcome = compare(circuit, count=600, chunk=200, seed=3)
+    assert outcome.passed, outcome.counterexample
+    assert outcome.vectors == 600
+    assert circuit.contract == TernaryLstmNeuron(3, "pow2", 2, 9)
+
+
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus is not installed")
+def test_nothing_unknown_leaves_the_circuit(tmp_path):
+    """Icarus knows X, which memories start with: lanes beyond a vector's end must not show it."""
+    parameters = {"inputs": 2, "hidden": 3, "lanes": 8, "weights": "binary"}
+    outcome = simulate(DESIGN, parameters, tmp_path, simulator="icarus", count=120)
+    assert outcome.passed, outcome.failures
+
+
+# Cycles.
+
+
+def measured(name) -> tuple[float, int, int]:
+    """Cycles of a step, and to the first and the last byte of a single answer."""
+    circuit = circuit_of(name)
+    layer = circuit.contract
+    rng = np.random.default_rng(2)
+    model = random_model(layer, rng)
+    # A left shift would take cycles of its own.
+    shifts = {
+        f"{part}_shifts": np.minimum(getattr(model, f"{part}_shifts"), 0)
+        for part in ("input", "recurrent")
+    }
+    image = Packet(Kind.PARAMETERS, layer.pack(dataclasses.replace(model, **shifts)))
+    circuit.run(packets.beats([image]), 1, reset=True)
+    cycles = {}
+    for count in (1, 2, 6):
+        sent = [Packet(Kind.INPUT, rng.bytes(layer.input_size)) for _ in range(count)]
+        circuit.run(packets.beats(sent), count * layer.output_size, reset=False)
+        cycles[count] = circuit.cycles
+    loading = layer.input_size + 1
+    with pytest.raises(BulkFailure, match="a result came after the last"):
+        circuit.run(packets.beats(sent[:1]), 1, reset=False)
+    return (cycles[6] - cycles[2]) / 4, circuit.cycles - loading, cycles[1] - loading
+
+
+@pytest.mark.parametrize("name", CIRCUITS)
+def test_cycles_are_those_of_the_circuit(name):
+    step = step_cycles(TernaryLstmLayer(**CIRCUITS[name]), "fpga")
+    assert step.is_exact
+    assert (step.interval, step.first_byte, step.last_byte) == measured(name)
+
+
+def test_large_layers_keep_their_lanes_busy():
+    for inputs, hidden, neurons in ((48, 128, 1), (48, 128, 4), (512, 512, 8)):
+        layer = TernaryLstmLayer(inputs=inputs, hidden=hidden, neurons=neurons)
+        ideal = 4 * hidden * (inputs + hidden) / (16 * neurons)
+        assert step_cycles(layer, "gates").cycles < 1.05 * ideal
+
+
+# Models.
+
+
+def test_the_backend_runs_a_model():
+    layer = TernaryLstmLayer(**TWO_NEURONS)
+    model = random_model(layer, np.random.default_rng(6))
+    assert layer_of(model, 4, 2).contract == layer
+    x = np.random.default_rng(7).integers(-(2**11), 2**11, (4, 7, 3))
+    backend = LayerBackend(lanes=4, neurons=2, structure="fpga", asks_state=True, stall_seed=3)
+    lengths = np.array([7, 1, 4, 6])
+    hidden, cell = run_with_cell(model, x)
+    got = backend(model, x, lengths)
+    for index, length in enumerate(lengths.tolist()):
+        np.testing.assert_array_equal(got[index, :length], hidden[index, :length])
+        np.testing.assert_array_equal(backend.last_cells[index], cell[index, length - 1])
+    with pytest.raises(ValueError, match="x must be from -2048 to 2047, not"):
+        backend(model, x + 4096)
+
+
+def test_the_layer_of_a_model_is_generated(capsys, tmp_path):
+    layer = TernaryLstmLayer(inputs=3, hidden=5, lanes=10, neurons=2, packing="five_in_eight")
+    model = random_model(layer, np.random.default_rng(8))
+    save_model(tmp_path / "model.npz", Model(model))
+    words = [DESIGN.name, "--model", tmp_path / "model.npz", "--out", tmp_path / "out"]
+    words += ["--set", "lanes=10", "--set", "neurons=2", "--set", "packing=five_in_eight"]
+    status, _, err = fewbit(capsys, "generate", *words)
+    assert (status, err) == (0, "")
+    image = (tmp_path / f"out/{DESIGN.name}.bin").read_bytes()
+    assert image == layer.pack(model)
+    sheet = json.loads((tmp_path / f"out/{DESIGN.name}.json").read_text())
+    assert {**sheet["parameters"], "structure": 0} == {**layer.settings, "structure": 0}
+    assert sheet["step"] == cycles_section(layer)
+    network = json.loads((tmp_path / f"out/{DESIGN.name}_network.json").read_text())
+    assert network["layers"][0]["state"] == {"scale": 2.0**-11, "zero_point": 0}
+    packed = tmp_path / "packed.bin"
+    names = [f"{DESIGN.name}{end}" for end in ("_pack.py", "_constants.npz")]
+    subprocess.run([sys.executable, "-I", *names, packed], cwd=tmp_path / "out", check=True)
+    assert packed.read_bytes() == image
+    # A header's sizes are bytes.
+    assert "_INPUTS 6 /*" in (tmp_path / f"out/{DESIGN.name}.h").read_text()
+
+
+def test_a_layer_with_its_parameters_inside():
+    layer = TernaryLstmLayer(**TWO_NEURONS)
+    model = random_model(layer, np.random.default_rng(9))
+    held = dataclasses.replace(layer, image=layer.pack(model))
+    x = np.random.default_rng(1).integers(-(2**11), 2**11, (1, 3, 3))
+    sent = [Packet(Kind.INPUT, each.astype("<i2").tobytes()) for each in x[0]]
+    got = [answer.data for answer in held.answers(sent)]
+    assert got == [each.astype("<i2").tobytes() for each in run(model, x)[0]]
