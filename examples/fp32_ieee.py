@@ -152,8 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     progress.advance(task, len(operands[0]))
         seconds = round(time.perf_counter() - started, 1)
         print(
-            f"fp32_mac, one product, {options.multiplier}, exact, against fmaf: {figures['corners']:,} corner"
-            f" and {figures['random']:,} random beats (seed {options.seed}),"
+            f"fp32_mac, one product, {options.multiplier}, exact, against fmaf:"
+            f" {figures['corners']:,} corner and {figures['random']:,} random beats (seed {options.seed}),"
             f" {figures['wrong']:,} wrong, {seconds} s"
         )
         if options.json is not None:
