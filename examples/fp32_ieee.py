@@ -153,8 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seconds = round(time.perf_counter() - started, 1)
         print(
             f"fp32_mac, one product, {options.multiplier}, exact, against fmaf:"
-            f" {figures['corners']:,} corner and {figures['random']:,} random beats (seed {options.seed}),"
-            f" {figures['wrong']:,} wrong, {seconds} s"
+            f" {figures['corners']:,} corner and {figures['random']:,} random beats"
+            f" (seed {options.seed}), {figures['wrong']:,} wrong, {seconds} s"
         )
         if options.json is not None:
             row = {"design": "fp32_mac", "parameters": settings, "seed": options.seed}

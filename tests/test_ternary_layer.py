@@ -208,7 +208,7 @@ def test_five_weights_are_read_from_every_code():
 @pytest.mark.parametrize("structure", ["gates", "fpga"])
 @pytest.mark.parametrize("weights", KINDS, ids=NAMES)
 def test_lanes_are_summed(weights, structure):
-    width, count = 7, 150
+    width, count = 7, 24
     rng = np.random.default_rng(5)
     levels = rng.choice(levels_of(weights.weights, weights.exponents), (count, weights.lanes))
     activations = rng.integers(-64, 64, (count, weights.lanes))

@@ -216,7 +216,11 @@ class _Run:
         period = ends[-1] - ends[-2] if groups > 1 else 0
         self._skip((groups - len(ends)) * period)
         self.last_byte = self.neurons[(total - 1) % schedule.neurons].given
-        return ends[0], period
+        # Neurons of the last group without a unit have a result, but no second byte of it.
+        spare = groups * schedule.neurons - total
+        saved = spare * (self.value_bytes - 1)
+        self.end -= saved
+        return ends[0] - saved, period
 
     def _skip(self, cycles: int) -> None:
         self.end += cycles
