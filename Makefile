@@ -82,6 +82,7 @@ layers: $(SETUP) tools
 train: $(SETUP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train]'
 	$(BIN)/python -m examples.japanese_vowels.train
+	$(BIN)/python -m examples.japanese_vowels.train_low_bit
 
 clean:
 	rm -rf build $(VENV) *.egg-info .pytest_cache .ruff_cache
