@@ -95,6 +95,8 @@ class Design:
     transaction: str
     """What one result stands for: a beat, a row, a unit."""
     bench: str = "sim.bench_stream"
+    is_baseline: bool = False
+    """Whether it is only there to be compared with; the main job leaves it out."""
 
     def holding(self, image: bytes) -> "Design":
         """The design of a layer with a parameter image inside, which no packet changes.

@@ -109,6 +109,7 @@ def _float_mac(name: str, summary: str, operand: Minifloat, accumulator: Miniflo
         ),
         timing=lambda stages, **_: _at_once(str(stages)),
         transaction="beat",
+        is_baseline=True,
     )
 
 
@@ -155,6 +156,7 @@ INT8_MAC = Design(
     contract=lambda stages, structure, **parameters: Int8MacContract(**parameters),
     timing=lambda stages, **_: _at_once(str(stages)),
     transaction="beat",
+    is_baseline=True,
 )
 
 _LANES = Parameter("lanes", 16, "weights and activations a beat", 1, 256)
@@ -223,6 +225,7 @@ INT12_MAC = Design(
     contract=lambda structure, **parameters: Int12MacContract(**parameters),
     timing=lambda **_: _at_once(),
     transaction="row",
+    is_baseline=True,
 )
 
 
