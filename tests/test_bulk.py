@@ -180,13 +180,13 @@ def test_a_campaign_counts_everything(in_process, tmp_path, capsys):
 
 def test_a_campaign_ends_at_a_wrong_golden_model(in_process, tmp_path, capsys, monkeypatch):
     honest = FloatSD8Mac.compute
+    contract = FloatSD8Mac()
 
     def broken(self, arrays):
         results = honest(self, arrays)["result"]
         # One code in tens of thousands, which the third share is the first to meet.
-        return {"result": results ^ ((results == rare) & (self.window == 14))}
+        return {"result": results ^ ((results == rare) & (self.window == contract.window))}
 
-    contract = FloatSD8Mac()
     shares = [
         honest(contract, contract.stimulus(np.random.default_rng((1 << 20) + number), 1000))
         for number in range(3)

@@ -20,6 +20,7 @@ from tflite_models import run_lstm, write_lstm
 import sim.layer
 from examples import layer_campaign
 from flow.cli import main
+from golden.layer.int8 import Int8LstmLayer
 from golden.lstm.int8 import Int8Lstm, run, run_with_cell
 from sim import bulk
 from sim.bulk import BulkOutcome, BulkSimulation
@@ -211,9 +212,9 @@ def test_other_answers_than_wanted_are_noticed(monkeypatch, name, value, message
 
 
 def test_a_refused_image_is_noticed(monkeypatch):
-    pack = sim.layer.Int8LstmLayer.pack
+    pack = Int8LstmLayer.pack
     monkeypatch.setattr(
-        sim.layer.Int8LstmLayer, "pack", lambda self, constants: pack(self, constants)[:-1] + b"?"
+        Int8LstmLayer, "pack", lambda self, constants: pack(self, constants)[:-1] + b"?"
     )
     with pytest.raises(AssertionError, match="refused its parameter image: BROKEN_IMAGE"):
         TINY()(small_layer(5, 4, 2), np.zeros((1, 2, 4), np.int64))

@@ -431,7 +431,10 @@ def test_sequences_stay_with_the_normalised_cell(width: int, scales: str, most: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weights": "quaternary"}, 'weights must be "ternary" or "binary" or "pow2", not '),
+        (
+            {"weights": "quaternary"},
+            'weights must be "ternary" or "binary" or "pow2" or "int12", not ',
+        ),
         ({"exponents": 2}, "exponents must be 1 for ternary weights, not 2."),
         ({"weights": "pow2", "exponents": 5}, "exponents must be from 1 to 4, not 5."),
         ({"activation_width": 3}, "activation_width must be from 4 to 16, not 3."),
