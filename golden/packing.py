@@ -5,14 +5,13 @@ packing            weights       bits a weight    a code
 =================  ============  ===============  ==================================================
 `BINARY_BYTES`     8 of -1, 1    1                bit k: 1 is +1, 0 is -1
 `TERNARY_BYTES`    4 of -1...1   2                bits 2k and 2k + 1: 01 is +1, 11 is -1, 00 is 0
-`TERNARY_BASE_3`   5 of -1...1   1.6              sum of (level k + 1) * 3^k
 `TERNARY_DENSE`    5 of -1...1   1.6              fields and one escape, see `DensePacking`
 =================  ============  ===============  ==================================================
 
-Weight 0 of a code is the lowest, in bits or in digits. Both packings of five take the same memory;
-the dense one is read without divisions, by a circuit of less than half the gates. Ternary weights
-whose scale is a power of two are packed as ternary ones: the scale is one shift of the sum, and not
-in the memory.
+Weight 0 of a code is the lowest. Five weights as one number in base 3 would take the same memory as
+the dense packing, which is read without divisions, by a circuit of less than half the gates.
+Ternary weights whose scale is a power of two are packed as ternary ones: the scale is one shift of
+the sum, and not in the memory.
 
 Source: this project's; information theory asks for log2(3), 1.585 bits a ternary weight.
 """
@@ -29,10 +28,8 @@ from golden.formats import TERNARY, Binary, Format
 
 __all__ = [
     "BINARY_BYTES",
-    "TERNARY_BASE_3",
     "TERNARY_BYTES",
     "TERNARY_DENSE",
-    "BaseThreePacking",
     "DensePacking",
     "FieldPacking",
     "Packing",
@@ -199,37 +196,6 @@ class FieldPacking(Packing):
 
 
 @dataclass(frozen=True)
-class BaseThreePacking(Packing):
-    """Five ternary weights in 8 bits: the number whose digit k in base 3 is level k plus 1.
-
-    Codes are from 0 to 242, and five weights 0 are 121. Those from 243 to 255 are never written;
-    digit k of any code is ``code // 3^k % 3``, so that they are read as if 243 less.
-    """
-
-    @property
-    def width(self) -> int:
-        return _BYTE
-
-    @property
-    def group(self) -> int:
-        return _DIGITS
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        return -1, 0, 1
-
-    @property
-    def _filling(self) -> int:
-        return 0
-
-    def _pack(self, groups: Raws) -> Raws:
-        return (groups + 1) @ 3 ** np.arange(_DIGITS)
-
-    def _unpack(self, codes: Raws) -> Raws:
-        return codes[..., np.newaxis] // 3 ** np.arange(_DIGITS) % 3 - 1
-
-
-@dataclass(frozen=True)
 class DensePacking(Packing):
     """Five ternary weights in 8 bits, the two high ones and the three low ones in fields of theirs.
 
@@ -326,5 +292,4 @@ def _dense_group(code: int) -> tuple[int, ...]:
 
 BINARY_BYTES = FieldPacking(Binary(), _BYTE)
 TERNARY_BYTES = FieldPacking(TERNARY, _BYTE // TERNARY.width)
-TERNARY_BASE_3 = BaseThreePacking()
 TERNARY_DENSE = DensePacking()

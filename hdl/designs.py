@@ -375,7 +375,7 @@ TERNARY_LSTM_LAYER = Design(
         *_FEW_BIT_WEIGHTS,
         Parameter(
             "packing",
-            "plain",
+            "fields",
             "each weight in bits of its own, or five ternary ones in 8",
             choices=get_args(Packing),
         ),

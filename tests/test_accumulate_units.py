@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.sim import Simulator
+from dense_codes import LEVELS as DENSE_LEVELS
 
 from golden.accumulate.pow2 import Pow2
 from golden.formats import TERNARY
@@ -27,8 +28,8 @@ CASES = [
     (BINARY, {"lanes": 1, "activation_width": 2, "accumulator_width": 2}),
     (BINARY, {"lanes": 7, "activation_width": 4, "accumulator_width": 9, "structure": "fpga"}),
     (BINARY, {"lanes": 2, "structure": "plain"}),
-    (TERNARY_UNIT, {"lanes": 10, "activation_width": 3, "packing": "base_3"}),
-    (TERNARY_UNIT, {"lanes": 5, "activation_width": 4, "packing": "base_3", "structure": "plain"}),
+    (TERNARY_UNIT, {"lanes": 10, "activation_width": 3, "packing": "dense"}),
+    (TERNARY_UNIT, {"lanes": 5, "activation_width": 4, "packing": "dense", "structure": "plain"}),
     (TERNARY_UNIT, {"lanes": 3, "activation_width": 16, "structure": "fpga"}),
     (POW2, {"lanes": 2}),
     (POW2, {"lanes": 1, "activation_width": 2, "accumulator_width": 9, "exponent_bits": 3}),
@@ -65,13 +66,8 @@ def weights_of(design: str, contract, codes: list[int]) -> list[Fraction]:
             real = Fraction(code % 2, 2**exponent)
             reals.append(-real if code >= 2 ** (bits + 1) else real)
         return reals
-    if contract.packing == "base_3":
-        digits = []
-        for code in codes:
-            for _ in range(5):
-                digits.append(Fraction(code % 3 - 1))
-                code //= 3  # noqa: PLW2901
-        return digits
+    if contract.packing == "dense":
+        return [Fraction(level) for code in codes for level in DENSE_LEVELS[code]]
     return [Fraction({0: 0, 1: 1, 2: 0, 3: -1}[code]) for code in codes]
 
 
@@ -163,7 +159,7 @@ def test_every_beat_of_few_narrow_lanes(name, settings, weight_width):
 
 def test_every_code_of_five_weights():
     """Five activations of their own magnitudes tell all the digits of a code from the sum."""
-    settings = {"lanes": 5, "activation_width": 12, "accumulator_width": 16, "packing": "base_3"}
+    settings = {"lanes": 5, "activation_width": 12, "accumulator_width": 16, "packing": "dense"}
     codes = np.arange(256)
     arrays = {
         "weights": codes[:, None],
@@ -174,7 +170,8 @@ def test_every_code_of_five_weights():
     }
     sums = BulkSimulation(DESIGNS[TERNARY_UNIT], settings).run(arrays, 256)["result"]
     expected = [
-        sum((code // 3**place % 3 - 1) * 4**place for place in range(5)) for code in range(256)
+        sum(level * 4**place for place, level in enumerate(DENSE_LEVELS[code]))
+        for code in range(256)
     ]
     assert np.where(sums >> 15, sums - 2**16, sums).tolist() == expected
     assert len(set(expected)) == 243
@@ -287,11 +284,11 @@ def test_pow2_codes():
             "accumulator_width must be at least 15, a product's width, not 14.",
         ),
         (POW2, {"exponent_bits": 4}, "exponent_bits must be a whole number from 0 to 3, not 4."),
-        (TERNARY_UNIT, {"packing": "base_4"}, "packing must be fields or base_3, not 'base_4'."),
+        (TERNARY_UNIT, {"packing": "base_3"}, "packing must be fields or dense, not 'base_3'."),
         (
             TERNARY_UNIT,
-            {"packing": "base_3"},
-            "lanes must be a multiple of 5 with packing base_3, not 16.",
+            {"packing": "dense"},
+            "lanes must be a multiple of 5 with packing dense, not 16.",
         ),
         (
             MAC,

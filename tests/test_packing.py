@@ -4,12 +4,12 @@ from itertools import product
 
 import numpy as np
 import pytest
+from dense_codes import ALIASES, LEVELS, spelt_densely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from golden.packing import (
     BINARY_BYTES,
-    TERNARY_BASE_3,
     TERNARY_BYTES,
     TERNARY_DENSE,
     Packing,
@@ -18,7 +18,6 @@ from golden.packing import (
 PACKINGS: dict[str, Packing] = {
     "binary": BINARY_BYTES,
     "two bits": TERNARY_BYTES,
-    "base 3": TERNARY_BASE_3,
     "dense": TERNARY_DENSE,
 }
 BITS = {"binary": {1: "1", -1: "0"}, "two bits": {1: "01", -1: "11", 0: "00"}}
@@ -29,31 +28,12 @@ def spelt(name: str, levels: tuple[int, ...]) -> int:
     """Code of a group, its digits written as a text, most significant first, and read by int()."""
     if name == "dense":
         return spelt_densely(levels)
-    if name == "base 3":
-        return int("".join(str(level + 1) for level in reversed(levels)), 3)
     return int("".join(BITS[name][level] for level in reversed(levels)), 2)
-
-
-def spelt_densely(levels: tuple[int, ...]) -> int:
-    """The rows of the packing's table, from the weights to the bits."""
-    a, b, c, d, e = levels
-    field, sign = BITS["two bits"], {1: "0", -1: "1"}
-    if c == 0:
-        low = "0" + field[b] + field[a]
-    elif a == b == 0:
-        low = "00" + sign[c] + "10"
-    elif a == 0:
-        low = "1" + sign[c] + "10" + sign[b]
-    else:
-        low = "1" + sign[c] + field[b] + sign[a]
-    if (e, d) == (-1, -1):
-        return int(low[2:] + "010" + low[:2], 2)
-    return int((f"{d}10" if e == -1 else f"{e}{field[d]}") + low, 2)
 
 
 @pytest.mark.parametrize(
     ("name", "bits"),
-    [("binary", 1.0), ("two bits", 2.0), ("base 3", 1.6), ("dense", 1.6)],
+    [("binary", 1.0), ("two bits", 2.0), ("dense", 1.6)],
     ids=PACKINGS,
 )
 def test_bits_a_weight(name: str, bits: float) -> None:
@@ -68,21 +48,13 @@ def test_every_group_of_weights_round_trips(name: str) -> None:
     codes = packing.pack(groups)
     assert codes.shape == (len(groups), 1)
     assert codes[:, 0].tolist() == [spelt(name, group) for group in groups]
-    assert (
-        len(set(codes[:, 0].tolist()))
-        == {"binary": 256, "two bits": 81, "base 3": 243, "dense": 243}[name]
-    )
+    assert len(set(codes[:, 0].tolist())) == {"binary": 256, "two bits": 81, "dense": 243}[name]
     np.testing.assert_array_equal(packing.unpack(codes, packing.group), groups)
 
 
 def test_every_code_is_read() -> None:
     codes = np.arange(256)[:, np.newaxis]
-    for code, levels in enumerate(TERNARY_BASE_3.unpack(codes, 5).tolist()):
-        rest = code % 243  # codes that are never written are read as if 243 less
-        for level in levels:
-            rest, digit = divmod(rest, 3)
-            assert level == digit - 1
-        assert rest == 0
+    assert dict(enumerate(map(tuple, TERNARY_DENSE.unpack(codes, 5).tolist()))) == LEVELS
     # 10 is read as 0, too, so that writing again makes it canonical.
     for code, levels in enumerate(TERNARY_BYTES.unpack(codes, 4).tolist()):
         fields = [code >> 2 * place & 3 for place in range(4)]
@@ -94,29 +66,14 @@ def test_dense_codes_that_are_never_written() -> None:
     read = TERNARY_DENSE.unpack(codes, 5)
     written = TERNARY_DENSE.pack(read)[:, 0].tolist()
     aliases = {code: other for code, other in enumerate(written) if code != other}
-    # 01s10 is read as 00s10 where s is 1; with s = 0 bits 4...2 would be the escape.
-    expected = {high << 5 | 0b01110: high << 5 | 0b00110 for high in range(8)}
-    for low in (0b01000, 0b01001, 0b01011):  # BB = 10 is read as 0
-        expected[escaped(low)] = escaped(low & 0b10011)
-    for low in (0b01010, 0b01110):
-        expected[escaped(low)] = escaped(low & 0b10111)
-    assert aliases == expected
+    assert aliases == ALIASES
     assert len(aliases) == 256 - 243
 
 
-def escaped(low: int) -> int:
-    """Code of weights -1 and -1 above five bits of the others."""
-    return (low & 0b111) << 5 | 0b01000 | low >> 3
-
-
 def test_codes_worth_knowing() -> None:
-    assert TERNARY_BASE_3.pack([1, 0, 0, 0, 0]).tolist() == [122]
-    assert TERNARY_BASE_3.pack([0, 0, 0, 0, -1]).tolist() == [121 - 81]
-    assert TERNARY_BASE_3.pack([-1] * 5 + [1] * 5).tolist() == [0, 242]
     assert TERNARY_DENSE.pack([0, 0, 0, 0, 0]).tolist() == [0]
     assert TERNARY_DENSE.pack([1, -1, 0, 1, 1]).tolist() == [0b101_01101]
     assert TERNARY_DENSE.pack([-1] * 5).tolist() == [0b111_010_11]
-    assert TERNARY_BASE_3.unpack([255], 5).tolist() == TERNARY_BASE_3.unpack([12], 5).tolist()
     assert TERNARY_BYTES.pack([1, -1, 0, 1]).tolist() == [0b01_00_11_01]
     assert BINARY_BYTES.pack([1, -1, -1, -1, -1, -1, -1, 1]).tolist() == [0b10000001]
 
@@ -124,7 +81,7 @@ def test_codes_worth_knowing() -> None:
 @by_packing
 def test_rows_are_filled_up(name: str) -> None:
     packing = PACKINGS[name]
-    filling = {"binary": -1, "two bits": 0, "base 3": 0, "dense": 0}[name]
+    filling = {"binary": -1, "two bits": 0, "dense": 0}[name]
     for length in range(1, 2 * packing.group + 1):
         levels = [1] * length
         whole = levels + [filling] * (packing.codes(length) * packing.group - length)
@@ -150,8 +107,8 @@ def test_arrays_round_trip(name: str, shape: tuple[int, ...], seed: int) -> None
 def test_another_digit_order_is_seen() -> None:
     """The comparison with spelt digits can fail."""
     groups = np.array(list(product((-1, 0, 1), repeat=5)))
-    expected = [spelt("base 3", tuple(group)) for group in groups.tolist()]
-    assert TERNARY_BASE_3.pack(groups[:, ::-1])[:, 0].tolist() != expected
+    expected = [spelt("dense", tuple(group)) for group in groups.tolist()]
+    assert TERNARY_DENSE.pack(groups[:, ::-1])[:, 0].tolist() != expected
 
 
 @pytest.mark.parametrize(
@@ -159,9 +116,9 @@ def test_another_digit_order_is_seen() -> None:
     [
         ("binary", [1, 0], r"levels must be -1 or 1, not 0."),
         ("two bits", [2], r"levels must be -1, 0 or 1, not 2."),
-        ("base 3", [-3], r"levels must be -1, 0 or 1, not -3."),
-        ("base 3", [0.5], r"levels must be integers of shape \(..., weights\), not float64"),
-        ("base 3", 1, r"not int64 of shape \(\)."),
+        ("dense", [-3], r"levels must be -1, 0 or 1, not -3."),
+        ("dense", [0.5], r"levels must be integers of shape \(..., weights\), not float64"),
+        ("dense", 1, r"not int64 of shape \(\)."),
     ],
 )
 def test_refuses_what_is_no_weight(name: str, levels: list[float], message: str) -> None:
@@ -180,4 +137,4 @@ def test_refuses_what_is_no_weight(name: str, levels: list[float], message: str)
 )
 def test_refuses_what_is_no_code(codes: list[float], weights: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TERNARY_BASE_3.unpack(codes, weights)
+        TERNARY_DENSE.unpack(codes, weights)

@@ -62,7 +62,7 @@ KINDS = [
     LaneWeights(8, "pow2", 2),
     LaneWeights(2, "pow2", 4),
     LaneWeights(2, "int12"),
-    LaneWeights(5, packing="five_in_eight"),
+    LaneWeights(5, packing="dense"),
 ]
 NAMES = [f"{each.weights}-{each.exponents}-{each.packing}" for each in KINDS]
 
@@ -142,10 +142,10 @@ def test_the_packer_refuses(parameters, name, value, sentence):
     [
         ({"lanes": 6}, "lanes must be a multiple of 4, as 4 ternary weights make whole bytes, not"),
         ({"lanes": 4, "weights": "binary"}, "lanes must be a multiple of 8, as 8 binary weights"),
-        ({"packing": "five_in_eight"}, "lanes must be a multiple of 5 with packing five_in_eight"),
+        ({"packing": "dense"}, "lanes must be a multiple of 5 with packing dense"),
         (
-            {"packing": "five_in_eight", "weights": "binary"},
-            "Only ternary weights are packed five_in_eight, not binary ones; take packing plain.",
+            {"packing": "dense", "weights": "binary"},
+            "Only ternary weights have packing dense, not binary ones; take packing fields.",
         ),
         ({"exponents": 2}, "exponents must be a whole number from 1 to 1, not 2."),
         ({"activation_width": 3}, "activation_width must be a whole number from 4 to 16, not 3."),
@@ -344,11 +344,11 @@ def test_the_backend_runs_a_model():
 
 
 def test_the_layer_of_a_model_is_generated(capsys, tmp_path):
-    layer = TernaryLstmLayer(inputs=3, hidden=5, lanes=10, neurons=2, packing="five_in_eight")
+    layer = TernaryLstmLayer(inputs=3, hidden=5, lanes=10, neurons=2, packing="dense")
     model = random_model(layer, np.random.default_rng(8))
     save_model(tmp_path / "model.npz", Model(model))
     words = [DESIGN.name, "--model", tmp_path / "model.npz", "--out", tmp_path / "out"]
-    words += ["--set", "lanes=10", "--set", "neurons=2", "--set", "packing=five_in_eight"]
+    words += ["--set", "lanes=10", "--set", "neurons=2", "--set", "packing=dense"]
     status, _, err = fewbit(capsys, "generate", *words)
     assert (status, err) == (0, "")
     image = (tmp_path / f"out/{DESIGN.name}.bin").read_bytes()

@@ -10,7 +10,7 @@ import numpy as np
 from golden.accumulate.rows import RowAccumulate
 from golden.formats import TERNARY, FixedPoint
 from golden.operands import Operand
-from golden.packing import TERNARY_BASE_3
+from golden.packing import TERNARY_DENSE
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["PACKINGS", "TernaryAccumulate"]
 
-PACKINGS = ("fields", "base_3")
+PACKINGS = ("fields", "dense")
 """How weights come: 2 bits each, or five in 8 bits."""
 
-_PACKED = FixedPoint(TERNARY_BASE_3.width, signed=False)
+_PACKED = FixedPoint(TERNARY_DENSE.width, signed=False)
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class TernaryAccumulate(RowAccumulate):
     """Sum of a row of weights -1, 0 and +1 times activations, modulo 2**accumulator_width.
 
     ``activation_width`` plus ceil(log2(fan-in)) bits, and one for the start value, never overflow.
-    With the packing ``base_3`` a code of ``weights`` holds those of five lanes, see
-    :data:`golden.packing.TERNARY_BASE_3`.
+    With the packing ``dense`` a code of ``weights`` holds those of five lanes, see
+    :data:`golden.packing.TERNARY_DENSE`.
 
     Source: arXiv 1809.11086, section 4 (conditional additions instead of multiplications).
     """
@@ -42,34 +42,34 @@ class TernaryAccumulate(RowAccumulate):
         super().__post_init__()
         if self.packing not in PACKINGS:
             raise ValueError(f"packing must be {' or '.join(PACKINGS)}, not {self.packing!r}.")
-        if self.is_packed and self.lanes % TERNARY_BASE_3.group:
+        if self.is_packed and self.lanes % TERNARY_DENSE.group:
             raise ValueError(
-                f"lanes must be a multiple of {TERNARY_BASE_3.group} with packing base_3,"
+                f"lanes must be a multiple of {TERNARY_DENSE.group} with packing dense,"
                 f" not {self.lanes}."
             )
 
     @property
     def is_packed(self) -> bool:
         """Whether a code holds the weights of several lanes."""
-        return self.packing == "base_3"
+        return self.packing == "dense"
 
     @property
     def weights(self) -> Operand:
         if self.is_packed:
-            group = TERNARY_BASE_3.group
-            meaning = f"ternary weights of {group} lanes each, base 3"
+            group = TERNARY_DENSE.group
+            meaning = f"ternary weights of {group} lanes each"
             return Operand("weights", _PACKED, meaning, self.lanes // group)
         return Operand("weights", TERNARY, "ternary weight of each lane", self.lanes)
 
     @property
     def extreme_weights(self) -> tuple[int, int]:
         if self.is_packed:
-            ones = np.ones(TERNARY_BASE_3.group, dtype=np.int64)
-            high, low = TERNARY_BASE_3.pack([ones, -ones]).ravel().tolist()
+            ones = np.ones(TERNARY_DENSE.group, dtype=np.int64)
+            high, low = TERNARY_DENSE.pack([ones, -ones]).ravel().tolist()
             return high, low
         return 1, 3
 
     def levels(self, codes: Codes) -> Codes:
         if self.is_packed:
-            return TERNARY_BASE_3.unpack(codes, self.lanes)
+            return TERNARY_DENSE.unpack(codes, self.lanes)
         return TERNARY.decode(codes).astype(np.int64)

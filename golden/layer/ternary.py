@@ -62,7 +62,7 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
     weights, exponents
         "ternary", "binary", "pow2" or "int12", see :mod:`golden.lstm.ternary`.
     packing
-        "plain", or of ternary weights "five_in_eight" bits.
+        "fields": each weight in bits of its own; "dense": five ternary weights in 8 bits.
     scales
         "fixed": split multipliers; "powers_of_two": multipliers of 2^30 and 0 alone.
     activation_width
@@ -81,7 +81,7 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
     neurons: int = 1
     weights: LevelKind = "ternary"
     exponents: int = 1
-    packing: Packing = "plain"
+    packing: Packing = "fields"
     scales: Scales = "fixed"
     activation_width: int = 12  # pyright: ignore[reportIncompatibleMethodOverride]
     activation: ActivationKind = "table"
@@ -106,7 +106,7 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
         model: TernaryLstm,
         lanes: int = 16,
         neurons: int = 1,
-        packing: Packing = "plain",
+        packing: Packing = "fields",
     ) -> TernaryLstmLayer:
         """The layer that runs a model, with scales of powers of two if the model's are."""
         return cls(

@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 WEIGHTS: tuple[LevelKind, ...] = ("ternary", "binary", "pow2", "int12")
-Packing = Literal["plain", "five_in_eight"]
+Packing = Literal["fields", "dense"]
 
 ACCUMULATOR_WIDTH = 32
 MOST_LANES = 256
@@ -65,23 +65,23 @@ class LaneWeights:
     exponents
         Magnitudes of "pow2" beside 0, from 1 to 4; else 1.
     packing
-        "plain", or of ternary weights "five_in_eight" bits.
+        "fields": each weight in bits of its own; "dense": five ternary weights in 8 bits.
     """
 
     lanes: int
     weights: LevelKind = "ternary"
     exponents: int = 1
-    packing: Packing = "plain"
+    packing: Packing = "fields"
 
     def __post_init__(self) -> None:
         check_whole("lanes", self.lanes, 1, MOST_LANES)
         check_choice("weights", self.weights, WEIGHTS)
         check_choice("packing", self.packing, get_args(Packing))
         check_whole("exponents", self.exponents, 1, MOST_EXPONENTS if self.weights == "pow2" else 1)
-        if self.packing != "plain" and self.weights != "ternary":
+        if self.packing != "fields" and self.weights != "ternary":
             raise ValueError(
-                f"Only ternary weights are packed five_in_eight, not {self.weights} ones; take"
-                " packing plain."
+                f"Only ternary weights have packing dense, not {self.weights} ones; take packing"
+                " fields."
             )
 
     @property
@@ -103,12 +103,12 @@ class LaneWeights:
     @property
     def operand(self) -> Operand:
         """The weights of a beat."""
-        if self.packing == "plain":
+        if self.packing == "fields":
             return self.accumulate().weights
         group = TERNARY_DENSE.group
         if self.lanes % group:
             raise ValueError(
-                f"lanes must be a multiple of {group} with packing five_in_eight, not {self.lanes}."
+                f"lanes must be a multiple of {group} with packing dense, not {self.lanes}."
             )
         meaning = f"ternary weights of {group} lanes each"
         return Operand("weights", _DENSE, meaning, self.lanes // group)
@@ -123,7 +123,7 @@ class LaneWeights:
             If the lanes' weights are no whole bytes.
         """
         operand = self.operand
-        step = _BYTE // math.gcd(operand.format.width, _BYTE) if self.packing == "plain" else 1
+        step = _BYTE // math.gcd(operand.format.width, _BYTE) if self.packing == "fields" else 1
         if self.lanes % step:
             raise ValueError(
                 f"lanes must be a multiple of {step}, as {step} {self.weights} weights make whole"
@@ -133,7 +133,7 @@ class LaneWeights:
 
     def levels(self, codes: Codes) -> Codes:
         """Weights as integers, shape (..., lanes), of codes."""
-        if self.packing != "plain":
+        if self.packing != "fields":
             return TERNARY_DENSE.unpack(codes, self.lanes)
         shape = codes.shape
         levels = self.accumulate().levels(codes.reshape(-1, shape[-1]))
@@ -141,7 +141,7 @@ class LaneWeights:
 
     def codes(self, levels: Codes) -> Codes:
         """Codes of weights, shape (..., lanes), as `levels` reads them."""
-        if self.packing != "plain":
+        if self.packing != "fields":
             return TERNARY_DENSE.pack(levels)
         if self.weights == "binary":
             return Binary().encode(levels)

@@ -3,7 +3,7 @@
 from amaranth.hdl import Module, Mux, Value
 
 from golden.accumulate.ternary import TernaryAccumulate as Contract
-from hdl.accumulate.packed import Digit, unpack_base_3
+from hdl.accumulate.packed import Digit, unpack_dense
 from hdl.accumulate.rows import Lane, SelectedLanes, Structure
 from hdl.arithmetic import wire
 
@@ -25,7 +25,7 @@ class TernaryAccumulate(SelectedLanes):
     accumulator_width
         Bits of the sum, which is exact modulo 2**accumulator_width.
     packing
-        "fields": 2 bits a weight; "base_3": five weights in 8 bits.
+        "fields": 2 bits a weight; "dense": five weights in 8 bits.
     structure
         "gates", "fpga" or "plain", see :mod:`hdl.accumulate.rows`.
     """
@@ -50,7 +50,7 @@ class TernaryAccumulate(SelectedLanes):
             return [
                 digit
                 for code in range(len(weights))
-                for digit in unpack_base_3(m, weights[code], f"weights_{code}")
+                for digit in unpack_dense(m, weights[code], f"weights_{code}")
             ]
         return [
             Digit(

@@ -81,7 +81,7 @@ class LaneSum(wiring.Component):
         unit._MustUse__used = True  # pyright: ignore[reportAttributeAccessIssue]
         beat = unit.i.payload
         weights = self.weights
-        if self.lane_weights.packing != "plain":
+        if self.lane_weights.packing != "fields":
             weights = Cat(
                 Cat(digit.positive | digit.negative, digit.negative)
                 for index in range(len(weights))
