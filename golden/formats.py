@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Reals = npt.NDArray[np.float64]
 
 __all__ = [
+    "BFLOAT16",
     "BINARY16",
     "BINARY32",
     "E5M2",
@@ -438,6 +439,7 @@ INT32 = FixedPoint(32)
 Q3_12 = FixedPoint(16, 12)
 Q0_15 = FixedPoint(16, 15)
 E5M2 = Minifloat(5, 2, bias=15)
+BFLOAT16 = Minifloat(8, 7, bias=127, ieee=True)
 BINARY16 = Minifloat(5, 10, bias=15, ieee=True)
 BINARY32 = Minifloat(8, 23, bias=127, ieee=True)
 FLOATSD8 = FloatSD8()

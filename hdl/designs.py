@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, get_args
 
 from golden.accumulate.binary import BinaryAccumulate as BinaryAccumulateContract
-from golden.accumulate.float_mac import BFLOAT16
 from golden.accumulate.float_mac import FloatMac as FloatMacContract
 from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
 from golden.accumulate.floatsd8_mac import FloatSD8Mac as FloatSD8MacContract
@@ -20,7 +19,7 @@ from golden.accumulate.ternary import TernaryAccumulate as TernaryAccumulateCont
 from golden.convert import FloatSD8Activate as FloatSD8ActivateContract
 from golden.convert import FloatSD8Decode as FloatSD8DecodeContract
 from golden.convert import FloatSD8Encode as FloatSD8EncodeContract
-from golden.formats import BINARY16, BINARY32, E5M2, Minifloat
+from golden.formats import BFLOAT16, BINARY16, BINARY32, E5M2, Minifloat
 from golden.layer.floatsd8 import FloatSD8LstmLayer as FloatSD8LstmLayerContract
 from golden.layer.int8 import Int8LstmLayer as Int8LstmLayerContract
 from golden.layer.ternary import Scales

@@ -12,11 +12,11 @@ from amaranth.hdl import Const, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.accumulate.float_mac import BFLOAT16, FloatMac
+from golden.accumulate.float_mac import FloatMac
 from golden.accumulate.float_sum import round_sum, split
 from golden.accumulate.int8_mac import Int8Mac
 from golden.contract import Contract, random_codes
-from golden.formats import BINARY16, BINARY32, E5M2, FLOATSD8, FixedPoint
+from golden.formats import BFLOAT16, BINARY16, BINARY32, E5M2, FLOATSD8, FixedPoint
 from golden.operands import Operand
 from hdl.accumulate.float_sum import FloatSum, Term
 from hdl.accumulate.floatsd8_mac import floatsd8_product

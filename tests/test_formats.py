@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from golden.formats import (
+    BFLOAT16,
     BINARY16,
     BINARY32,
     E5M2,
@@ -84,6 +85,20 @@ def test_binary32_equals_numpy():
     inexact = inexact[np.abs(inexact) < float(np.finfo(np.float32).max)]
     expected = inexact.astype(np.float32).view(np.uint32).astype(np.int64)
     np.testing.assert_array_equal(BINARY32.encode(inexact), expected)
+
+
+def test_bfloat16_equals_ml_dtypes():
+    codes = all_codes(BFLOAT16)
+    codes = codes[(codes >> 7) & 255 != 255]
+    reals = codes.astype(np.uint16).view(ml_dtypes.bfloat16).astype(np.float64)
+    np.testing.assert_array_equal(BFLOAT16.decode(codes), reals)
+    np.testing.assert_array_equal(BFLOAT16.encode(reals), codes)
+    # ml_dtypes casts by way of binary32, so the neighbours of a tie are binary32's.
+    middles = ((reals[:-1] + reals[1:])[np.diff(codes) == 1] / 2).astype(np.float32)
+    up, down = np.float32(np.inf), np.float32(-np.inf)
+    inexact = np.concatenate([middles, np.nextafter(middles, up), np.nextafter(middles, down)])
+    expected = inexact.astype(ml_dtypes.bfloat16).view(np.uint16).astype(np.int64)
+    np.testing.assert_array_equal(BFLOAT16.encode(inexact), expected)
 
 
 def test_e5m2_equals_ml_dtypes_below_its_infinity():
@@ -196,8 +211,9 @@ def test_fixed_point_equals_numpy_integers():
 
 
 def test_names_and_encodings():
-    names = [item.name for item in (E5M2, BINARY16, BINARY32, FLOATSD8, INT8, Q3_12, TERNARY)]
-    assert names == ["e5m2", "binary16", "binary32", "floatsd8", "int8", "q3_12", "ternary"]
+    formats = (E5M2, BFLOAT16, BINARY16, BINARY32, FLOATSD8, INT8, Q3_12, TERNARY)
+    names = ["e5m2", "bfloat16", "binary16", "binary32", "floatsd8", "int8", "q3_12", "ternary"]
+    assert [item.name for item in formats] == names
     for item in SMALL:
         assert len(item.encoding) == 2 + item.width
 

@@ -5,6 +5,7 @@ from amaranth.hdl import Shape
 from amaranth.lib import data
 
 from golden.formats import (
+    BFLOAT16,
     BINARY16,
     BINARY32,
     E5M2,
@@ -18,7 +19,17 @@ from golden.formats import (
 from golden.operands import FLAG, Operand, total_width
 from hdl.formats import payload_layout, shape_of
 
-FORMATS = [INT8, Q3_12, FixedPoint(5, signed=False), E5M2, BINARY16, BINARY32, FLOATSD8, TERNARY]
+FORMATS = [
+    INT8,
+    Q3_12,
+    FixedPoint(5, signed=False),
+    E5M2,
+    BFLOAT16,
+    BINARY16,
+    BINARY32,
+    FLOATSD8,
+    TERNARY,
+]
 
 
 @pytest.mark.parametrize("number_format", [*FORMATS, Binary()], ids=lambda item: item.name)

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
     Codes = npt.NDArray[np.int64]
 
-__all__ = ["BFLOAT16", "FloatMac"]
-
-BFLOAT16 = Minifloat(8, 7, bias=127, ieee=True)
+__all__ = ["FloatMac"]
 
 
 @dataclass(frozen=True)

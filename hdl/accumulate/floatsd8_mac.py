@@ -13,10 +13,29 @@ from hdl.arithmetic import Structure
 from hdl.formats import stream_of
 from hdl.pipeline import Pipeline
 
-__all__ = ["PRODUCT_WIDTH", "FloatSD8Mac", "floatsd8_product"]
+__all__ = ["PRODUCT_WIDTH", "FloatSD8Mac", "floatsd8_magnitude", "floatsd8_product"]
 
 PRODUCT_WIDTH = 7
 """Bits of a product's magnitude, at most 18 * 7 = 126."""
+
+
+def floatsd8_magnitude(m: Module, index: Value, significand: Value, name: str) -> Signal:
+    """Magnitude of a FloatSD8 mantissa times a significand, `PRODUCT_WIDTH` bits.
+
+    Parameters
+    ----------
+    index
+        K of a FloatSD8 code, which stands for a mantissa from 0 to 18.
+    significand
+        Unsigned, 3 bits.
+    """
+    mantissa = Signal(5, name=f"mantissa_{name}")
+    product = Signal(PRODUCT_WIDTH, name=f"product_{name}")
+    m.d.comb += [
+        mantissa.eq(Mux(index >= 11, index + 3, index)),
+        product.eq(mantissa * significand),
+    ]
+    return product
 
 
 def floatsd8_product(
@@ -44,12 +63,7 @@ def floatsd8_product(
     -------
     Magnitude of `PRODUCT_WIDTH` bits, and an exponent of one bit more than ``exponent``.
     """
-    mantissa = Signal(5, name=f"mantissa_{name}")
-    product = Signal(PRODUCT_WIDTH, name=f"product_{name}")
-    m.d.comb += [
-        mantissa.eq(Mux(weight.index >= 11, weight.index + 3, weight.index)),
-        product.eq(mantissa * significand),
-    ]
+    product = floatsd8_magnitude(m, weight.index, significand, name)
     total = add_with_carry(
         m,
         Cat(weight.exponent, Const(0, len(exponent) - 2)),

@@ -12,7 +12,7 @@ from golden.formats import BINARY16, FLOATSD8, Format
 from golden.lstm.floatsd8 import CELL_PIECES, LOWEST_CONSTANT_BIAS
 from golden.neuron.floatsd8 import FloatSD8LstmNeuron as Contract
 from hdl.accumulate.float_sum import FloatSum, Term
-from hdl.accumulate.floatsd8_mac import PRODUCT_WIDTH
+from hdl.accumulate.floatsd8_mac import PRODUCT_WIDTH, floatsd8_magnitude
 from hdl.activation.floatsd8 import FloatSD8Activation
 from hdl.adders import add_with_carry
 from hdl.arithmetic import wire
@@ -324,14 +324,9 @@ class FloatSD8LayerNeuron(wiring.Component):
         subnormal = wire(m, ~exponent.any(), f"subnormal_{lane}")
         top = ~subnormal if normal is None else Mux(scales, normal, ~subnormal)
         significand = wire(m, Cat(mantissa, top), f"significand_{lane}")
-        weight_mantissa = Signal(5, name=f"mantissa_{lane}")
-        magnitude = Signal(PRODUCT_WIDTH, name=f"product_{lane}")
+        magnitude = floatsd8_magnitude(m, index, significand, str(lane))
         highest = Signal(range(7 + _HIGHEST_PIECE + 1), name=f"weight_exponent_{lane}")
-        m.d.comb += [
-            weight_mantissa.eq(Mux(index >= 11, index + 3, index)),
-            magnitude.eq(weight_mantissa * significand),
-            highest.eq(weight_exponent),
-        ]
+        m.d.comb += highest.eq(weight_exponent)
         # Exponent code 0 counts as 1: as the carry, or as its lowest bit where that is taken.
         lowest = exponent[0] | (subnormal & doubles)
         total = add_with_carry(
