@@ -21,7 +21,8 @@ from amaranth.lib import data
 from golden.formats import Minifloat
 from hdl.adders import add_rows
 from hdl.alignment import largest, normalize, normalize_by_count, shift_down, shift_up
-from hdl.arithmetic import Structure, check_structure
+from hdl.arithmetic import Structure, check_structure, wire
+from hdl.columns import Columns
 from hdl.pipeline import Pipeline
 
 __all__ = ["MOST_STAGES", "FloatSum", "Objective", "Term"]
@@ -312,6 +313,8 @@ class FloatSum:
         """Two's-complement sum of fields, all but the last one with a sign."""
         width = len(fields[0])
         total_width = width + self._growth + 1
+        if self.structure == "gates" and self.objective == "area":
+            return self._sum_by_columns(m, fields, signs, total_width)
         rows: list[ValueLike] = []
         for index, (field, sign) in enumerate(zip(fields, signs, strict=False)):
             row = Signal(total_width, name=f"row_{index}")
@@ -322,6 +325,25 @@ class FloatSum:
         constant = -self.products % 2 ** (self._growth + 1)
         rows.append(Cat(fields[-1], Const(constant, self._growth + 1)))
         return add_rows(m, rows, signs, "total", self.structure)
+
+    @staticmethod
+    def _sum_by_columns(
+        m: Module, fields: Sequence[Value], signs: Sequence[Value], width: int
+    ) -> Signal:
+        """The same sum by full adders alone: smaller, and deeper where gates are chosen for depth.
+
+        Synthesis makes a prefix adder of each addition, which none of the areas here asks for.
+        """
+        columns = Columns(m, width, "total")
+        columns.add_row(fields[-1])
+        for index, (field, sign) in enumerate(zip(fields, signs, strict=False)):
+            row = wire(m, field ^ sign.replicate(len(field)), f"row_{index}")
+            columns.add_row(row[1:], 1)
+            # The complement's lowest bit, and the one that makes it the negative.
+            columns.add_pair(sign, field[0])
+            columns.add_row(wire(m, ~sign, f"positive_{index}"), len(field))
+            columns.add_constant(-1 << len(field))
+        return columns.sum()
 
     def _normalize(self, m: Module, total: Value, room: Value, sign: Value) -> _Normal:
         """A two's-complement sum with its leading one on top.
