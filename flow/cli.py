@@ -484,7 +484,8 @@ def _quantize(options: argparse.Namespace) -> int:
         target = target.with_name(f"{target.name}.npz")
     network = _open(options)
     x = read_array(options.calibrate)
-    with _progress("Quantising", len(network.nodes)) as advance, _enough_memory():
+    memory = _enough_memory("calibrate with fewer")
+    with _progress("Quantising", len(network.nodes)) as advance, memory:
         quantised = quantize_to_file(
             options.model,
             network,
@@ -510,7 +511,7 @@ def _run(options: argparse.Namespace) -> int:
     network = _open(options)
     x = read_array(options.input)
     total = chunks_of(x, options.backend) * len(network.nodes)
-    with _progress("Running", total) as advance, _enough_memory():
+    with _progress("Running", total) as advance, _enough_memory("take some at a time"):
         outcome = run_sequences(
             options.model,
             network,
@@ -570,7 +571,8 @@ def _prove(options: argparse.Namespace) -> int:
 
 def _reproduce(options: argparse.Namespace) -> int:
     from flow.activity import ActivityError
-    from flow.reproduce import Options, Row, find_papers
+    from flow.reproduce.claims import Options, Row
+    from flow.reproduce.papers import find_papers
 
     papers = find_papers(options.papers)
     chosen = Options(options.liberty, options.operands)
@@ -627,13 +629,11 @@ def _layers(network: Network) -> str:
 
 
 @contextmanager
-def _enough_memory() -> Iterator[None]:
+def _enough_memory(advice: str) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise UsageError(
-            "There is not enough memory for so many sequences; take some at a time."
-        ) from error
+        raise UsageError(f"There is not enough memory for so many sequences; {advice}.") from error
 
 
 def _figure(value: float) -> str:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from commands import run
 
-from flow import reproduce, synth
+from flow import synth
 from flow.activity import ActivityError
 from flow.errors import UsageError
-from flow.reproduce import Options, Paper, Row, compare_macs, lstm_rows, read_operands
+from flow.reproduce import floatsd8, papers
+from flow.reproduce.claims import Options, Paper, Row
+from flow.reproduce.floatsd8 import compare_macs, lstm_rows, read_operands
 from hdl.designs import find
 
 
@@ -95,7 +97,7 @@ def test_an_fpga_is_measured_as_synth_does(monkeypatch):
         assert (settings, target) == ({}, "ice40")
         return figures[design.name]
 
-    monkeypatch.setattr(reproduce, "synthesize", synthesize)
+    monkeypatch.setattr(floatsd8, "synthesize", synthesize)
     (row,) = compare_macs(WIDE, NARROW, OPERANDS, None)[1]()
     assert (row.measured, row.holds) == (2.5, None)
     assert row.figures == {
@@ -183,7 +185,7 @@ def test_the_command_shows_and_writes_the_rows(capsys, tmp_path, monkeypatch):
         Row("it is fast", 2.0, 1.5, "×", "recalled", "fewbit speed"),
         Row("it is right", None, None, "", "recalled", "fewbit prove", note="on our example"),
     )
-    monkeypatch.setattr(reproduce, "PAPERS", toy_paper(*rows))
+    monkeypatch.setattr(papers, "PAPERS", toy_paper(*rows))
     file = tmp_path / "claims.json"
     status, out, _ = run(capsys, "reproduce", "--json", file)
     # A claim that doesn't hold is a result, not a failure.
@@ -204,14 +206,14 @@ def test_the_command_shows_and_writes_the_rows(capsys, tmp_path, monkeypatch):
 
 def test_a_netlist_that_is_wrong_is_a_failed_check(capsys, monkeypatch):
     error = ActivityError("The netlist's 'result' differs.")
-    monkeypatch.setattr(reproduce, "PAPERS", toy_paper(error=error))
+    monkeypatch.setattr(papers, "PAPERS", toy_paper(error=error))
     status, _, err = run(capsys, "reproduce")
     assert (status, err) == (1, "The netlist's 'result' differs.\n")
 
 
 def test_wrong_use_is_one_sentence(capsys, tmp_path):
     status, _, err = run(capsys, "reproduce", "nosuch")
-    assert (status, err) == (2, "There is no paper 'nosuch'; there are floatsd8.\n")
+    assert (status, err) == (2, "There is no paper 'nosuch'; there are floatsd8, ternary.\n")
     packed = tmp_path / "process.lib.gz"
     packed.write_bytes(b"\x1f\x8b\x08\x00")
     status, _, err = run(capsys, "reproduce", "floatsd8", "--liberty", packed)
@@ -222,5 +224,5 @@ def test_wrong_use_is_one_sentence(capsys, tmp_path):
 
 
 def test_the_paper_compares_the_registrys_designs():
-    steps = reproduce.PAPERS["floatsd8"].steps(Options())
+    steps = papers.PAPERS["floatsd8"].steps(Options())
     assert len(steps) == 7

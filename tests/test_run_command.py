@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,8 +21,10 @@ from tflite_models import run_lstm, write_lstm
 from golden.lstm.int8 import Int8Lstm
 from golden.model import Model, save_model
 from golden.network import Network, Node, golden_backend, load_network, run, save_network
+from golden.quantize import ternary_lstm
 from golden.quantize.int8 import dequantize, quantize, quantize_network
 from golden.torch import read_safetensors
+from sim.bulk import BulkSimulation
 
 RAWS = np.random.default_rng(0).integers(-128, 128, (3, 5, 4)).astype(np.int8)
 REALS = np.random.default_rng(1).normal(size=(3, 5, 4))
@@ -222,6 +225,29 @@ def test_rtl_runs_every_layer_in_the_simulator(capsys, files, monkeypatch, words
     np.testing.assert_array_equal(np.load(files.output), expected)
 
 
+@pytest.mark.parametrize(("to", "lanes"), [("ternary", 4), ("binary", 8)])
+def test_few_bit_models_run_in_golden_and_in_the_circuit(capsys, files, monkeypatch, to, lanes):
+    # For so few steps the compiler's optimisation takes longer than it saves.
+    monkeypatch.setattr("sim.layer.BulkSimulation", partial(BulkSimulation, optimized=False))
+    monkeypatch.chdir(files.folder)
+    layers = read_safetensors(files.safetensors()).network.nodes[:1]
+    made = ternary_lstm.quantize_network(Network(layers), REALS, to=to, activation_width=8)
+    words = ["run", files.network(made), "--input", files.array(RAWS), "--output", files.output]
+    status, out, err = fewbit(capsys, *words)
+    assert (status, err) == (0, "")
+    assert ": 1 layer, (3, 5, 4) to (3, 5, 3) in golden, " in out
+    expected = np.load(files.output)
+    np.testing.assert_array_equal(expected, run(made, RAWS))
+    status, out, err = fewbit(capsys, *words, "--backend", "rtl", "--lanes", lanes)
+    assert (status, err) == (0, "")
+    assert " in rtl, " in out
+    np.testing.assert_array_equal(np.load(files.output), expected)
+    # Half a byte of weights a cycle.
+    status, _, err = fewbit(capsys, *words, "--backend", "rtl", "--lanes", lanes // 2)
+    whole = f"lanes must be a multiple of {lanes}, as {lanes} {to} weights make whole bytes"
+    assert (status, err) == (2, f"{whole}, not {lanes // 2}.\n")
+
+
 def refusals(files: Files) -> dict[str, tuple[list[object], str]]:
     """Words of ``fewbit run`` and the sentence that answers them."""
     int8, real = layer_file(files), files.safetensors()
@@ -376,4 +402,11 @@ def test_too_little_memory_is_a_sentence(capsys, files, monkeypatch):
         2,
         "",
         "There is not enough memory for so many sequences; take some at a time.\n",
+    )
+    monkeypatch.setattr("golden.quantize.ternary_lstm.calibration_batch", refuse)
+    words = ["--to", "ternary", "--calibrate", files.array(REALS), "--out", files.folder / "o.npz"]
+    assert fewbit(capsys, "quantize", files.safetensors(), *words) == (
+        2,
+        "",
+        "There is not enough memory for so many sequences; calibrate with fewer.\n",
     )

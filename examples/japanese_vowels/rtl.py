@@ -1,7 +1,8 @@
 """Recognise speakers through the RTL of the layer, and compare every code with golden.
 
-``python -m examples.japanese_vowels.rtl`` runs the whole test set; ``--utterances N`` some of it;
-``--to floatsd8`` the FloatSD8 layer.
+``python -m examples.japanese_vowels.rtl`` runs the whole test set through the int8 layer, ``--to``
+through another; ``--utterances N`` runs some of it. Ternary and binary models are the retrained
+ones.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast, get_args
 
 import numpy as np
 
@@ -21,18 +23,22 @@ from examples.japanese_vowels.recognise import (
     floatsd8_model,
     int8_model,
     load_recordings,
+    low_bit_model,
     quantized_input,
+    retrained_model,
 )
 from examples.japanese_vowels.recordings import Recordings
+from golden.activations import ActivationKind
 from golden.arithmetic import Raws
 from golden.lstm import floatsd8, int8, ternary
 from golden.lstm.floatsd8 import FloatSD8Lstm
-from golden.lstm.ternary import TernaryLstm
+from golden.lstm.ternary import TernaryLstm, WeightKind
+from golden.quantize.ternary_lstm import Scales
 from sim.bulk import BulkError
 from sim.layer import LayerBackend
 from sim.yosys import YosysError
 
-__all__ = ["RtlRun", "recognise_in_rtl"]
+__all__ = ["RtlRun", "model_of", "recognise_in_rtl"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +57,9 @@ class RtlRun:
 
 
 def recognise_in_rtl(
-    model: QuantizedRecogniser, recordings: Recordings, cache_dir: Path, lanes: int = 4
+    model: QuantizedRecogniser, recordings: Recordings, cache_dir: Path, lanes: int | None = None
 ) -> RtlRun:
-    """Recognise with the compiled RTL of the layer."""
+    """Recognise with the compiled RTL of the layer, of as many lanes as `layer_of` takes."""
     x = quantized_input(model, recordings)
     lengths = recordings.lengths
     backend = LayerBackend(lanes, cache_dir=cache_dir, asks_state=True)
@@ -79,27 +85,60 @@ def _golden_with_cell(lstm: QuantizedLstm, x: Raws) -> tuple[Raws, Raws]:
     return int8.run_with_cell(lstm, x)
 
 
+def model_of(
+    to: str,
+    activation: ActivationKind | None = None,
+    scales: Scales | None = None,
+    lanes: int | None = None,
+) -> QuantizedRecogniser:
+    """The model of a number system: retrained where that takes training, else quantised.
+
+    Parameters
+    ----------
+    to
+        "int8", "floatsd8", "ternary", "binary" or "pow2".
+    activation
+        Of int8, "table" if not given.
+    scales
+        Of ternary, binary and pow2, "fixed" if not given.
+    lanes
+        Products that a FloatSD8 LSTM adds at a time, 4 if not given.
+    """
+    if to == "int8":
+        return int8_model(activation or "table")
+    if to == "floatsd8":
+        return floatsd8_model(lanes or 4)
+    kind = cast("WeightKind", to)
+    # Nine levels need no training of their own.
+    made = low_bit_model if kind == "pow2" else retrained_model
+    return made(kind, scales or "fixed")
+
+
 def main() -> int:
     """Run as a program; return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--utterances", type=int, default=370, help="1 to 370, default all")
-    parser.add_argument("--to", choices=("int8", "floatsd8"), default="int8")
+    parser.add_argument("--to", choices=("int8", "floatsd8", *get_args(WeightKind)), default="int8")
     parser.add_argument(
-        "--activation", choices=("table", "gemmlowp"), help="of int8, default table"
+        "--activation", choices=get_args(ActivationKind), help="of int8, default table"
     )
     parser.add_argument(
-        "--lanes", type=int, default=4, help="1 to 64, or 4 to 16 of floatsd8, default 4"
+        "--scales", choices=get_args(Scales), help="of ternary, binary and pow2, default fixed"
+    )
+    parser.add_argument(
+        "--lanes",
+        type=int,
+        help="of int8 1 to 64, of floatsd8 4 to 16, default 4; of the others 1 to 256, default 16",
     )
     options = parser.parse_args()
-    if options.to == "floatsd8" and options.activation:
+    if options.activation and options.to != "int8":
         parser.error("--activation goes with --to int8; leave it out.")
+    if options.scales and options.to not in get_args(WeightKind):
+        parser.error("--scales goes with --to ternary, binary or pow2; leave it out.")
     try:
         _, test = load_recordings()
         some = test.spread(options.utterances)
-        if options.to == "int8":
-            model = int8_model(options.activation or "table")
-        else:
-            model = floatsd8_model(options.lanes)
+        model = model_of(options.to, options.activation, options.scales, options.lanes)
         started = time.perf_counter()
         run = recognise_in_rtl(model, some, Path("build/bulk"), options.lanes)
         seconds = time.perf_counter() - started

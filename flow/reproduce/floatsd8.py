@@ -1,14 +1,9 @@
-"""Papers' headline claims beside what is measured here, one function a paper.
+"""What arXiv 2001.08450 claims of multiply-accumulate units with FloatSD8 weights."""
 
-A figure of a paper is quoted with its standing, and a claim that doesn't hold is shown as not
-holding. Both sides of a ratio are measured the same way, by the same tool.
-"""
-
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,23 +11,14 @@ import numpy.typing as npt
 from flow.activity import check_process, encode_operands, measure_activity
 from flow.arrays import read_array
 from flow.errors import UsageError
+from flow.reproduce.claims import Options, Paper, Row, Step, ratio
 from flow.synth import Mapped, map_to_cells, plain_gates, synthesize
 from golden.formats import FLOATSD8
 from hdl.design import Design
 from hdl.designs import find
 from sim.gate_level import Delay
 
-__all__ = [
-    "PAPERS",
-    "Operands",
-    "Options",
-    "Paper",
-    "Row",
-    "compare_macs",
-    "find_papers",
-    "lstm_rows",
-    "read_operands",
-]
+__all__ = ["PAPER", "Operands", "compare_macs", "lstm_rows", "read_operands"]
 
 Reals = npt.NDArray[np.float64]
 
@@ -51,83 +37,6 @@ class Operands:
     """What they are, in words."""
     option: str = ""
     """What the command line needs to use them."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a reproduction may be given."""
-
-    liberty: Path | None = None
-    """Liberty file of a process to measure in, too."""
-    operands: Path | None = None
-    """Operands for the switching activity, as :func:`read_operands` takes them."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A claim beside what is measured."""
-
-    claim: str
-    paper: float | None
-    """The paper's figure; None if it gives none."""
-    measured: float | None
-    """The figure here; None if another command gives it."""
-    unit: str
-    standing: str
-    """Of the paper's figure, or of what the measured one is compared with."""
-    how: str
-    """Command that gives the measured figure."""
-    figures: dict[str, float] = field(default_factory=dict)
-    """What the measured figure is made of."""
-    note: str = ""
-
-    @property
-    def holds(self) -> bool | None:
-        """Whether at least the paper's figure is measured; None where there is none of the two."""
-        if self.paper is None or self.measured is None:
-            return None
-        return self.measured >= self.paper
-
-    def as_json(self) -> dict[str, Any]:
-        """The row as an object of JSON."""
-        return {
-            "claim": self.claim,
-            "paper": None if self.paper is None else round(self.paper, 3),
-            "measured": None if self.measured is None else round(self.measured, 3),
-            "unit": self.unit,
-            "holds": self.holds,
-            "standing": self.standing,
-            "how": self.how,
-            "figures": {name: round(value, 3) for name, value in self.figures.items()},
-            "note": self.note,
-        }
-
-
-Step = Callable[[], list[Row]]
-
-
-@dataclass(frozen=True)
-class Paper:
-    """A paper whose claims are reproduced."""
-
-    name: str
-    title: str
-    steps: Callable[[Options], Sequence[Step]]
-    """Measurements, each of which gives rows; none is begun before it is called."""
-
-
-def find_papers(names: Iterable[str]) -> list[Paper]:
-    """Papers of the names; all if none is given.
-
-    Raises
-    ------
-    UsageError
-        If there is no paper of a name.
-    """
-    for name in names:
-        if name not in PAPERS:
-            raise UsageError(f"There is no paper '{name}'; there are {', '.join(PAPERS)}.")
-    return [PAPERS[name] for name in dict.fromkeys(names)] or list(PAPERS.values())
 
 
 def lstm_rows(rows: int, beats: int, products: int, seed: int) -> Operands:
@@ -237,8 +146,8 @@ def compare_macs(
         how = f"fewbit synth {names}"
         ours = "not the paper's"
         return [
-            _ratio("area, FP32 over FloatSD8 MAC", _AREA_CLAIM, whole, "GE", _RECALLED, how),
-            _ratio("the same without flip-flops", None, logic, "GE", ours, how),
+            ratio("area, FP32 over FloatSD8 MAC", _AREA_CLAIM, whole, "GE", _RECALLED, how),
+            ratio("the same without flip-flops", None, logic, "GE", ours, how),
             *recoded(whole[unit.name]),
         ]
 
@@ -250,7 +159,7 @@ def compare_macs(
         areas = {baseline.name: float(row["area_ge"]), unit.name: of_unit}
         claim = "area, FP32 with Booth multipliers over FloatSD8 MAC"
         how = f"fewbit synth {baseline.name} --set multiplier=booth"
-        return [_ratio(claim, _AREA_CLAIM, areas, "GE", _RECALLED, how)]
+        return [ratio(claim, _AREA_CLAIM, areas, "GE", _RECALLED, how)]
 
     def area_in_process() -> list[Row]:
         assert liberty is not None
@@ -260,7 +169,7 @@ def compare_macs(
         }
         how = f"fewbit synth {names} --target liberty --liberty {liberty}"
         claim = f"area, FP32 over FloatSD8 MAC, in {liberty.stem}"
-        return [_ratio(claim, _AREA_CLAIM, areas, "area", _RECALLED, how)]
+        return [ratio(claim, _AREA_CLAIM, areas, "area", _RECALLED, how)]
 
     def area_on_fpga(target: str, name: str) -> list[Row]:
         luts: dict[str, float] = {}
@@ -269,7 +178,7 @@ def compare_macs(
             row = synthesize(design, {}, target)
             luts[design.name] = row["luts"]
             carries[f"{design.name} carries"] = row["carries"]
-        row = _ratio(
+        row = ratio(
             f"LUTs on {name}, FP32 over FloatSD8 MAC",
             None,
             luts,
@@ -304,7 +213,7 @@ def compare_macs(
                 design: value.with_clock if clock else value.without_clock
                 for design, value in activities.items()
             }
-            row = _ratio(
+            row = ratio(
                 f"power, FP32 over FloatSD8 MAC: {delay}-delay toggles{where}, {name} clock",
                 _POWER_CLAIM,
                 figures,
@@ -320,7 +229,7 @@ def compare_macs(
         products = int(unit.resolve({})["products"] or 1)
         area = plain_gates(unit, {}) / products
         return [
-            _ratio(
+            ratio(
                 f"area a product, {peer} over FloatSD8 MAC",
                 None,
                 {peer: float(theirs), unit.name: area},
@@ -356,30 +265,9 @@ def _accuracy() -> list[Row]:
     ]
 
 
-def _ratio(
-    claim: str,
-    paper: float | None,
-    figures: dict[str, float],
-    unit: str,
-    standing: str,
-    how: str,
-    note: str = "",
-) -> Row:
-    """How many times the first figure is the second."""
-    first, second = list(figures.values())[:2]
-    named = {f"{name}, {unit}": value for name, value in figures.items()}
-    return Row(claim, paper, first / second, "×", standing, how, named, note)
-
-
-PAPERS = {
-    paper.name: paper
-    for paper in (
-        Paper(
-            "floatsd8",
-            "Low-Complexity LSTM Training and Inference with FloatSD8 Weight Representation,"
-            " arXiv 2001.08450",
-            _floatsd8,
-        ),
-    )
-}
-"""All papers by name."""
+PAPER = Paper(
+    "floatsd8",
+    "Low-Complexity LSTM Training and Inference with FloatSD8 Weight Representation,"
+    " arXiv 2001.08450",
+    _floatsd8,
+)

@@ -1,0 +1,1 @@
+"""Papers' headline claims beside what is measured here."""

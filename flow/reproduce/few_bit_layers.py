@@ -1,0 +1,185 @@
+"""Layers of ternary and binary weights beside one of 12-bit weights: memory, throughput."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from flow.layer_files import cycles_section
+from flow.reproduce.claims import Row
+from flow.reproduce.few_bit import (
+    BASELINES,
+    KINDS,
+    MAC,
+    MACS,
+    STANDING,
+    Settings,
+    command,
+    with_goal,
+)
+from flow.synth import synthesize
+from golden.layer.ternary import TernaryLstmLayer
+from golden.neuron.ternary import ACCUMULATOR_WIDTH
+from golden.packing import BINARY_BYTES, TERNARY_BYTES, TERNARY_DENSE
+from hdl.design import Value
+from hdl.designs import find
+
+__all__ = ["LAYERS", "LAYER_SIZE", "Layers", "compare_layers", "compare_memory"]
+
+_LAYER = "ternary_lstm_layer"
+
+Layers = Mapping[str, Settings]
+"""Settings of ternary_lstm_layer by its weights."""
+
+LAYER_SIZE: Settings = {"inputs": 48, "hidden": 128}
+LAYERS: Mapping[str, Layers] = {
+    "1 neuron of 16 lanes each": {
+        "int12": {"lanes": 16},
+        "ternary": {"lanes": 16},
+        "binary": {"lanes": 16},
+    },
+}
+"""Which layers' throughput at equal area is compared."""
+
+_MEMORY_SIZE: Settings = {"inputs": 83, "hidden": 512}
+"""The paper's model of War and Peace: an alphabet of 83 characters, 512 hidden values."""
+
+_LEFT_OUT = (
+    "memories left out on both sides; cycles from the data sheets that fewbit generate writes with"
+    " the same settings"
+)
+_NOT_BUILT = "the layer of plain 12-bit units was not built, its units' difference is added"
+
+
+def compare_memory() -> list[Row]:
+    """What weights take, one by one, and in the layers' memories."""
+    packings = (
+        ("ternary weight, 2 bits each", TERNARY_BYTES, 6.0, "follows from 2 bits a ternary weight"),
+        ("ternary weight, five in 8 bits", TERNARY_DENSE, 6.0, "the paper stores 2 bits a weight"),
+        ("binary weight", BINARY_BYTES, 12.0, "checked, of its abstract: up to 12"),
+    )
+    each = [
+        Row(
+            f"bits, 12-bit weight over {name}",
+            paper,
+            12 / packing.bits_per_weight,
+            "×",
+            standing,
+            "python -m pytest tests/test_packing.py",
+            {"12 bits": 12, "here, bits": packing.bits_per_weight},
+        )
+        for name, packing, paper, standing in packings
+    ]
+    each[1:] = [with_goal(each[1], 7.4), with_goal(each[2], 12)]
+    layers: tuple[tuple[str, Settings], ...] = (
+        ("ternary, 2 bits each", {"weights": "ternary", "lanes": 16}),
+        ("ternary, five in 8 bits", {"weights": "ternary", "lanes": 20, "packing": "dense"}),
+        ("binary", {"weights": "binary", "lanes": 16}),
+    )
+    return [*each, *(_layer_memory(name, settings) for name, settings in layers)]
+
+
+def _layer_memory(name: str, settings: Settings) -> Row:
+    """Memories of weights and start words of a layer of 12-bit weights over those of another."""
+    whole = _MEMORY_SIZE | settings
+    baseline = _MEMORY_SIZE | {"weights": "int12", "lanes": settings["lanes"]}
+    contracts = [find(_LAYER).contract(**find(_LAYER).resolve(each)) for each in (baseline, whole)]
+    kilobytes: list[dict[str, float]] = []
+    for contract in contracts:
+        assert isinstance(contract, TernaryLstmLayer)
+        kilobytes.append(
+            {
+                section.name: section.words * section.word_bytes / 1000
+                for section in contract.layout.sections
+                if section.name in ("weights", "starts")
+            }
+        )
+    of_mac, of_kind = (sum(each.values()) for each in kilobytes)
+    return Row(
+        f"memory of weights and start words of a layer, 12-bit weights over {name}",
+        None,
+        of_mac / of_kind,
+        "×",
+        "not the paper's",
+        command("generate", _LAYER, whole),
+        {
+            "12-bit weights, kB": kilobytes[0]["weights"],
+            "weights, kB": kilobytes[1]["weights"],
+            "start words of both, kB": kilobytes[1]["starts"],
+        },
+        "83 inputs and 512 hidden values, as the paper's model of War and Peace; every row has a"
+        " bias and a scale in 8 bytes",
+    )
+
+
+def compare_layers(name: str, layers: Layers, size: Settings) -> list[Row]:
+    """Throughput at equal area of layers of few-bit weights over that of 12-bit weights.
+
+    Parameters
+    ----------
+    name
+        What tells these layers from others, in words.
+    layers
+        Settings by weights, "int12" among them.
+    size
+        Settings that all of them have.
+    """
+    measured = {
+        weights: _measure_layer(size | {"weights": weights} | settings)
+        for weights, settings in layers.items()
+    }
+    mac = layers["int12"]
+    more = _plain_excess(find(_LAYER).resolve(size | {"weights": "int12"} | mac))
+    rows: list[Row] = []
+    for structure, baseline in BASELINES.items():
+        of_mac = measured["int12"]
+        if structure == "plain":
+            of_mac = replace(of_mac, area=of_mac.area + more)
+        for kind in KINDS:
+            of_kind = measured[kind.weights]
+            row = Row(
+                f"throughput at equal area, {kind.weights} layer over that of {baseline}, {name}",
+                kind.units / MACS,
+                of_mac.area * of_mac.cycles / (of_kind.area * of_kind.cycles),
+                "×",
+                STANDING,
+                f"{command('synth', _LAYER, of_kind.settings)};"
+                f" {command('synth', _LAYER, of_mac.settings)}",
+                {
+                    "int12, GE": of_mac.area,
+                    "int12, cycles of a step": of_mac.cycles,
+                    f"{kind.weights}, GE": of_kind.area,
+                    f"{kind.weights}, cycles of a step": of_kind.cycles,
+                },
+                _LEFT_OUT if structure == "gates" else f"{_LEFT_OUT}; {_NOT_BUILT}",
+            )
+            rows.append(with_goal(row, kind.throughput_goal))
+    return rows
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What a layer costs and how long it takes."""
+
+    settings: Settings
+    area: float
+    """Gate equivalents, memories left out."""
+    cycles: int
+    """Of a time step."""
+
+
+def _measure_layer(settings: Settings) -> _Layer:
+    design = find(_LAYER)
+    contract = design.contract(**design.resolve(settings))
+    assert isinstance(contract, TernaryLstmLayer)
+    area = synthesize(design, settings)["area_ge"]
+    return _Layer(settings, float(area), int(cycles_section(contract)["cycles"]))
+
+
+def _plain_excess(parameters: Mapping[str, Value]) -> float:
+    """Gate equivalents that the lanes of a 12-bit layer would have more as plain operators."""
+    lanes = parameters["lanes"]
+    settings: Settings = {"lanes": lanes, "accumulator_width": ACCUMULATOR_WIDTH}
+    plain, recoded = (
+        float(synthesize(find(MAC), settings | {"structure": structure})["area_ge"])
+        for structure in ("plain", "gates")
+    )
+    return (plain - recoded) * int(parameters["neurons"] or 1)
