@@ -38,6 +38,7 @@ __all__ = [
     "check_choice",
     "check_integer",
     "freeze",
+    "gates_and_state",
     "multiply_with_ties_up",
     "step_constants",
     "update_unit",
@@ -486,18 +487,32 @@ def step_constants(
     inputs = as_shaped_raws(x, "x", INT8, (-1, constants.inputs))
     old_hidden = as_shaped_raws(hidden, "hidden", INT8, (len(inputs), constants.outputs))
     old_cell = as_shaped_raws(cell, "cell", INT16, (len(inputs), constants.hidden))
-    exponent, clip = np.asarray(constants.cell_exponent), np.asarray(constants.cell_clip)
+    return gates_and_state(constants, accumulators(constants, inputs, old_hidden), old_cell)
 
-    pre = _pre_activations(
-        accumulators(constants, inputs, old_hidden),
-        constants.multipliers,
-        constants.shifts,
-        constants.rounding,
-    )
-    f = _gate(constants, "f", pre, old_cell)
-    i = INT16[1] - f if constants.coupled else _gate(constants, "i", pre, old_cell)
-    g = _gate(constants, "g", pre, old_cell)
-    new_cell = _saturate_to_clip(_next_cell(i, f, g, old_cell, exponent), clip)
+
+def gates_and_state(constants: Int8Constants, sums: Raws, cell: Raws) -> tuple[Raws, Raws]:
+    """All of a step that comes after the sums of the gates' rows.
+
+    Parameters
+    ----------
+    constants
+        The layer.
+    sums
+        Of 32 bits, shape (batch, hidden, G, 2), as `accumulators` gives them.
+    cell
+        Old cell raws, shape (batch, hidden).
+
+    Returns
+    -------
+    hidden, cell
+        New raws, shapes (batch, outputs) and (batch, hidden).
+    """
+    exponent, clip = np.asarray(constants.cell_exponent), np.asarray(constants.cell_clip)
+    pre = _pre_activations(sums, constants.multipliers, constants.shifts, constants.rounding)
+    f = _gate(constants, "f", pre, cell)
+    i = INT16[1] - f if constants.coupled else _gate(constants, "i", pre, cell)
+    g = _gate(constants, "g", pre, cell)
+    new_cell = _saturate_to_clip(_next_cell(i, f, g, cell, exponent), clip)
     o = _gate(constants, "o", pre, new_cell)
     product = o * ACTIVATIONS[constants.activation].tanh(new_cell, 15 + exponent)
     scaled = multiply_by_split_multiplier(

@@ -1,0 +1,276 @@
+"""Precision chosen per unit and time step in the integer LSTM: 8 or 4 bits of every weight.
+
+After Silfa et al.: where a unit's cell is calm, the high halves of its weights do; where it moves,
+whole weights. The scheme in integers is ours.
+
+**Decision.** Before step t of a sequence, of each unit, with c[-1] the cell it starts from::
+
+    d = |c[t-1] - c[t-2]|            in raws; 0 at t = 0
+    counter = hold       if d > threshold
+              counter-1  else, if the counter is positive
+              0          else
+    HIGH    if counter > 0, or t < 2, or hold = 255;  else LOW
+
+Counters start at 0. `threshold` has 16 bits, `hold` 8, both run-time registers. A hold of 255 is
+for good: every step is HIGH, and the layer is the int8 layer. A hold of 0 makes all but the first
+two steps LOW. All gates of a unit share the mode. d needs no history: it is the difference between
+the cell that a unit reads and the one that it writes, so the counter for step t + 1 is settled when
+step t writes the cell. Loading a state is the start of a sequence: counters at 0, the next two
+steps HIGH. Reading it out changes nothing.
+
+**Arithmetic.** A weight is ``16 W_high + W_low``, W_high signed, W_low unsigned, 4 bits each. The
+sum of a row, part by part as everywhere, wrapped to 32 bits::
+
+    HIGH    start + sum W x
+    LOW     start + 16 (offset + sum W_high x) + 8 sum x
+
+``start`` is the folded bias of the int8 layer, in both modes, and x a raw with its zero point still
+in it. ``sum x`` is one number a vector, shared by all rows of the part. What that means: in LOW a
+weight is the middle of its sixteen, ``16 W_high + 8``, but the folded bias still takes the zero
+point off with whole weights, so that a row is off by ``sum (8 - W_low) x``, where
+``sum (8 - W_low) (x - z)`` would be less for z the mean of x. ``offset``, a number of 12 bits for
+each row and part, from -2048 to 2047, makes up for that: the nearest to
+``sum (W_low - 8) mean(x) / 16``. Without offsets they are 0, and the circuit needs no memory for
+them. All after the sums is the int8 layer's.
+
+Source: Silfa, Arnau and Gonzalez, "Boosting LSTM Performance Through Dynamic Precision Selection",
+arXiv 1911.04244, for choosing by the change of the cell state.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from golden.arithmetic import Raws, as_shaped_raws, wrap
+from golden.lstm.int8 import ALWAYS_HIGH, HIGHEST_THRESHOLD, OFFSET_WIDTH, Int8Lstm, reset_state
+from golden.lstm.int8_step import (
+    INT8,
+    INT16,
+    Int8Constants,
+    accumulators,
+    check_integer,
+    gates_and_state,
+)
+
+__all__ = [
+    "ALWAYS_HIGH",
+    "FIRST_STEPS",
+    "HIGHEST_THRESHOLD",
+    "OFFSET_STEP",
+    "OFFSET_WIDTH",
+    "CellChange",
+    "DynamicRun",
+    "Signal",
+    "SignalStep",
+    "low_constants",
+    "run",
+    "run_signal",
+]
+
+Modes = npt.NDArray[np.bool_]
+
+FIRST_STEPS = 2
+"""Steps at the start of a sequence that are HIGH whatever the cell does."""
+OFFSET_STEP = 16
+"""What an offset of 1 adds to a sum."""
+
+
+@dataclass(frozen=True, eq=False)
+class SignalStep:
+    """What a step did, for the decision on the next one.
+
+    Parameters
+    ----------
+    old_cell, new_cell
+        Raws, shape (batch, hidden).
+    sums
+        Of the gates' rows, shape (batch, hidden, G, 2).
+    """
+
+    old_cell: Raws
+    new_cell: Raws
+    sums: Raws
+
+
+class Signal(Protocol):
+    """What decides the mode of every unit, step by step; `run_signal` starts it anew by itself."""
+
+    def start(self, batch: int, hidden: int) -> None:
+        """Forget all sequences before."""
+
+    def high(self, moment: int) -> Modes:
+        """Which units are HIGH at step `moment`, shape (batch, hidden)."""
+        ...
+
+    def observe(self, step: SignalStep) -> None:
+        """Take note of a step that was done."""
+
+
+@dataclass
+class CellChange:
+    """The decision at the head of this module.
+
+    Parameters
+    ----------
+    threshold
+        From 0 to 65535.
+    hold
+        From 0 to 255.
+
+    Raises
+    ------
+    ValueError
+        If one is out of its range.
+    """
+
+    threshold: int
+    hold: int
+
+    def __post_init__(self) -> None:
+        """Check the registers."""
+        check_integer(self, "threshold", 0, HIGHEST_THRESHOLD)
+        check_integer(self, "hold", 0, ALWAYS_HIGH)
+
+    def start(self, batch: int, hidden: int) -> None:
+        """Counters to 0."""
+        self._counters = np.zeros((batch, hidden), np.int64)
+
+    def high(self, moment: int) -> Modes:
+        """Which units are HIGH."""
+        return (self._counters > 0) | (moment < FIRST_STEPS) | (self.hold == ALWAYS_HIGH)
+
+    def observe(self, step: SignalStep) -> None:
+        """Settle the counters for the next step."""
+        moved = np.abs(step.new_cell - step.old_cell) > self.threshold
+        self._counters = np.where(moved, self.hold, np.maximum(self._counters - 1, 0))
+
+
+@dataclass(frozen=True, eq=False)
+class DynamicRun:
+    """What came of a batch of sequences, and how it was computed.
+
+    Parameters
+    ----------
+    hidden, cell
+        Raws at every step, shapes (batch, time, outputs) and (batch, time, hidden).
+    high
+        Which units were HIGH, shape (batch, time, hidden).
+    """
+
+    hidden: Raws
+    cell: Raws
+    high: Modes
+
+    def passes(self, lengths: npt.ArrayLike | None = None) -> tuple[int, int]:
+        """Numbers of HIGH and of LOW steps of units.
+
+        Parameters
+        ----------
+        lengths
+            Number of steps that count in each sequence, shape (batch,); all if not given.
+        """
+        batch, time, _ = self.high.shape
+        counts = np.full(batch, time) if lengths is None else np.asarray(lengths)
+        counted = self.high[np.arange(time) < counts[:, np.newaxis]]
+        high = int(counted.sum())
+        return high, counted.size - high
+
+    def low_share(self, lengths: npt.ArrayLike | None = None) -> float:
+        """Share of LOW steps of units, from 0 to 1."""
+        high, low = self.passes(lengths)
+        return low / (high + low)
+
+
+def low_constants(
+    constants: Int8Constants, offsets: npt.NDArray[np.int16] | None = None
+) -> Int8Constants:
+    """The layer in which every step is LOW, as an int8 layer.
+
+    Its weights are ``16 W_high + 8``, which int8 holds, and its folded bias takes in the offsets.
+
+    Parameters
+    ----------
+    constants
+        The layer in which every step is HIGH.
+    offsets
+        Shape (G, 2, hidden), from -2048 to 2047, as in `Int8Lstm.low_offsets`; None for zeros.
+    """
+    folded = constants.folded_bias.astype(np.int64)
+    if offsets is not None:
+        folded = wrap(folded + OFFSET_STEP * offsets.astype(np.int64), 32)
+    return replace(
+        constants,
+        input_weights=_middles(constants.input_weights),
+        recurrent_weights=_middles(constants.recurrent_weights),
+        folded_bias=folded.astype(np.int32),
+    )
+
+
+def _middles(weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+    return (16 * (weights.astype(np.int64) // 16) + 8).astype(np.int8)
+
+
+def run(
+    model: Int8Lstm,
+    x: npt.ArrayLike,
+    *,
+    hidden: npt.ArrayLike | None = None,
+    cell: npt.ArrayLike | None = None,
+) -> DynamicRun:
+    """Run a batch of sequences with the model's own threshold, hold and offsets.
+
+    Parameters
+    ----------
+    model
+        The layer. The circuit takes plain layers; a projection's weights are always whole.
+    x
+        Input raws of 8 bits, shape (batch, time, inputs).
+    hidden, cell
+        Raws before the first step, shapes (batch, outputs) and (batch, hidden); those at reset if
+        not given.
+    """
+    signal = CellChange(model.precision_threshold, model.precision_hold)
+    return run_signal(model, x, signal, hidden=hidden, cell=cell)
+
+
+def run_signal(
+    model: Int8Lstm,
+    x: npt.ArrayLike,
+    signal: Signal,
+    *,
+    hidden: npt.ArrayLike | None = None,
+    cell: npt.ArrayLike | None = None,
+    done: Callable[[], None] = lambda: None,
+) -> DynamicRun:
+    """Run a batch of sequences with modes that `signal` decides, and the model's offsets.
+
+    The other parameters are those of `run`; `done` is called after every step.
+    """
+    inputs = as_shaped_raws(x, "x", INT8, (-1, -1, model.inputs))
+    batch, time, _ = inputs.shape
+    state = reset_state(model, batch)
+    new_hidden = state[0] if hidden is None else hidden
+    new_cell = state[1] if cell is None else cell
+    new_hidden = as_shaped_raws(new_hidden, "hidden", INT8, (batch, model.outputs))
+    new_cell = as_shaped_raws(new_cell, "cell", INT16, (batch, model.hidden))
+    whole, halves = model.constants, low_constants(model.constants, model.low_offsets)
+    hiddens = np.zeros((batch, time, model.outputs), np.int64)
+    cells = np.zeros((batch, time, model.hidden), np.int64)
+    modes = np.zeros((batch, time, model.hidden), np.bool_)
+    signal.start(batch, model.hidden)
+    for moment in range(time):
+        high = signal.high(moment)
+        sums = np.where(
+            high[..., np.newaxis, np.newaxis],
+            accumulators(whole, inputs[:, moment], new_hidden),
+            accumulators(halves, inputs[:, moment], new_hidden),
+        )
+        old_cell = new_cell
+        new_hidden, new_cell = gates_and_state(whole, sums, old_cell)
+        signal.observe(SignalStep(old_cell, new_cell, sums))
+        hiddens[:, moment], cells[:, moment], modes[:, moment] = new_hidden, new_cell, high
+        done()
+    return DynamicRun(hiddens, cells, modes)
