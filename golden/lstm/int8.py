@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from golden.activations import ActivationKind
-from golden.arithmetic import Raws, Rounding, as_raws, as_shaped_raws, split_multiplier, wrap
+from golden.arithmetic import Raws, Rounding, as_shaped_raws, split_multiplier, wrap
 from golden.lstm.int8_fast import FastSteps
 from golden.lstm.int8_step import (
     HIGHEST_CELL_EXPONENT,
@@ -51,7 +51,6 @@ __all__ = [
     "HIGHEST_CELL_EXPONENT",
     "HIGHEST_THRESHOLD",
     "LOWEST_CELL_EXPONENT",
-    "OFFSET_WIDTH",
     "PARTS",
     "Int8Constants",
     "Int8Lstm",
@@ -68,9 +67,6 @@ __all__ = [
 ALWAYS_HIGH = 255
 """The hold at which all 8 bits of every weight are taken at every step; also the highest."""
 HIGHEST_THRESHOLD = (1 << 16) - 1
-OFFSET_WIDTH = 12
-"""Bits of `Int8Lstm.low_offsets`."""
-_OFFSETS = (-(1 << (OFFSET_WIDTH - 1)), (1 << (OFFSET_WIDTH - 1)) - 1)
 
 WEIGHT_AXES = ("gate", "unit", "operand")
 
@@ -200,8 +196,8 @@ class Int8Lstm:
         the zero point; 0 for no clip. `clip_code` gives it.
     precision_threshold, precision_hold, low_offsets
         How `golden.lstm.dynamic` runs the layer: from 0 to 65535; from 0 to 255, where 255 means
-        with all 8 bits of the weights at every step; int16, shape (G, 2, hidden), from -2048 to
-        2047, or None for zeros. `run` and `step` know nothing of them.
+        with all 8 bits of the weights at every step; int8, shape (G, 2, hidden), or None for zeros.
+        `run` and `step` know nothing of them.
 
     Raises
     ------
@@ -237,7 +233,7 @@ class Int8Lstm:
     projection_clip: int = 0
     precision_threshold: int = 0
     precision_hold: int = ALWAYS_HIGH
-    low_offsets: npt.NDArray[np.int16] | None = None
+    low_offsets: npt.NDArray[np.int8] | None = None
 
     def __post_init__(self) -> None:
         """Check every field, then the constants that follow from them."""
@@ -284,8 +280,7 @@ class Int8Lstm:
         check_integer(self, "precision_threshold", 0, HIGHEST_THRESHOLD)
         check_integer(self, "precision_hold", 0, ALWAYS_HIGH)
         if self.low_offsets is not None:
-            freeze(self, "low_offsets", np.int16, (gates, len(PARTS), hidden))
-            as_raws(self.low_offsets, "low_offsets", *_OFFSETS)
+            freeze(self, "low_offsets", np.int8, (gates, len(PARTS), hidden))
 
     def _check_projection(self, hidden: int) -> int:
         """Check the projection, if there is one, and return the number of outputs."""
