@@ -45,9 +45,12 @@ from golden.lstm.int8_step import (
 from golden.lstm.variant import COUPLED_GATES, GATES
 
 __all__ = [
+    "ALWAYS_HIGH",
     "COUPLED_GATES",
     "GATES",
     "HIGHEST_CELL_EXPONENT",
+    "HIGHEST_THRESHOLD",
+    "LARGEST_GROUP",
     "LOWEST_CELL_EXPONENT",
     "PARTS",
     "Int8Constants",
@@ -61,6 +64,11 @@ __all__ = [
     "step_constants",
     "update_unit",
 ]
+
+ALWAYS_HIGH = 255
+"""The hold at which all 8 bits of every weight are taken at every step; also the highest."""
+HIGHEST_THRESHOLD = (1 << 16) - 1
+LARGEST_GROUP = 1 << 16
 
 WEIGHT_AXES = ("gate", "unit", "operand")
 
@@ -188,6 +196,10 @@ class Int8Lstm:
     projection_clip
         Outputs saturate to ``-projection_clip...projection_clip``, in raws, around raw 0 whatever
         the zero point; 0 for no clip. `clip_code` gives it.
+    precision_threshold, precision_hold, precision_group, low_offsets
+        How `golden.lstm.dynamic` runs the layer: from 0 to 65535; from 0 to 255, where 255 means
+        with all 8 bits of the weights at every step; at least 1; int8, shape (G, 2, hidden), or
+        None for zeros. `run` and `step` know nothing of them.
 
     Raises
     ------
@@ -221,6 +233,10 @@ class Int8Lstm:
     projection_weight_scale: float | None = None
     projection_bias: npt.NDArray[np.int32] | None = None
     projection_clip: int = 0
+    precision_threshold: int = 0
+    precision_hold: int = ALWAYS_HIGH
+    precision_group: int = 1
+    low_offsets: npt.NDArray[np.int8] | None = None
 
     def __post_init__(self) -> None:
         """Check every field, then the constants that follow from them."""
@@ -259,7 +275,16 @@ class Int8Lstm:
             freeze(self, "norm_weights", np.int16, (gates, hidden))
             self._freeze_scales("norm_weight_scales", gates)
             self._freeze_scales("norm_scales", gates)
+        self._check_precision(gates, hidden)
         _ = self.constants
+
+    def _check_precision(self, gates: int, hidden: int) -> None:
+        """Check the fields of the precision chosen per step."""
+        check_integer(self, "precision_threshold", 0, HIGHEST_THRESHOLD)
+        check_integer(self, "precision_hold", 0, ALWAYS_HIGH)
+        check_integer(self, "precision_group", 1, LARGEST_GROUP)
+        if self.low_offsets is not None:
+            freeze(self, "low_offsets", np.int8, (gates, len(PARTS), hidden))
 
     def _check_projection(self, hidden: int) -> int:
         """Check the projection, if there is one, and return the number of outputs."""
@@ -311,6 +336,11 @@ class Int8Lstm:
     def coupled(self) -> bool:
         """Whether the input gate is what the forget gate leaves of 1."""
         return self.gates == COUPLED_GATES
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the precision of its weights is chosen per step, by `golden.lstm.dynamic`."""
+        return self.precision_hold != ALWAYS_HIGH
 
     @property
     def inputs(self) -> int:

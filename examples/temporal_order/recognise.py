@@ -1,0 +1,105 @@
+"""Tell the eight orders apart, in float and in int8.
+
+``python -m examples.temporal_order.recognise`` prints the accuracies on the test sequences.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+from examples.temporal_order.sequences import Sequences, generate
+from golden.arithmetic import Raws
+from golden.lstm import float64
+from golden.lstm import int8 as int8_lstm
+from golden.lstm.float64 import Float64Lstm
+from golden.lstm.int8 import Int8Lstm
+from golden.model import ReadOut, load_model
+from golden.quantize import int8
+
+__all__ = [
+    "FLOAT_MODEL_FILE",
+    "calibration_sequences",
+    "correct",
+    "int8_model",
+    "load_float_model",
+    "raws",
+    "test_sequences",
+]
+
+FLOAT_MODEL_FILE = Path(__file__).with_name("float_model.npz")
+CALIBRATION_SEED, TEST_SEED = 1, 2
+CALIBRATION_COUNT, TEST_COUNT = 500, 2000
+
+
+@cache
+def calibration_sequences() -> Sequences:
+    """Sequences on which ranges, threshold and hold are chosen."""
+    return generate(CALIBRATION_COUNT, CALIBRATION_SEED)
+
+
+@cache
+def test_sequences() -> Sequences:
+    """Sequences on which accuracies are reported, and nothing is chosen."""
+    return generate(TEST_COUNT, TEST_SEED)
+
+
+@cache
+def load_float_model() -> tuple[Float64Lstm, ReadOut]:
+    """Read the committed float model.
+
+    Raises
+    ------
+    ValueError
+        If its file is missing or damaged.
+    """
+    model = load_model(FLOAT_MODEL_FILE)
+    if not isinstance(model.lstm, Float64Lstm) or model.read_out is None:
+        raise ValueError(
+            f"{FLOAT_MODEL_FILE}: must hold a float LSTM with a read-out; write it anew with "
+            "python -m examples.temporal_order.train."
+        )
+    return model.lstm, model.read_out
+
+
+@cache
+def int8_model() -> Int8Lstm:
+    """Quantise the float model to int8."""
+    sequences = calibration_sequences()
+    return int8.quantize_lstm(load_float_model()[0], sequences.padded, sequences.lengths)
+
+
+def raws(lstm: Int8Lstm, sequences: Sequences) -> Raws:
+    """Input raws, shape (count, longest, 8)."""
+    return int8.quantize(sequences.padded, lstm.input_scale, lstm.input_zero_point)
+
+
+def correct(hidden: npt.NDArray[np.float64], sequences: Sequences) -> int:
+    """Number of sequences whose order is told from real hidden values."""
+    scores = load_float_model()[1].scores(hidden, sequences.lengths)
+    return int((scores.argmax(axis=1) == sequences.classes).sum())
+
+
+def main() -> int:
+    """Run as a program; return the exit status."""
+    test, lstm = test_sequences(), int8_model()
+    hidden = int8_lstm.run(lstm, raws(lstm, test))
+    rows = [
+        ("float64", float64.run(load_float_model()[0], test.padded)),
+        ("int8", int8.dequantize(hidden, lstm.hidden_scale, lstm.hidden_zero_point)),
+    ]
+    table = Table(title=f"Orders told apart in {len(test)} sequences not trained on")
+    for column in ("arithmetic", "correct", "accuracy"):
+        table.add_column(column, justify="left" if column == "arithmetic" else "right")
+    for arithmetic, reals in rows:
+        told = correct(reals, test)
+        table.add_row(arithmetic, str(told), f"{told / len(test):.2%}")
+    Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

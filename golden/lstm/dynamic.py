@@ -1,0 +1,362 @@
+"""Precision chosen per unit and time step in the integer LSTM: 8 or 4 bits of every weight.
+
+After Silfa et al.: where a unit's cell is calm, the high halves of its weights do; where it moves,
+whole weights. The scheme in integers is ours.
+
+**Decision.** Before step t of a sequence, of each unit, with c[-1] the cell it starts from::
+
+    d = |c[t-1] - c[t-2]|            in raws; 0 at t = 0
+    counter = hold       if d > threshold
+              counter-1  else, if the counter is positive
+              0          else
+    HIGH    if counter > 0, or t < 2, or hold = 255;  else LOW
+
+Counters start at 0. `threshold` has 16 bits, `hold` 8, both run-time registers. A hold of 255 is
+for good: every step is HIGH, and the layer is the int8 layer. A hold of 0 makes all but the first
+two steps LOW. All gates of a unit share the mode; so do neighbouring units of a group, which units
+0 to group - 1 are, and so on: they share a counter, and any of them that moves sets it. d needs no history: it is the difference between
+the cell that a unit reads and the one that it writes, so the counter for step t + 1 is settled when
+step t writes the cell. Loading a state is the start of a sequence: counters at 0, the next two
+steps HIGH. Reading it out changes nothing.
+
+**Arithmetic.** A weight is ``16 W_high + W_low``, W_high signed, W_low unsigned, 4 bits each. The
+sum of a row, part by part as everywhere, wrapped to 32 bits::
+
+    HIGH    start + sum W x
+    LOW     start + 16 (4 offset + sum W_high x) + 8 sum x
+
+``start`` is the folded bias of the int8 layer, in both modes, and x a raw with its zero point still
+in it. ``sum x`` is one number a vector, shared by all rows of the part. What that means: in LOW a
+weight is the middle of its sixteen, ``16 W_high + 8``, but the folded bias still takes the zero
+point off with whole weights, so that a row is off by ``sum (8 - W_low) x``, where
+``sum (8 - W_low) (x - z)`` would be less for z the mean of x. ``offset``, an int8 for each row and
+part, makes up for that: ``sum (W_low - 8) mean(x) / 64`` to the nearest, from calibration. Without
+offsets they are 0, and the circuit needs no memory for them. All after the sums is the int8
+layer's.
+
+Offsets are worth their byte a row: on the speaker model they halve the error of the hidden values
+when all is LOW (rms 7.5 for 15.2 steps), and only with them no accuracy is lost at 75 % LOW.
+
+Source: Silfa, Arnau and Gonzalez, "Boosting LSTM Performance Through Dynamic Precision Selection",
+arXiv 1911.04244, for choosing by the change of the cell state.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from golden.arithmetic import Raws, as_shaped_raws, saturate, wrap
+from golden.lstm.int8 import (
+    ALWAYS_HIGH,
+    HIGHEST_THRESHOLD,
+    LARGEST_GROUP,
+    Int8Lstm,
+    reset_state,
+)
+from golden.lstm.int8_fast import FastSteps, order
+from golden.lstm.int8_step import (
+    INT8,
+    INT16,
+    Int8Constants,
+    accumulators,
+    check_integer,
+    gates_and_state,
+    pre_activations,
+)
+
+__all__ = [
+    "ALWAYS_HIGH",
+    "FIRST_STEPS",
+    "HIGHEST_THRESHOLD",
+    "OFFSET_STEP",
+    "CellChange",
+    "DynamicRun",
+    "Signal",
+    "SignalStep",
+    "low_constants",
+    "run",
+    "run_signal",
+]
+
+Modes = npt.NDArray[np.bool_]
+Reals = npt.NDArray[np.float64]
+
+FIRST_STEPS = 2
+"""Steps at the start of a sequence that are HIGH whatever the cell does."""
+OFFSET_STEP = 64
+"""What an offset of 1 adds to a sum."""
+
+
+@dataclass(frozen=True, eq=False)
+class SignalStep:
+    """What a step did, for the decision on the next one.
+
+    Parameters
+    ----------
+    old_cell, new_cell
+        Raws, shape (batch, hidden).
+    pre
+        Gives the gates before their activation, raws in Q3.12, shape (batch, hidden, G).
+    """
+
+    old_cell: Raws
+    new_cell: Raws
+    pre: Callable[[], Raws]
+
+
+class Signal(Protocol):
+    """What decides the mode of every unit, step by step; `run_signal` starts it anew by itself."""
+
+    def start(self, batch: int, hidden: int) -> None:
+        """Forget all sequences before."""
+
+    def high(self, moment: int) -> Modes:
+        """Which units are HIGH at step `moment`, shape (batch, hidden)."""
+        ...
+
+    def observe(self, step: SignalStep) -> None:
+        """Take note of a step that was done."""
+
+
+@dataclass
+class CellChange:
+    """The decision at the head of this module.
+
+    Parameters
+    ----------
+    threshold
+        From 0 to 65535.
+    hold
+        From 0 to 255.
+    group
+        Neighbouring units that share a mode, at least 1.
+
+    Raises
+    ------
+    ValueError
+        If one is out of its range.
+    """
+
+    threshold: int
+    hold: int
+    group: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the registers."""
+        check_integer(self, "threshold", 0, HIGHEST_THRESHOLD)
+        check_integer(self, "hold", 0, ALWAYS_HIGH)
+        check_integer(self, "group", 1, LARGEST_GROUP)
+
+    def start(self, batch: int, hidden: int) -> None:
+        """Counters to 0."""
+        self._hidden = hidden
+        self._counters = np.zeros((batch, -(-hidden // self.group)), np.int64)
+
+    def high(self, moment: int) -> Modes:
+        """Which units are HIGH."""
+        by_group = (self._counters > 0) | (moment < FIRST_STEPS) | (self.hold == ALWAYS_HIGH)
+        return np.repeat(by_group, self.group, axis=1)[:, : self._hidden]
+
+    def observe(self, step: SignalStep) -> None:
+        """Settle the counters for the next step."""
+        moved = np.abs(step.new_cell - step.old_cell) > self.threshold
+        padded = np.pad(moved, ((0, 0), (0, -self._hidden % self.group)))
+        set_now = padded.reshape(len(moved), -1, self.group).any(axis=2)
+        self._counters = np.where(set_now, self.hold, np.maximum(self._counters - 1, 0))
+
+
+@dataclass(frozen=True, eq=False)
+class DynamicRun:
+    """What came of a batch of sequences, and how it was computed.
+
+    Parameters
+    ----------
+    hidden, cell
+        Raws at every step, shapes (batch, time, outputs) and (batch, time, hidden).
+    high
+        Which units were HIGH, shape (batch, time, hidden).
+    """
+
+    hidden: Raws
+    cell: Raws
+    high: Modes
+
+    def passes(self, lengths: npt.ArrayLike | None = None) -> tuple[int, int]:
+        """Numbers of HIGH and of LOW steps of units.
+
+        Parameters
+        ----------
+        lengths
+            Number of steps that count in each sequence, shape (batch,); all if not given.
+        """
+        batch, time, _ = self.high.shape
+        counts = np.full(batch, time) if lengths is None else np.asarray(lengths)
+        counted = self.high[np.arange(time) < counts[:, np.newaxis]]
+        high = int(counted.sum())
+        return high, counted.size - high
+
+    def low_share(self, lengths: npt.ArrayLike | None = None) -> float:
+        """Share of LOW steps of units, from 0 to 1."""
+        high, low = self.passes(lengths)
+        return low / (high + low)
+
+
+def low_constants(
+    constants: Int8Constants, offsets: npt.NDArray[np.int8] | None = None
+) -> Int8Constants:
+    """The layer in which every step is LOW, as an int8 layer.
+
+    Its weights are ``16 W_high + 8``, which int8 holds, and its folded bias takes in the offsets.
+
+    Parameters
+    ----------
+    constants
+        The layer in which every step is HIGH.
+    offsets
+        int8, shape (G, 2, hidden), as in `Int8Lstm.low_offsets`; None for zeros.
+    """
+    folded = constants.folded_bias.astype(np.int64)
+    if offsets is not None:
+        folded = wrap(folded + OFFSET_STEP * offsets.astype(np.int64), 32)
+    return replace(
+        constants,
+        input_weights=_middles(constants.input_weights),
+        recurrent_weights=_middles(constants.recurrent_weights),
+        folded_bias=folded.astype(np.int32),
+    )
+
+
+def _middles(weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+    return (16 * (weights.astype(np.int64) // 16) + 8).astype(np.int8)
+
+
+def run(
+    model: Int8Lstm,
+    x: npt.ArrayLike,
+    *,
+    hidden: npt.ArrayLike | None = None,
+    cell: npt.ArrayLike | None = None,
+) -> DynamicRun:
+    """Run a batch of sequences with the model's own threshold, hold, group and offsets.
+
+    Parameters
+    ----------
+    model
+        The layer. The circuit takes plain layers; a projection's weights are always whole.
+    x
+        Input raws of 8 bits, shape (batch, time, inputs).
+    hidden, cell
+        Raws before the first step, shapes (batch, outputs) and (batch, hidden); those at reset if
+        not given.
+    """
+    signal = CellChange(model.precision_threshold, model.precision_hold, model.precision_group)
+    return run_signal(model, x, signal, hidden=hidden, cell=cell)
+
+
+def run_signal(
+    model: Int8Lstm,
+    x: npt.ArrayLike,
+    signal: Signal,
+    *,
+    hidden: npt.ArrayLike | None = None,
+    cell: npt.ArrayLike | None = None,
+    done: Callable[[], None] = lambda: None,
+) -> DynamicRun:
+    """Run a batch of sequences with modes that `signal` decides, and the model's offsets.
+
+    The other parameters are those of `run`; `done` is called after every step.
+    """
+    inputs = as_shaped_raws(x, "x", INT8, (-1, -1, model.inputs))
+    batch, time, _ = inputs.shape
+    state = reset_state(model, batch)
+    first_hidden = as_shaped_raws(
+        state[0] if hidden is None else hidden, "hidden", INT8, (batch, model.outputs)
+    )
+    first_cell = as_shaped_raws(
+        state[1] if cell is None else cell, "cell", INT16, (batch, model.hidden)
+    )
+    steps = _FastSteps.of(model) or _PlainSteps(model)
+    hiddens = np.zeros((batch, time, model.outputs), np.int64)
+    cells = np.zeros((batch, time, model.hidden), np.int64)
+    modes = np.zeros((batch, time, model.hidden), np.bool_)
+    signal.start(batch, model.hidden)
+    steps.start(inputs, first_hidden, first_cell)
+    for moment in range(time):
+        modes[:, moment] = signal.high(moment)
+        hiddens[:, moment], observed = steps.step(modes[:, moment])
+        cells[:, moment] = observed.new_cell
+        signal.observe(observed)
+        done()
+    return DynamicRun(hiddens, cells, modes)
+
+
+class _PlainSteps:
+    """The steps as the head of this module says them."""
+
+    def __init__(self, model: Int8Lstm) -> None:
+        self._whole = model.constants
+        self._halves = low_constants(model.constants, model.low_offsets)
+
+    def start(self, x: Raws, hidden: Raws, cell: Raws) -> None:
+        self._inputs, self._hidden, self._cell = iter(x.transpose(1, 0, 2)), hidden, cell
+
+    def step(self, high: Modes) -> tuple[Raws, SignalStep]:
+        x, old_cell = next(self._inputs), self._cell
+        sums = np.where(
+            high[..., np.newaxis, np.newaxis],
+            accumulators(self._whole, x, self._hidden),
+            accumulators(self._halves, x, self._hidden),
+        )
+        pre = pre_activations(self._whole, sums)
+        self._hidden, self._cell = gates_and_state(self._whole, pre, old_cell)
+        return self._hidden, SignalStep(old_cell, self._cell, lambda: pre)
+
+
+class _FastSteps:
+    """The same steps by `golden.lstm.int8_fast`, whose arrays have sequences as columns."""
+
+    def __init__(self, model: Int8Lstm, whole: FastSteps, halves: FastSteps) -> None:
+        self._constants, self._whole, self._halves = model.constants, whole, halves
+
+    @staticmethod
+    def of(model: Int8Lstm) -> "_FastSteps | None":
+        """The steps, or None where the layer's constants don't allow them."""
+        whole = model.fast_steps
+        halves = FastSteps.of(low_constants(model.constants, model.low_offsets))
+        return None if whole is None or halves is None else _FastSteps(model, whole, halves)
+
+    def start(self, x: Raws, hidden: Raws, cell: Raws) -> None:
+        self._state = self._whole.state(hidden, cell, len(x))
+        self._low_gates = np.empty_like(self._state.gates)
+        self._cell = cell
+        self._input_parts = self._input_parts_of(x)
+
+    def _input_parts_of(self, x: Raws) -> Generator[tuple[Reals, Reals]]:
+        """Input parts of both modes, step by step."""
+        length = self._state.steps_at_once
+        for start in range(0, x.shape[1], length):
+            block = x[:, start : start + length]
+            yield from zip(
+                self._whole.input_part(block), self._halves.input_part(block), strict=True
+            )
+
+    def step(self, high: Modes) -> tuple[Raws, SignalStep]:
+        state = self._state
+        whole, halves = next(self._input_parts)
+        self._whole.sum_gates(state, whole, state.gates)
+        self._halves.sum_gates(state, halves, self._low_gates)
+        np.copyto(state.gates, self._low_gates, where=~high.T.reshape(-1))
+        gates = state.gates.copy()
+        self._whole.finish(state)
+        old_cell, self._cell = self._cell, state.cell.T.astype(np.int64)
+        hidden = state.hidden[:-1].T.astype(np.int64)
+        return hidden, SignalStep(old_cell, self._cell, lambda: self._pre(gates, high.shape))
+
+    def _pre(self, gates: Reals, shape: tuple[int, ...]) -> Raws:
+        """Raws of raised gates, shape (batch, hidden, G), in the layer's order."""
+        ordered = [order(self._constants).index(gate) for gate in self._constants.gates]
+        raws = saturate((gates[ordered] + INT16[0]).astype(np.int64), 16)
+        return raws.reshape(len(ordered), *shape[::-1]).transpose(2, 1, 0)
