@@ -60,6 +60,12 @@ speakers: $(SETUP) tools
 	$(BIN)/python -m examples.japanese_vowels.rtl
 	$(BIN)/python -m examples.japanese_vowels.rtl --activation gemmlowp
 	$(BIN)/python -m examples.japanese_vowels.rtl --to floatsd8
+	$(BIN)/python -m examples.japanese_vowels.rtl --to ternary
+	$(BIN)/python -m examples.japanese_vowels.rtl --to ternary --scales powers_of_two
+	$(BIN)/python -m examples.japanese_vowels.rtl --to binary
+	$(BIN)/python -m examples.japanese_vowels.rtl --to binary --scales powers_of_two
+	$(BIN)/python -m examples.japanese_vowels.rtl --to pow2
+	$(BIN)/python -m examples.japanese_vowels.rtl --to pow2 --scales powers_of_two
 	$(BIN)/python -m examples.japanese_vowels.floatsd8
 
 bulk: $(SETUP) tools

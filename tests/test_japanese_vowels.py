@@ -33,7 +33,8 @@ from examples.japanese_vowels.recordings import (
 from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW, FloatSD8Mac
 from golden.arithmetic import Raws
 from golden.formats import BINARY16, FLOATSD8
-from golden.lstm import batch_norm, floatsd8
+from golden.layer.ternary import TernaryLstmLayer
+from golden.lstm import batch_norm, floatsd8, ternary
 from golden.lstm.floatsd8 import FloatSD8Lstm
 from golden.lstm.int8 import Int8Lstm, run_with_cell
 from golden.lstm.ternary import TernaryLstm
@@ -280,8 +281,8 @@ def test_rtl_as_a_program(
     class Layer:
         wrong = 0
 
-        def __init__(self, lanes: int, **options: object) -> None:
-            assert (lanes, options.pop("asks_state")) == (4, True)
+        def __init__(self, lanes: int | None, **options: object) -> None:
+            assert (lanes, options.pop("asks_state")) == (None, True)
             self.steps, self.cycles = 0, 100
 
         def __call__(self, lstm: Int8Lstm, x: Raws, lengths: Raws) -> Raws:
@@ -303,7 +304,64 @@ def test_rtl_as_a_program(
     assert rtl.main() == 1
     output = capsys.readouterr().out
     assert "; 2 of 9,952 hidden and cell codes differ" in output
-    assert "291 frames in 100 cycles" in output
+    assert "weights take 5,632 bytes; 291 frames in 100 cycles" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "weights", "powers_of_two", "size"),
+    [
+        # Rows of 12 and 32 weights in words of 16 lanes.
+        (["--to", "ternary"], "ternary", False, 128 * 48 // 4),
+        (["--to", "binary", "--scales", "powers_of_two"], "binary", True, 128 * 48 // 8),
+        (["--to", "pow2", "--lanes", "4"], "pow2", False, 128 * 44 // 2),
+    ],
+)
+def test_rtl_of_few_bit_models_as_a_program(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    weights: str,
+    powers_of_two: bool,
+    size: int,
+) -> None:
+    """The model that is asked for, on the golden model in the circuit's place."""
+
+    class Layer:
+        def __init__(self, lanes: int | None, **_: object) -> None:
+            assert lanes == (4 if "--lanes" in words else None)
+            self.steps, self.cycles = 1, 1
+
+        def __call__(self, lstm: TernaryLstm, x: Raws, lengths: Raws) -> Raws:
+            assert lstm.weights == weights
+            layer = TernaryLstmLayer.of(lstm)
+            assert (layer.scales == "powers_of_two") == powers_of_two
+            hidden, cell = ternary.run_with_cell(lstm, x)
+            self.last_cells = cell[np.arange(len(x)), lengths - 1]
+            return hidden
+
+    monkeypatch.setattr(rtl, "LayerBackend", Layer)
+    monkeypatch.setattr("sys.argv", ["rtl", "--utterances", "9", *words])
+    assert rtl.main() == 0
+    assert f" codes differ from golden; weights take {size:,} bytes; " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--to", "binary", "--activation", "table"], "--activation goes with --to int8; leave it"),
+        (["--scales", "fixed"], "--scales goes with --to ternary, binary or pow2; leave it out."),
+    ],
+)
+def test_options_that_do_not_go_together(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["rtl", *words])
+    with pytest.raises(SystemExit, match="2"):
+        rtl.main()
+    assert sentence in capsys.readouterr().err
 
 
 def test_training_is_repeatable_and_its_model_file_says_the_same(

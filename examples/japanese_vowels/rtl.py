@@ -30,6 +30,7 @@ from examples.japanese_vowels.recognise import (
 from examples.japanese_vowels.recordings import Recordings
 from golden.activations import ActivationKind
 from golden.arithmetic import Raws
+from golden.layer.models import layer_of
 from golden.lstm import floatsd8, int8, ternary
 from golden.lstm.floatsd8 import FloatSD8Lstm
 from golden.lstm.ternary import TernaryLstm, WeightKind
@@ -54,6 +55,8 @@ class RtlRun:
     """Frames that the layer heard: those of the utterances, and none of their padding."""
     cycles: int
     """Clock cycles of the layer, the loading of its parameters included."""
+    weight_bytes: int
+    """What weights take in the layer's memory, filling included."""
 
 
 def recognise_in_rtl(
@@ -74,7 +77,13 @@ def recognise_in_rtl(
         differing_codes=int(differing),
         frames=backend.steps,
         cycles=backend.cycles,
+        weight_bytes=_weight_bytes(model.lstm, lanes),
     )
+
+
+def _weight_bytes(lstm: QuantizedLstm, lanes: int | None) -> int:
+    sections = layer_of(lstm, lanes).contract.layout.sections
+    return sum(each.words * each.word_bytes for each in sections if each.name == "weights")
 
 
 def _golden_with_cell(lstm: QuantizedLstm, x: Raws) -> tuple[Raws, Raws]:
@@ -151,7 +160,7 @@ def main() -> int:
         f"{run.recognition.correct} of {len(some)} utterances recognised in RTL"
         f" ({run.recognition.accuracy:.1%}); {same_classes} classes as golden;"
         f" {run.differing_codes} of {run.codes:,} hidden and cell codes differ from golden;"
-        f" {run.frames:,} frames in {run.cycles:,} cycles"
+        f" weights take {run.weight_bytes:,} bytes; {run.frames:,} frames in {run.cycles:,} cycles"
         f" ({run.cycles / run.frames:.0f} a frame); {seconds:.1f} s."
     )
     return 0 if run.differing_codes == 0 and same_classes == len(some) else 1
