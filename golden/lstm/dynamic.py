@@ -13,11 +13,11 @@ whole weights. The scheme in integers is ours.
 
 Counters start at 0. `threshold` has 16 bits, `hold` 8, both run-time registers. A hold of 255 is
 for good: every step is HIGH, and the layer is the int8 layer. A hold of 0 makes all but the first
-two steps LOW. All gates of a unit share the mode; so do neighbouring units of a group, which units
-0 to group - 1 are, and so on: they share a counter, and any of them that moves sets it. d needs no history: it is the difference between
-the cell that a unit reads and the one that it writes, so the counter for step t + 1 is settled when
-step t writes the cell. Loading a state is the start of a sequence: counters at 0, the next two
-steps HIGH. Reading it out changes nothing.
+two steps LOW. All gates of a unit share the mode. So do the units of a group, from the first each
+`group` neighbours: they share a counter, and any of them that moves sets it. d needs no history: it
+is the difference between the cell that a unit reads and the one that it writes, so the counter for
+step t + 1 is settled when step t writes the cell. Loading a state is the start of a sequence:
+counters at 0, the next two steps HIGH. Reading it out changes nothing.
 
 **Arithmetic.** A weight is ``16 W_high + W_low``, W_high signed, W_low unsigned, 4 bits each. The
 sum of a row, part by part as everywhere, wrapped to 32 bits::
