@@ -82,6 +82,8 @@ class Reply(IntEnum):
     HIDDEN = 0
     STATE = 1
     STATUS = 2
+    PASSES = 3
+    """Behind a state that was asked for, from layers that count passes."""
 
 
 class Status(IntEnum):
