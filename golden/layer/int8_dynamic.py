@@ -10,6 +10,7 @@ import numpy as np
 from golden.layer.contract import History
 from golden.layer.image import Layout, Section, as_bytes, integers
 from golden.layer.int8 import Int8LstmLayer, random_constants
+from golden.layer.packets import PASSES_SIZE
 from golden.layer.schedule import chunks
 from golden.lstm.dynamic import ALWAYS_HIGH, FIRST_STEPS, low_constants
 from golden.lstm.int8_step import Int8Constants, accumulators, gates_and_state
@@ -17,6 +18,7 @@ from golden.lstm.int8_step import Int8Constants, accumulators, gates_and_state
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from golden.layer.schedule import Schedule
     from golden.lstm.int8 import Int8Lstm
 
     Raws = npt.NDArray[np.int64]
@@ -159,8 +161,13 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
         return {**super().settings, "dynamic": 1}
 
     @property
+    def schedule(self) -> Schedule:
+        """What the layer does in a time step."""
+        return replace(super().schedule, halves=True)
+
+    @property
     def passes_size(self) -> int:
-        return 8
+        return PASSES_SIZE
 
     @property
     def start_bytes(self) -> int:

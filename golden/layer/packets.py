@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HANDSHAKES",
     "OPERANDS",
+    "PASSES_SIZE",
     "RESULTS",
     "Kind",
     "Packet",
@@ -61,6 +62,10 @@ HANDSHAKES = {
     "o": ("m_axis_tvalid", "m_axis_tready"),
 }
 """Names of valid and ready of the two streams."""
+
+
+PASSES_SIZE = 8
+"""Bytes of a packet of passes: HIGH, then LOW ones."""
 
 
 class Kind(IntEnum):

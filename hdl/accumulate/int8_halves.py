@@ -8,6 +8,11 @@ from hdl.arithmetic import Row, Structure, check_structure, product_rows, sum_of
 
 __all__ = ["Int8HalfProducts", "nibbles"]
 
+HALVES = ("first", "second")
+CORRECTION_PLACE = 3
+"""The middle of a low half is 2^3."""
+OFFSET_PLACE = 6
+"""golden.lstm.dynamic.OFFSET_STEP is 2^6."""
 HALF = 4
 """Bits of half a weight."""
 
@@ -19,7 +24,9 @@ def nibbles(lanes: int) -> data.StructLayout:
 
 
 class Int8HalfProducts(wiring.Component):
-    """``start + correction + 16^a sum first + 16^b sum second``, modulo 2^32; combinational.
+    """Sums of products of half weights, at high or low places, modulo 2^32; combinational::
+
+        total = start + 8 correction + 64 offset + 16^a sum first + 16^b sum second
 
     Each half has ``lanes`` products of a signed weight of 4 bits and an activation of 8, so both
     together have as many digits as ``lanes`` products of 8 bits.
@@ -39,7 +46,7 @@ class Int8HalfProducts(wiring.Component):
         Of ``first`` and ``second`` half.
     raises
         Bit 0: a, bit 1: b; the half's weights are high ones.
-    start, correction
+    start, correction, offset
         What is added.
     total
         The sum.
@@ -59,6 +66,7 @@ class Int8HalfProducts(wiring.Component):
                 "activations": In(data.StructLayout({"first": of_lanes, "second": of_lanes})),
                 "raises": In(2),
                 "correction": In(signed(correction_width)),
+                "offset": In(signed(8)),
                 "start": In(signed(32)),
                 "total": Out(signed(32)),
             }
@@ -68,25 +76,26 @@ class Int8HalfProducts(wiring.Component):
         m = Module()
         rows = [Row(self.start)]
         constant = 0
-        for index, name in enumerate(("first", "second")):
-            total = self._half(m, name)
-            raises = self.raises[index]
-            sign = total[-1]
-            raised = wire(
-                m,
-                Mux(raises, Cat(Const(0, HALF), total), Cat(total, sign.replicate(HALF))),
-                f"{name}_raised",
-            )
-            for row in (raised,):
-                rows.append(Row(Cat(row[:-1], ~row[-1])))
-                constant -= 1 << (len(row) - 1)
-        correction = self.correction
-        rows.append(Row(Cat(correction[:-1], ~correction[-1])))
-        constant -= 1 << (len(correction) - 1)
+        for row in (
+            *(self._raised(m, index) for index in range(len(HALVES))),
+            Row(self.correction, CORRECTION_PLACE),
+            Row(self.offset, OFFSET_PLACE),
+        ):
+            # The sign's weight is taken off by the constant, as for partial products.
+            bits = row.bits
+            rows.append(Row(Cat(bits[:-1], ~bits[-1]), row.offset))
+            constant -= 1 << (len(bits) - 1 + row.offset)
         m.d.comb += self.total.eq(sum_of_rows(m, rows, 32, "sum", constant, self.structure))
         return m
 
-    def _half(self, m: Module, name: str) -> Value:
+    def _raised(self, m: Module, index: int) -> Row:
+        """Sum of one half's products, at its place."""
+        name = HALVES[index]
+        total = self._sum(m, name)
+        low, high = Cat(total, total[-1].replicate(HALF)), Cat(Const(0, HALF), total)
+        return Row(wire(m, Mux(self.raises[index], high, low), f"{name}_raised"))
+
+    def _sum(self, m: Module, name: str) -> Value:
         """Sum of one half's products."""
         rows: list[Row] = []
         constant = 0

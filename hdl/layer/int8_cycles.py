@@ -66,7 +66,7 @@ _UPDATES = {
 def update_of(contract: Contract) -> Update:
     """The smallest update that keeps up with the lanes, or the fastest if none does."""
     choices = _UPDATES[contract.activation]
-    runs = [_Run(contract, "gates", each) for each in choices]
+    runs = [_Run(contract, "gates", each, low=contract.schedule.halves) for each in choices]
     for each, run in zip(choices, runs, strict=True):
         if run.keeps_up:
             return each
@@ -142,9 +142,12 @@ class _Neuron:
 class _Run:
     """A step's events, counted from the cycle before it begins."""
 
-    def __init__(self, contract: Contract, structure: Structure, update: Update) -> None:
+    def __init__(
+        self, contract: Contract, structure: Structure, update: Update, *, low: bool = False
+    ) -> None:
         self.contract = contract
         self.schedule = schedule = contract.schedule
+        self.beats = schedule.least_beats if low else schedule.beats
         self.value_bytes = contract.value_bytes
         self.places = waiting_rows(contract, update, structure)
         self.beside = 0 if not update.interpolates else 1 if structure == "gates" else 2
@@ -174,7 +177,7 @@ class _Run:
         """Whether the lanes are never held up from group to group."""
         beats_before = 0
         for phase in schedule.phases:
-            beats = sum(schedule.beats(row) for task in phase.tasks for row in task.rows)
+            beats = sum(self.beats(row) for task in phase.tasks for row in task.rows)
             before = self.end
             first, period = self._run_phase(phase)
             normalising = len(phase.normalizes) * self._normalising
@@ -238,7 +241,7 @@ class _Run:
             neuron.begins = True
         for index, row in enumerate(task.rows):
             self.fed = max(
-                self.fed + self.schedule.beats(row),
+                self.fed + self.beats(row),
                 *(self._place_is_free(neuron, index == 0) for neuron in self.neurons),
             )
             for neuron in self.neurons:
