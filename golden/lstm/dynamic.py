@@ -40,15 +40,16 @@ Source: Silfa, Arnau and Gonzalez, "Boosting LSTM Performance Through Dynamic Pr
 arXiv 1911.04244, for choosing by the change of the cell state.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from golden.arithmetic import Raws, as_shaped_raws, wrap
+from golden.arithmetic import Raws, as_shaped_raws, saturate, wrap
 from golden.lstm.int8 import ALWAYS_HIGH, HIGHEST_THRESHOLD, Int8Lstm, reset_state
+from golden.lstm.int8_fast import FastSteps, order
 from golden.lstm.int8_step import (
     INT8,
     INT16,
@@ -56,6 +57,7 @@ from golden.lstm.int8_step import (
     accumulators,
     check_integer,
     gates_and_state,
+    pre_activations,
 )
 
 __all__ = [
@@ -73,6 +75,7 @@ __all__ = [
 ]
 
 Modes = npt.NDArray[np.bool_]
+Reals = npt.NDArray[np.float64]
 
 FIRST_STEPS = 2
 """Steps at the start of a sequence that are HIGH whatever the cell does."""
@@ -88,13 +91,13 @@ class SignalStep:
     ----------
     old_cell, new_cell
         Raws, shape (batch, hidden).
-    sums
-        Of the gates' rows, shape (batch, hidden, G, 2).
+    pre
+        Gives the gates before their activation, raws in Q3.12, shape (batch, hidden, G).
     """
 
     old_cell: Raws
     new_cell: Raws
-    sums: Raws
+    pre: Callable[[], Raws]
 
 
 class Signal(Protocol):
@@ -254,25 +257,91 @@ def run_signal(
     inputs = as_shaped_raws(x, "x", INT8, (-1, -1, model.inputs))
     batch, time, _ = inputs.shape
     state = reset_state(model, batch)
-    new_hidden = state[0] if hidden is None else hidden
-    new_cell = state[1] if cell is None else cell
-    new_hidden = as_shaped_raws(new_hidden, "hidden", INT8, (batch, model.outputs))
-    new_cell = as_shaped_raws(new_cell, "cell", INT16, (batch, model.hidden))
-    whole, halves = model.constants, low_constants(model.constants, model.low_offsets)
+    first_hidden = as_shaped_raws(
+        state[0] if hidden is None else hidden, "hidden", INT8, (batch, model.outputs)
+    )
+    first_cell = as_shaped_raws(
+        state[1] if cell is None else cell, "cell", INT16, (batch, model.hidden)
+    )
+    steps = _FastSteps.of(model) or _PlainSteps(model)
     hiddens = np.zeros((batch, time, model.outputs), np.int64)
     cells = np.zeros((batch, time, model.hidden), np.int64)
     modes = np.zeros((batch, time, model.hidden), np.bool_)
     signal.start(batch, model.hidden)
+    steps.start(inputs, first_hidden, first_cell)
     for moment in range(time):
-        high = signal.high(moment)
-        sums = np.where(
-            high[..., np.newaxis, np.newaxis],
-            accumulators(whole, inputs[:, moment], new_hidden),
-            accumulators(halves, inputs[:, moment], new_hidden),
-        )
-        old_cell = new_cell
-        new_hidden, new_cell = gates_and_state(whole, sums, old_cell)
-        signal.observe(SignalStep(old_cell, new_cell, sums))
-        hiddens[:, moment], cells[:, moment], modes[:, moment] = new_hidden, new_cell, high
+        modes[:, moment] = signal.high(moment)
+        hiddens[:, moment], observed = steps.step(modes[:, moment])
+        cells[:, moment] = observed.new_cell
+        signal.observe(observed)
         done()
     return DynamicRun(hiddens, cells, modes)
+
+
+class _PlainSteps:
+    """The steps as the head of this module says them."""
+
+    def __init__(self, model: Int8Lstm) -> None:
+        self._whole = model.constants
+        self._halves = low_constants(model.constants, model.low_offsets)
+
+    def start(self, x: Raws, hidden: Raws, cell: Raws) -> None:
+        self._inputs, self._hidden, self._cell = iter(x.transpose(1, 0, 2)), hidden, cell
+
+    def step(self, high: Modes) -> tuple[Raws, SignalStep]:
+        x, old_cell = next(self._inputs), self._cell
+        sums = np.where(
+            high[..., np.newaxis, np.newaxis],
+            accumulators(self._whole, x, self._hidden),
+            accumulators(self._halves, x, self._hidden),
+        )
+        pre = pre_activations(self._whole, sums)
+        self._hidden, self._cell = gates_and_state(self._whole, pre, old_cell)
+        return self._hidden, SignalStep(old_cell, self._cell, lambda: pre)
+
+
+class _FastSteps:
+    """The same steps by `golden.lstm.int8_fast`, whose arrays have sequences as columns."""
+
+    def __init__(self, model: Int8Lstm, whole: FastSteps, halves: FastSteps) -> None:
+        self._constants, self._whole, self._halves = model.constants, whole, halves
+
+    @staticmethod
+    def of(model: Int8Lstm) -> "_FastSteps | None":
+        """The steps, or None where the layer's constants don't allow them."""
+        whole = model.fast_steps
+        halves = FastSteps.of(low_constants(model.constants, model.low_offsets))
+        return None if whole is None or halves is None else _FastSteps(model, whole, halves)
+
+    def start(self, x: Raws, hidden: Raws, cell: Raws) -> None:
+        self._state = self._whole.state(hidden, cell, len(x))
+        self._low_gates = np.empty_like(self._state.gates)
+        self._cell = cell
+        self._input_parts = self._input_parts_of(x)
+
+    def _input_parts_of(self, x: Raws) -> Generator[tuple[Reals, Reals]]:
+        """Input parts of both modes, step by step."""
+        length = self._state.steps_at_once
+        for start in range(0, x.shape[1], length):
+            block = x[:, start : start + length]
+            yield from zip(
+                self._whole.input_part(block), self._halves.input_part(block), strict=True
+            )
+
+    def step(self, high: Modes) -> tuple[Raws, SignalStep]:
+        state = self._state
+        whole, halves = next(self._input_parts)
+        self._whole.sum_gates(state, whole, state.gates)
+        self._halves.sum_gates(state, halves, self._low_gates)
+        np.copyto(state.gates, self._low_gates, where=~high.T.reshape(-1))
+        gates = state.gates.copy()
+        self._whole.finish(state)
+        old_cell, self._cell = self._cell, state.cell.T.astype(np.int64)
+        hidden = state.hidden[:-1].T.astype(np.int64)
+        return hidden, SignalStep(old_cell, self._cell, lambda: self._pre(gates, high.shape))
+
+    def _pre(self, gates: Reals, shape: tuple[int, ...]) -> Raws:
+        """Raws of raised gates, shape (batch, hidden, G), in the layer's order."""
+        ordered = [order(self._constants).index(gate) for gate in self._constants.gates]
+        raws = saturate((gates[ordered] + INT16[0]).astype(np.int64), 16)
+        return raws.reshape(len(ordered), *shape[::-1]).transpose(2, 1, 0)

@@ -27,7 +27,7 @@ from golden.arithmetic import SIGNIFICAND_POSITION, Raws, Rounding, as_shaped_ra
 from golden.layer_norm import layer_norm
 from golden.lstm.int8_step import INT8, INT16, Int8Constants
 
-__all__ = ["FastSteps"]
+__all__ = ["FastSteps", "State", "order"]
 
 Reals = npt.NDArray[np.float64]
 
@@ -172,13 +172,13 @@ class FastSteps:
     @staticmethod
     def of(constants: Int8Constants) -> "FastSteps | None":
         """The layer prepared, or None where a shift to the left or a sum is too long for that."""
-        order = [constants.gates.index(gate) for gate in _order(constants)]
+        ordered = [constants.gates.index(gate) for gate in order(constants)]
         parts = [
             _Rows.made(
-                weights[order],
-                constants.folded_bias[order, part],
-                constants.multipliers[order, part],
-                constants.shifts[order, part],
+                weights[ordered],
+                constants.folded_bias[ordered, part],
+                constants.multipliers[ordered, part],
+                constants.shifts[ordered, part],
                 constants.rounding,
             )
             for part, weights in enumerate((constants.input_weights, constants.recurrent_weights))
@@ -227,18 +227,15 @@ class FastSteps:
         constants = self._constants
         inputs = as_shaped_raws(x, "x", INT8, (-1, -1, constants.inputs))
         batch, time, _ = inputs.shape
-        first = as_shaped_raws(hidden, "hidden", INT8, (batch, constants.outputs))
-        first_cell = as_shaped_raws(cell, "cell", INT16, (batch, constants.hidden))
-        state = _State(self._recurrent, self._projection, constants, batch)
-        state.hidden[:-1] = first.T
-        state.cell[:] = first_cell.T
+        state = self.state(hidden, cell, batch)
         hiddens = np.empty((time, constants.outputs, batch), np.int8)
         history = np.empty((time if cells else 0, constants.hidden, batch), np.int16)
-        length = max(1, _BLOCK // max(1, state.gates.size))
+        length = state.steps_at_once
         for start in range(0, time, length):
-            block = self._input_part(inputs[:, start : start + length])
+            block = self.input_part(inputs[:, start : start + length])
             for moment, part in enumerate(block, start):
-                self._step(state, part)
+                self.sum_gates(state, part, state.gates)
+                self.finish(state)
                 hiddens[moment] = state.hidden[:-1]
                 if cells:
                     history[moment] = state.cell
@@ -248,7 +245,18 @@ class FastSteps:
             history.transpose(by_sequence).astype(np.int64),
         )
 
-    def _input_part(self, x: Raws) -> Reals:
+    def state(self, hidden: npt.ArrayLike, cell: npt.ArrayLike, batch: int) -> "State":
+        """State of a batch of so many sequences, with the room for its steps.
+
+        The other parameters are those of `run`.
+        """
+        constants = self._constants
+        state = State(self._recurrent, self._projection, constants, batch)
+        state.hidden[:-1] = as_shaped_raws(hidden, "hidden", INT8, (batch, constants.outputs)).T
+        state.cell[:] = as_shaped_raws(cell, "cell", INT16, (batch, constants.hidden)).T
+        return state
+
+    def input_part(self, x: Raws) -> Reals:
         """Input part of the gates, saturated and raised by 2^15: (time, G, hidden * batch)."""
         constants = self._constants
         batch, time, _ = x.shape
@@ -262,16 +270,19 @@ class FastSteps:
         by_time = words.reshape(gates, constants.hidden, time, batch).transpose(2, 0, 1, 3)
         return np.ascontiguousarray(by_time).reshape(time, gates, -1)
 
-    def _step(self, state: "_State", input_part: Reals) -> None:
-        """One step, in place. Gates are raised by 2^15, which makes them indices."""
+    def sum_gates(self, state: "State", input_part: Reals, out: Reals) -> None:
+        """Gates before their activation, raised by 2^15 and not saturated: (G, hidden * batch)."""
+        self._recurrent.words(state.hidden, state.sums, out)
+        np.add(out, input_part, out=out)
+
+    def finish(self, state: "State") -> None:
+        """All of a step after `sum_gates`, in place. Raised gates are indices."""
         constants = self._constants
         gates, cell = state.gates, state.flat_cell
-        self._recurrent.words(state.hidden, state.sums, gates)
-        np.add(gates, input_part, out=gates)
         if constants.peephole_weights is None and constants.norm_weights is None:
             self._look_up(state, gates[:-1], self._sigmoids, state.sigmoids)
         else:
-            for index, gate in enumerate(_order(constants)):
+            for index, gate in enumerate(order(constants)):
                 if gate != "o":
                     self._see_and_normalise(state, gate, gates[index])
             self._look_up(state, gates[:-2], self._sigmoids, state.sigmoids[:-1])
@@ -303,13 +314,13 @@ class FastSteps:
             self._project(state, self._projection)
 
     @staticmethod
-    def _look_up(state: "_State", raised: Reals, table: Reals, out: Reals) -> None:
+    def _look_up(state: "State", raised: Reals, table: Reals, out: Reals) -> None:
         """Table values at raised raws, which saturate to the table's ends."""
         index = state.index[: raised.size].reshape(raised.shape)
         np.copyto(index, raised, casting="unsafe")
         np.take(table, index, out=out, mode="clip")
 
-    def _see_and_normalise(self, state: "_State", gate: str, raised: Reals) -> None:
+    def _see_and_normalise(self, state: "State", gate: str, raised: Reals) -> None:
         """Add the peephole to a raised gate, and normalise it, in place."""
         constants = self._constants
         np.add(raised, _LOWEST, out=raised)
@@ -348,7 +359,7 @@ class FastSteps:
             ).T
         np.add(raised, -_LOWEST, out=raised)
 
-    def _project(self, state: "_State", projection: _Rows) -> None:
+    def _project(self, state: "State", projection: _Rows) -> None:
         constants = self._constants
         state.units[:-1].reshape(-1)[:] = state.tanhs
         projection.words(state.units, state.projected_sums, state.projected)
@@ -360,13 +371,14 @@ class FastSteps:
         np.copyto(state.hidden[:-1].reshape(-1), state.projected[0], casting="unsafe")
 
 
-class _State:
+class State:
     """Hidden and cell raws of a batch, and the room in which a step computes."""
 
     def __init__(
         self, recurrent: _Rows, projection: _Rows | None, constants: Int8Constants, batch: int
     ) -> None:
         gates, values = len(constants.gates), constants.hidden * batch
+        self.steps_at_once = max(1, _BLOCK // max(1, gates * values))
         self.hidden = recurrent.operands(batch)
         self.cell = np.zeros((constants.hidden, batch))
         self.flat_cell = self.cell.reshape(-1)
@@ -383,6 +395,6 @@ class _State:
             self.projected = np.empty((1, constants.outputs * batch))
 
 
-def _order(constants: Int8Constants) -> tuple[str, ...]:
+def order(constants: Int8Constants) -> tuple[str, ...]:
     """Gates with the sigmoids side by side: o is last but one, g last."""
     return tuple(gate for gate in ("i", "f", "o", "g") if gate in constants.gates)

@@ -40,6 +40,7 @@ __all__ = [
     "freeze",
     "gates_and_state",
     "multiply_with_ties_up",
+    "pre_activations",
     "step_constants",
     "update_unit",
 ]
@@ -270,13 +271,13 @@ class Int8Constants:
 
 
 def _pre_activations(
-    accumulators: Raws, multipliers: npt.ArrayLike, shifts: npt.ArrayLike, rounding: Rounding
+    sums: Raws, multipliers: npt.ArrayLike, shifts: npt.ArrayLike, rounding: Rounding
 ) -> Raws:
     """Gate raws in Q3.12, shape (..., 4): the parts requantised one by one and summed.
 
     The running sum saturates after each part, so their order matters.
     """
-    parts = multiply_by_split_multiplier(accumulators, multipliers, shifts, rounding)
+    parts = multiply_by_split_multiplier(sums, multipliers, shifts, rounding)
     total = np.zeros(parts.shape[:-1], np.int64)
     for part in range(parts.shape[-1]):
         total = saturate(total + parts[..., part], 16)
@@ -487,18 +488,24 @@ def step_constants(
     inputs = as_shaped_raws(x, "x", INT8, (-1, constants.inputs))
     old_hidden = as_shaped_raws(hidden, "hidden", INT8, (len(inputs), constants.outputs))
     old_cell = as_shaped_raws(cell, "cell", INT16, (len(inputs), constants.hidden))
-    return gates_and_state(constants, accumulators(constants, inputs, old_hidden), old_cell)
+    pre = pre_activations(constants, accumulators(constants, inputs, old_hidden))
+    return gates_and_state(constants, pre, old_cell)
 
 
-def gates_and_state(constants: Int8Constants, sums: Raws, cell: Raws) -> tuple[Raws, Raws]:
-    """All of a step that comes after the sums of the gates' rows.
+def pre_activations(constants: Int8Constants, sums: Raws) -> Raws:
+    """Gate raws in Q3.12, shape (batch, hidden, G), from the sums that `accumulators` gives."""
+    return _pre_activations(sums, constants.multipliers, constants.shifts, constants.rounding)
+
+
+def gates_and_state(constants: Int8Constants, pre: Raws, cell: Raws) -> tuple[Raws, Raws]:
+    """All of a step that comes after the gates' parts are summed.
 
     Parameters
     ----------
     constants
         The layer.
-    sums
-        Of 32 bits, shape (batch, hidden, G, 2), as `accumulators` gives them.
+    pre
+        As `pre_activations` gives them.
     cell
         Old cell raws, shape (batch, hidden).
 
@@ -508,7 +515,6 @@ def gates_and_state(constants: Int8Constants, sums: Raws, cell: Raws) -> tuple[R
         New raws, shapes (batch, outputs) and (batch, hidden).
     """
     exponent, clip = np.asarray(constants.cell_exponent), np.asarray(constants.cell_clip)
-    pre = _pre_activations(sums, constants.multipliers, constants.shifts, constants.rounding)
     f = _gate(constants, "f", pre, cell)
     i = INT16[1] - f if constants.coupled else _gate(constants, "i", pre, cell)
     g = _gate(constants, "g", pre, cell)
