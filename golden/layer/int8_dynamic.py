@@ -13,7 +13,7 @@ from golden.layer.int8 import Int8LstmLayer, random_constants
 from golden.layer.packets import PASSES_SIZE
 from golden.layer.schedule import chunks
 from golden.lstm.dynamic import ALWAYS_HIGH, FIRST_STEPS, low_constants
-from golden.lstm.int8_step import Int8Constants, accumulators, gates_and_state
+from golden.lstm.int8_step import Int8Constants, accumulators, gates_and_state, pre_activations
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -113,7 +113,8 @@ class PrecisionHistory(History):
         units = np.repeat(high, self.neurons)[: len(cell), np.newaxis, np.newaxis]
         vectors = x[np.newaxis], hidden[np.newaxis]
         sums = np.where(units, accumulators(whole, *vectors), accumulators(self._halves, *vectors))
-        (new_hidden,), (new_cell,) = gates_and_state(whole, sums, cell[np.newaxis])
+        pre = pre_activations(whole, sums)
+        (new_hidden,), (new_cell,) = gates_and_state(whole, pre, cell[np.newaxis])
         moved = np.abs(new_cell - cell) > self.threshold
         padded = np.pad(moved, (0, -len(moved) % self.neurons)).reshape(-1, self.neurons)
         self._counters = np.where(padded.any(axis=1), self.hold, np.maximum(self._counters - 1, 0))
@@ -186,7 +187,7 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
         configuration = sections["configuration"]
         word_bytes = chunks(self.neurons * self.lanes, 2)
         halves = (
-            "half weights of 4 bits, of each neuron its lanes, the first in bits 0 to 3: high halves"
+            "half weights of 4 bits, each neuron's lanes, the first in bits 0 to 3: high halves"
             " in even words, low halves, bit 3 inverted, in odd ones; padding is 0;"
         )
         return Layout(
