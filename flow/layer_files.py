@@ -9,6 +9,7 @@ import numpy as np
 from golden.layer.contract import CELL_BYTES, LayerContract
 from golden.layer.floatsd8 import OFFSETS, FloatSD8LstmLayer, offsets_of
 from golden.layer.int8 import Int8LstmLayer
+from golden.layer.int8_dynamic import DynamicConstants, DynamicInt8LstmLayer
 from golden.layer.packets import Kind, Reply, Status
 from golden.layer.ternary import TernaryLstmLayer
 from golden.lstm.floatsd8 import GATES, FloatSD8Lstm
@@ -53,7 +54,11 @@ def c_header(name: str, contract: LayerContract) -> str:
         *(f"#define {prefix}_{kind.name} {kind.value}" for kind in Kind),
         "",
         "/* TDEST of packets from the layer. */",
-        *(f"#define {prefix}_REPLY_{reply.name} {reply.value}" for reply in Reply),
+        *(
+            f"#define {prefix}_REPLY_{reply.name} {reply.value}"
+            for reply in Reply
+            if reply != Reply.PASSES or contract.passes_size
+        ),
         "",
         "/* The byte of a status packet. */",
         *(f"#define {prefix}_STATUS_{status.name} {status.value}" for status in Status),
@@ -109,9 +114,11 @@ def cycles_section(contract: LayerContract, structure: Structure = "gates") -> d
     else:
         assert isinstance(contract, FloatSD8LstmLayer)
         step = floatsd8_cycles.step_cycles(contract)
+    sheet = {} if step.least_cycles is None else {"cycles_low": step.least_cycles}
     return {
         "beats": step.beats,
         "cycles": step.cycles,
+        **sheet,
         "interval": step.interval,
         "latency": {"first_byte": step.first_byte, "last_byte": step.last_byte},
         "utilisation": round(step.utilisation, 4),
@@ -159,9 +166,15 @@ def image_section(contract: LayerContract) -> dict[str, Any]:
     }
 
 
-def constants_of(constants: Int8Constants | FloatSD8Lstm | TernaryLstm) -> dict[str, np.ndarray]:
+def constants_of(
+    constants: Int8Constants | DynamicConstants | FloatSD8Lstm | TernaryLstm,
+) -> dict[str, np.ndarray]:
     """The arrays that the packer takes, by name."""
     arrays: dict[str, np.ndarray] = {}
+    if isinstance(constants, DynamicConstants):
+        names = ("threshold", "hold", "offsets")
+        chosen = {name: np.asarray(getattr(constants, name)) for name in names}
+        return {**constants_of(constants.whole), **chosen}
     if isinstance(constants, FloatSD8Lstm):
         for name in ("input_weights", "recurrent_weights", "bias"):
             arrays[name] = getattr(constants, name)
@@ -184,7 +197,13 @@ def constants_of(constants: Int8Constants | FloatSD8Lstm | TernaryLstm) -> dict[
 
 def packer(name: str, contract: LayerContract) -> str:
     """A program, of Python and numpy alone, that packs a layer's constants into an image."""
-    if isinstance(contract, Int8LstmLayer):
+    if isinstance(contract, DynamicInt8LstmLayer):
+        constants, documentation, pack = (
+            _dynamic_packing(contract),
+            _INT8_ARRAYS + _DYNAMIC_ARRAYS,
+            _dynamic_pack(),
+        )
+    elif isinstance(contract, Int8LstmLayer):
         constants, documentation, pack = _int8_packing(contract), _INT8_ARRAYS, _PACK_INT8
     elif isinstance(contract, TernaryLstmLayer):
         constants, documentation, pack = (
@@ -233,6 +252,31 @@ def _int8_packing(contract: Int8LstmLayer) -> dict[str, object]:
         "ROWS": rows,
         "IMAGE_SIZE": contract.layout.size,
     }
+
+
+def _dynamic_packing(contract: DynamicInt8LstmLayer) -> dict[str, object]:
+    """What the packer of an integer layer has to know that chooses the precision of weights."""
+    constants = _int8_packing(contract)
+    gates, hidden = len(contract.variant.gates), contract.hidden
+    end = 1 << (8 * contract.start_bytes - 1)
+    fields = {
+        **_fields(contract),
+        "folded_bias": [[gates, 2, hidden], -end, end - 1],
+        "threshold": [[], 0, 65535],
+        "hold": [[], 0, 255],
+        "offsets": [[gates, 2, hidden], -128, 127],
+    }
+    return {**constants, "FIELDS": fields, "START_BYTES": contract.start_bytes}
+
+
+def _dynamic_pack() -> str:
+    """The integer layer's packing, but that each weight goes to two memories by halves."""
+    pack = _PACK_INT8
+    for old, new in _PACK_DYNAMIC:
+        if pack.count(old) != 1:
+            raise ValueError(f"The integer layer's packing must hold this once: {old}")
+        pack = pack.replace(old, new)
+    return pack
 
 
 def _floatsd8_packing(contract: FloatSD8LstmLayer) -> dict[str, object]:
@@ -391,6 +435,11 @@ CONSTANTS.npz holds the layer's integers, gates in the order of GATES, each gate
         projection_multiplier, projection_shift, projection_offset, projection_clip
 """
 
+_DYNAMIC_ARRAYS = """\
+    threshold, hold: the registers of the precision at reset
+    offsets (gates, 2, HIDDEN): what 64 times is added to a row's sum of high halves
+"""
+
 _FLOATSD8_ARRAYS = """\
 CONSTANTS.npz holds the layer's codes, gates in the order of GATES:
 
@@ -507,6 +556,62 @@ def pack(arrays):
         raise SystemExit("The folded_bias of the recurrent part doesn't fit reset_hidden.")
     return whole(image + b"".join(start_bytes) + b"".join(weight_bytes))
 '''
+
+_PACK_DYNAMIC = (
+    (
+        """    for name in SCALES:
+        multiplier, shift = scales[name]
+""",
+        """    image += little(int(arrays["threshold"]), 2).tobytes()
+    image += little(int(arrays["hold"]), 1).tobytes()
+    offsets = {
+        f"{gate}_{name}": arrays["offsets"][index, part]
+        for index, gate in enumerate(GATES)
+        for part, name in enumerate(("input", "recurrent"))
+    }
+    for name in SCALES:
+        multiplier, shift = scales[name]
+""",
+    ),
+    (
+        """                start_bytes.append(little(padded, 4).tobytes())
+""",
+        """                both = np.zeros((NEURONS, START_BYTES + 1), np.uint8)
+                both[:, :START_BYTES] = little(padded, START_BYTES)
+                chosen = offsets[row["name"]][group * NEURONS :][:NEURONS]
+                both[: len(chosen), START_BYTES:] = little(chosen, 1)
+                start_bytes.append(both.tobytes())
+""",
+    ),
+    (
+        """                    word[: lanes.shape[0], : lanes.shape[1]] = lanes
+                    weight_bytes.append(little(word, 1).tobytes())
+""",
+        """                    # The low half, less 8, is signed.
+                    word[: lanes.shape[0], : lanes.shape[1]] = (lanes ^ 8) & 255
+                    weight_bytes.append(word.reshape(-1))
+""",
+    ),
+    (
+        """    return whole(image + b"".join(start_bytes) + b"".join(weight_bytes))
+""",
+        """    if len(weight_bytes) % 2:
+        weight_bytes.append(np.zeros(NEURONS * LANES, np.int64))
+    # Even words hold high halves, odd ones low halves; of the other memory beats change places.
+    number = np.arange(len(weight_bytes))
+    words = np.stack(weight_bytes)
+    halves = [
+        (np.stack([words[beat] >> 4, words[beat] & 15])[number % 2, number])
+        for beat in (number, number ^ 1)
+    ]
+    for half in halves:
+        if half.shape[1] % 2:
+            half = np.pad(half, ((0, 0), (0, 1)))
+        start_bytes.append(little(half[:, ::2] | half[:, 1::2] << 4, 1).tobytes())
+    return whole(image + b"".join(start_bytes))
+""",
+    ),
+)
 
 _PACK_FLOATSD8 = '''\
 def pack(arrays):

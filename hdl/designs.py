@@ -7,6 +7,8 @@ the command line, the regression, the synthesis, the table in the README and the
 from functools import partial
 from typing import Any, get_args
 
+from amaranth.lib import wiring
+
 from golden.accumulate.binary import BinaryAccumulate as BinaryAccumulateContract
 from golden.accumulate.float_mac import FloatMac as FloatMacContract
 from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
@@ -22,6 +24,7 @@ from golden.convert import FloatSD8Encode as FloatSD8EncodeContract
 from golden.formats import BFLOAT16, BINARY16, BINARY32, E5M2, Minifloat
 from golden.layer.floatsd8 import FloatSD8LstmLayer as FloatSD8LstmLayerContract
 from golden.layer.int8 import Int8LstmLayer as Int8LstmLayerContract
+from golden.layer.int8_dynamic import DynamicInt8LstmLayer as DynamicContract
 from golden.layer.ternary import Scales
 from golden.layer.ternary import TernaryLstmLayer as TernaryLstmLayerContract
 from golden.neuron.floatsd8 import FloatSD8LstmNeuron as FloatSD8LstmNeuronContract
@@ -43,6 +46,7 @@ from hdl.layer import floatsd8_cycles, int8_cycles
 from hdl.layer.cycles import StepCycles
 from hdl.layer.floatsd8 import FloatSD8LstmLayer
 from hdl.layer.int8 import Int8LstmLayer
+from hdl.layer.int8_dynamic import DynamicInt8LstmLayer
 from hdl.layer.ternary import TernaryLstmLayer
 from hdl.neuron.floatsd8 import FloatSD8LstmNeuron
 from hdl.neuron.int8 import Int8LstmNeuron, default_chunk
@@ -251,8 +255,19 @@ def _step_timing(cycles: StepCycles, unless: str = "") -> Timing:
     )
 
 
+def _int8_layer(dynamic: int = 0, **parameters: Any) -> wiring.Component:
+    return (DynamicInt8LstmLayer if dynamic else Int8LstmLayer)(**parameters)
+
+
+def _int8_layer_contract(
+    structure: Structure, dynamic: int = 0, **parameters: Any
+) -> Int8LstmLayerContract:
+    return (DynamicContract if dynamic else Int8LstmLayerContract)(**parameters)
+
+
 def _int8_layer_timing(structure: Structure, **parameters: Any) -> Timing:
-    cycles = int8_cycles.step_cycles(Int8LstmLayerContract(**parameters), structure)
+    contract = _int8_layer_contract(structure, **parameters)
+    cycles = int8_cycles.step_cycles(contract, structure)
     return _step_timing(cycles, ", unless a scale shifts left")
 
 
@@ -298,10 +313,11 @@ INT8_LSTM_LAYER = Design(
         Parameter("peephole", 0, "1: the gates i, f and o see the cell", 0, 1),
         Parameter("layer_norm", 0, "1: the gates are normalised", 0, 1),
         Parameter("projection", 0, "hidden values after a projection; 0: no projection", 0, 4096),
+        Parameter("dynamic", 0, "1: precision of the weights chosen for each step and unit", 0, 1),
         STRUCTURE,
     ),
-    component=Int8LstmLayer,
-    contract=lambda structure, **parameters: Int8LstmLayerContract(**parameters),
+    component=_int8_layer,
+    contract=_int8_layer_contract,
     timing=_int8_layer_timing,
     transaction="byte",
 )

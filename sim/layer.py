@@ -56,6 +56,8 @@ class LayerBackend:
     """Time steps of all runs."""
     last_cells: Raws = field(default_factory=lambda: np.zeros((0, 0), np.int64))
     """With `asks_state`, cell raws (batch, hidden) after each sequence of the last run."""
+    passes: tuple[int, int] = (0, 0)
+    """With `asks_state`, of a layer that counts them, HIGH and LOW passes of the last run."""
 
     def __call__(self, model: Lstm, x: Raws, lengths: npt.ArrayLike | None = None) -> Raws:
         """Hidden raws (batch, time, outputs) of input raws (batch, time, inputs).
@@ -114,6 +116,8 @@ class LayerBackend:
             if self.asks_state:
                 sent.append(Packet(Kind.SAVE_STATE, b"\0"))
                 wanted.append((Reply.STATE, layer.state_size))
+                if layer.passes_size:
+                    wanted.append((Reply.PASSES, layer.passes_size))
         replies = self._send(circuit, sent, wanted)
         self.steps += int(ends.sum())
         vectors = [reply.data for reply in replies if reply.kind == Reply.HIDDEN]
@@ -124,6 +128,11 @@ class LayerBackend:
             raws = np.frombuffer(b"".join(states), np.uint8).reshape(batch, layer.state_size)
             cells = raws[:, size:].reshape(batch, schedule.hidden, CELL_BYTES)
             self.last_cells = integers(cells, signed=layer.raws_are_signed)
+        # They count from the image on, so the last answer holds those of the whole run.
+        counts = [reply.data for reply in replies if reply.kind == Reply.PASSES]
+        if counts:
+            high, low = integers(np.frombuffer(counts[-1], np.uint8).reshape(2, -1), signed=False)
+            self.passes = int(high), int(low)
         return hidden
 
     def _send(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -24,11 +24,27 @@ if TYPE_CHECKING:
 
     Raws = npt.NDArray[np.int64]
 
-__all__ = ["CELL_BYTES", "LayerContract", "state_bytes"]
+__all__ = ["CELL_BYTES", "History", "LayerContract", "state_bytes"]
 
 CELL_BYTES = 2
 
 Parameters = TypeVar("Parameters")
+
+
+class History(ABC):
+    """What a layer keeps of the steps before, beside its state."""
+
+    @abstractmethod
+    def restart(self) -> None:
+        """The next step is the first of a sequence."""
+
+    @abstractmethod
+    def ask(self, request: bytes) -> bytes:
+        """The answer that follows the state, for the packet that asks for it."""
+
+    @abstractmethod
+    def step(self, x: Raws, hidden: Raws, cell: Raws) -> tuple[Raws, Raws]:
+        """New hidden raws and cell raws for input raws (inputs,)."""
 
 
 class LayerContract(Contract, Generic[Parameters]):
@@ -107,6 +123,15 @@ class LayerContract(Contract, Generic[Parameters]):
     ) -> tuple[Raws, Raws]:
         """New hidden raws (outputs,) and cell raws (hidden,) for input raws (inputs,)."""
 
+    def history(self, parameters: Parameters) -> History | None:
+        """What the layer keeps beside its state, and takes its steps by; None if nothing."""
+        return None
+
+    @property
+    def passes_size(self) -> int:
+        """Bytes of the packet that follows a state asked for; 0 for none."""
+        return 0
+
     @abstractmethod
     def random_image(self, rng: np.random.Generator) -> bytes:
         """The image of random parameters that take most gates to a lively range."""
@@ -148,6 +173,7 @@ class LayerContract(Contract, Generic[Parameters]):
         hidden, cell = (
             np.zeros((2, 0), np.int64) if parameters is None else self.reset_state(parameters)
         )
+        history = None if parameters is None else self.history(parameters)
         width = self.value_bytes
         for packet in taken:
             if packet.kind == Kind.PARAMETERS and self.fixed_image is not None:
@@ -156,12 +182,17 @@ class LayerContract(Contract, Generic[Parameters]):
                 parameters, status = self._parameters_of(packet.data)
                 if parameters is not None:
                     hidden, cell = self.reset_state(parameters)
+                    history = self.history(parameters)
                 yield _status(status)
             elif parameters is None:
                 yield _status(Status.NO_PARAMETERS)
             elif packet.kind == Kind.SAVE_STATE:
                 yield Packet(Reply.STATE, state_bytes(hidden, cell, width))
+                if history is not None:
+                    yield Packet(Reply.PASSES, history.ask(packet.data))
             elif packet.kind == Kind.LOAD_STATE:
+                if history is not None:
+                    history.restart()
                 if len(packet.data) == self.state_size:
                     raws = np.frombuffer(packet.data, np.uint8)
                     hidden = self._values(raws[: self.output_size])
@@ -174,8 +205,13 @@ class LayerContract(Contract, Generic[Parameters]):
             else:
                 if packet.starts:
                     hidden, cell = self.reset_state(parameters)
+                    if history is not None:
+                        history.restart()
                 x = self._values(np.frombuffer(packet.data, np.uint8))
-                hidden, cell = self.next_state(parameters, x, hidden, cell)
+                if history is None:
+                    hidden, cell = self.next_state(parameters, x, hidden, cell)
+                else:
+                    hidden, cell = history.step(x, hidden, cell)
                 yield Packet(Reply.HIDDEN, as_bytes(hidden, width).tobytes())
 
     def _values(self, content: npt.NDArray[np.uint8]) -> Raws:
@@ -237,9 +273,11 @@ class LayerContract(Contract, Generic[Parameters]):
                 )
                 expected += outputs
                 since_image += outputs
-            elif choice == 34 and left >= self.state_size:
-                sent.append(Packet(Kind.SAVE_STATE, _bytes(rng, int(rng.integers(1, 3)))))
-                expected += self.state_size
+            elif choice == 34 and left >= self.state_size + self.passes_size:
+                longest = 6 if self.passes_size else 2
+                request = _bytes(rng, int(rng.integers(1, longest + 1)))
+                sent.append(Packet(Kind.SAVE_STATE, request))
+                expected += self.state_size + self.passes_size
             elif choice in {35, 36}:
                 sent.append(Packet(Kind.LOAD_STATE, _bytes(rng, self.state_size)))
             elif choice == 37 or left < outputs:

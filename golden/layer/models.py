@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from golden.layer.floatsd8 import FloatSD8LstmLayer
 from golden.layer.int8 import Int8LstmLayer
+from golden.layer.int8_dynamic import DynamicConstants, DynamicInt8LstmLayer
 from golden.layer.ternary import TernaryLstmLayer
 from golden.lstm.floatsd8 import FloatSD8Lstm
 from golden.lstm.int8 import Int8Constants, Int8Lstm
@@ -32,7 +33,7 @@ class ModelLayer:
     design: str
     """Name of the layer's design."""
     contract: LayerContract[Any]
-    parameters: Int8Constants | FloatSD8Lstm | TernaryLstm
+    parameters: Int8Constants | DynamicConstants | FloatSD8Lstm | TernaryLstm
     """What the layer packs into its image."""
 
     @property
@@ -52,13 +53,16 @@ def layer_of(model: object, lanes: int | None = None, neurons: int = 1) -> Model
         Products a neuron and cycle; if not given, 4 for an integer LSTM, what a FloatSD8 LSTM adds
         at a time, and 16 for weights of few bits.
     neurons
-        Units side by side.
+        Units side by side; in a layer whose precision is chosen per step, those of a group.
 
     Raises
     ------
     ValueError
         If there is no such layer.
     """
+    if isinstance(model, Int8Lstm) and model.dynamic:
+        dynamic = DynamicInt8LstmLayer.of(model, 4 if lanes is None else lanes, neurons)
+        return ModelLayer("int8_lstm_layer", dynamic, DynamicConstants.of(model))
     if isinstance(model, Int8Lstm):
         integer = Int8LstmLayer.of(model, 4 if lanes is None else lanes, neurons)
         return ModelLayer("int8_lstm_layer", integer, model.constants)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HANDSHAKES",
     "OPERANDS",
+    "PASSES_SIZE",
     "RESULTS",
     "Kind",
     "Packet",
@@ -63,6 +64,10 @@ HANDSHAKES = {
 """Names of valid and ready of the two streams."""
 
 
+PASSES_SIZE = 8
+"""Bytes of a packet of passes: HIGH, then LOW ones."""
+
+
 class Kind(IntEnum):
     """TDEST of a packet that the layer takes."""
 
@@ -82,6 +87,8 @@ class Reply(IntEnum):
     HIDDEN = 0
     STATE = 1
     STATUS = 2
+    PASSES = 3
+    """Behind a state that was asked for, from layers that count passes."""
 
 
 class Status(IntEnum):

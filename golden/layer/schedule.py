@@ -76,6 +76,9 @@ class Schedule:
     sums
         Sums that each row interleaves, a power of two: a word of activations is used for one beat
         of each, one after the other, so that a neuron has as many cycles for a sum's next beat.
+    halves
+        Whether a row may be taken with the high halves of its weights alone, two words of
+        activations in a beat.
     """
 
     phases: tuple[Phase, ...]
@@ -85,6 +88,7 @@ class Schedule:
     lanes: int
     neurons: int
     sums: int = 1
+    halves: bool = False
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -104,6 +108,10 @@ class Schedule:
     def beats(self, row: Row) -> int:
         """Cycles of a row; one without products takes one to pass its start value."""
         return self.sums * max(1, chunks(self.length(row.part), self.lanes))
+
+    def least_beats(self, row: Row) -> int:
+        """Cycles of a row with high halves of weights alone, where the layer halves them."""
+        return chunks(self.beats(row), 2) if self.halves else self.beats(row)
 
     def ends_sums(self, row: Row) -> bool:
         """Whether a row's sums end with it, and the next row doesn't go on with them."""

@@ -5,13 +5,14 @@ all neurons and a word of activations, the same for all. What a neuron does with
 number system's own.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import wiring
+from amaranth.lib.data import View
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -25,7 +26,7 @@ from hdl.layer.image import BYTE, ImageStore
 from hdl.layer.normalize import GateReading, normalize_gates
 from hdl.layer.selection import bits_of, case, choose, is_one_of
 
-__all__ = ["LayerEngine", "NumberSystem"]
+__all__ = ["Collected", "Issue", "LayerEngine", "NumberSystem"]
 
 
 class NumberSystem(Protocol):
@@ -77,6 +78,30 @@ class NumberSystem(Protocol):
         of {value}.
         """
         ...
+
+
+class Issue(NamedTuple):
+    """What is read in a cycle."""
+
+    row: Value
+    beat: Value
+    group: Value
+    weight: Value
+    issues: Value
+    is_last_beat: Value
+
+
+class Collected(NamedTuple):
+    """The result that is collected."""
+
+    of_unit: Value
+    """It is, and of a unit that there is."""
+    ends_group: Value
+    """The last of the group's."""
+    neuron: Value
+    group: Value
+    cells: Sequence[Value]
+    """New cells of the neurons, unless they go their own way."""
 
 
 class LayerEngine(wiring.Component):
@@ -131,6 +156,7 @@ class LayerEngine(wiring.Component):
             self.system.cell_width // BYTE,
             value_bytes(self.system.activation_width),
             is_fixed=self.image is not None,
+            registers=self._registers,
         )
         m.d.comb += [
             front.idle.eq(~self.busy & ~front.full.any()),
@@ -169,7 +195,7 @@ class LayerEngine(wiring.Component):
         lanes, neurons = schedule.lanes, schedule.neurons
         width = system.activation_width
         word = width * lanes
-        self.weights = store.memory(m, "weights").read_port()
+        self._add_weights(m, store)
         self.row_starts = store.memory(m, "starts").read_port()
         # Two pages of each vector: one is used while the other is written.
         m.submodules.input_vector = vector = _memory(2 * chunks(schedule.inputs, lanes), word)
@@ -201,6 +227,9 @@ class LayerEngine(wiring.Component):
                 self.gate_reads.append(values.read_port())
                 self.gate_writes.append(values.write_port())
 
+    def _add_weights(self, m: Module, store: ImageStore) -> None:
+        self.weights = store.memory(m, "weights").read_port()
+
     @property
     def _stores_gates(self) -> bool:
         return any(task.to == "gate" for task in self.schedule.tasks)
@@ -229,7 +258,7 @@ class LayerEngine(wiring.Component):
         is_last_beat = Signal()
         for length in {schedule.beats(each) for each in rows}:
             with m.If(is_one_of(row, rows, lambda each, n=length: schedule.beats(each) == n)):
-                m.d.comb += is_last_beat.eq(beat == length - 1)
+                m.d.comb += is_last_beat.eq(self._ends_row(beat, length))
         # The first row of each phase, and the last.
         firsts, ends = _bounds(
             sum(len(task.rows) for task in phase.tasks) for phase in schedule.phases
@@ -253,7 +282,7 @@ class LayerEngine(wiring.Component):
         has_start = wire(m, is_one_of(row, rows, lambda each: each.start == "image"), "has_start")
         # The sums of a row take turns at each word of its vector.
         turn_bits = bits_of(schedule.sums) if schedule.sums > 1 else 0
-        word: Value = beat
+        word = self._word_of(beat, weight)
         is_first_word: Value = beat == 0
         is_last_word = is_last_beat
         reads = issues
@@ -268,9 +297,9 @@ class LayerEngine(wiring.Component):
         with m.If(advances):
             m.d.sync += fed.eq(issuing)
         with m.If(issues):
-            m.d.sync += beat.eq(beat + 1)
+            m.d.sync += beat.eq(beat + self._stride)
             with m.If(has_products):
-                m.d.sync += weight.eq(weight + 1)
+                m.d.sync += weight.eq(weight + self._stride)
             if turn_bits:
                 with m.If(has_start & is_first_word):
                     m.d.sync += start.eq(start + 1)
@@ -329,6 +358,7 @@ class LayerEngine(wiring.Component):
         }
         for part in rests:
             flags[f"fills_{part}"] = flags[f"takes_{part}"] & ~is_last_word
+        flags |= self._more_flags(m, Issue(row, beat, group, weight, issues, is_last_beat), flags)
         held = {name: Signal(name=name, reset_less=True) for name in flags}
         segments = {
             each: self.system.segment(task.segment) for task in schedule.tasks for each in task.rows
@@ -340,9 +370,8 @@ class LayerEngine(wiring.Component):
                 with m.If(is_one_of(row, rows, lambda each, c=code: segments[each] == c)):
                     m.d.sync += segment.eq(code)
 
+        self._read_weights(m, weight, issues & has_products)
         m.d.comb += [
-            self.weights.addr.eq(weight),
-            self.weights.en.eq(issues & has_products),
             self.row_starts.addr.eq(start),
             self.row_starts.en.eq(issues & is_first_word),
             self.input_vector.addr.eq(Cat(self.page, word)),
@@ -372,9 +401,8 @@ class LayerEngine(wiring.Component):
                 self.inner_vector.en.eq(reads & is_part["inner"]),
             ]
             activations |= vector("inner", self.inner_vector.data)
-        activations = wire(m, activations, "activations")
+        activations = self._all_activations(wire(m, activations, "activations"), held)
         width = system.start_width
-        weights_width = len(self.weights.data) // len(neurons)
         reads_cell = issues
         if system.cells_apart:
             reads_cell = issues & is_one_of(row, rows, lambda each: each.needs_cell)
@@ -385,7 +413,7 @@ class LayerEngine(wiring.Component):
                 cell.addr.eq(Mux(self.busy, group, self.front.word)),
                 cell.en.eq(reads_cell | self.front.saves),
                 neuron.i.valid.eq(fed & ready),
-                neuron.i.payload.weights.eq(self.weights.data.word_select(index, weights_width)),
+                neuron.i.payload.weights.eq(self._weights_of(index)),
                 neuron.i.payload.activations.eq(activations),
                 neuron.i.payload.first.eq(held["first"]),
                 neuron.i.payload.last.eq(held["last"]),
@@ -405,7 +433,49 @@ class LayerEngine(wiring.Component):
                 m.d.comb += [read.addr.eq(gate_address), read.en.eq(issues)]
                 extended = Cat(read.data, read.data[-1].replicate(width - 16))
                 value = wire(m, value | _masked(extended, held["takes_gate"]), f"start_{index}")
-            m.d.comb += neuron.i.payload.start.eq(value)
+            self._begin_row(m, neuron.i.payload, value, held)
+
+    # What a layer does otherwise that takes weights by halves.
+
+    _registers = 0
+    """Registers that packets write, see `Front`."""
+    _stride: Value | int = 1
+    """Words of weights, and of activations, that the next beat is ahead."""
+
+    def _ends_row(self, beat: Value, length: int) -> Value:
+        """Whether a beat is the last of a row of so many."""
+        return beat == length - 1
+
+    def _word_of(self, beat: Value, weight: Value) -> Value:
+        """The word of activations that is read."""
+        return beat
+
+    def _more_flags(
+        self, m: Module, issue: "Issue", flags: Mapping[str, Value]
+    ) -> dict[str, Value]:
+        """More of what counts with the words that are read, or other values of it."""
+        return {}
+
+    def _read_weights(self, m: Module, weight: Value, reads: Value) -> None:
+        m.d.comb += [self.weights.addr.eq(weight), self.weights.en.eq(reads)]
+
+    def _weights_of(self, index: int) -> Value:
+        """A neuron's weights."""
+        return self.weights.data.word_select(index, len(self.weights.data) // self.schedule.neurons)
+
+    def _all_activations(self, activations: Value, held: Mapping[str, Value]) -> Value:
+        return activations
+
+    def _begin_row(self, m: Module, beat: View, value: Value, held: Mapping[str, Value]) -> None:
+        """Give a neuron's beat what its row starts from."""
+        m.d.comb += beat.start.eq(value)
+
+    def _observe(self, m: Module, collected: "Collected") -> None:
+        """Watches the results."""
+
+    def _requested(self, state: Value) -> tuple[Value, Value | int]:
+        """Byte and kind of the packets that answer a request for the state."""
+        return state, Reply.STATE
 
     @property
     def _groups(self) -> int:
@@ -504,6 +574,9 @@ class LayerEngine(wiring.Component):
                 ]
         if self.system.cells_apart:
             self._collect_cells(m, neurons)
+        cells = [] if self.system.cells_apart else [each.cell_result for each in choice]
+        ends_group = collects & (neuron == count - 1)
+        self._observe(m, Collected(collects & ~is_padding, ends_group, neuron, group, cells))
         goes_out = wire(m, collects & task_is(lambda t: t.to != "gate") & ~is_padding, "goes_out")
         self._write_vector(m, goes_out, task_is, word, byte)
         with m.If(goes_out):
@@ -651,6 +724,13 @@ class LayerEngine(wiring.Component):
             saved = _byte_of(saved, self.front.byte[0])
             reset_hidden = _byte_of(reset_hidden, self.front.byte[0])
         is_cell = self.front.place == Place.CELL
+        requested, kind = self._requested(
+            Mux(
+                is_cell,
+                _masked(cell_byte, ~self.front.fresh),
+                Mux(self.front.fresh, reset_hidden, saved),
+            )
+        )
         with m.If(self.front.offers_status):
             m.d.comb += [
                 self.o.valid.eq(1),
@@ -661,15 +741,9 @@ class LayerEngine(wiring.Component):
         with m.Elif(self.front.offers_state):
             m.d.comb += [
                 self.o.valid.eq(1),
-                out.m_axis_tdata.eq(
-                    Mux(
-                        is_cell,
-                        _masked(cell_byte, ~self.front.fresh),
-                        Mux(self.front.fresh, reset_hidden, saved),
-                    )
-                ),
+                out.m_axis_tdata.eq(requested),
                 out.m_axis_tlast.eq(self.front.is_whole),
-                out.m_axis_tdest.eq(Reply.STATE),
+                out.m_axis_tdest.eq(kind),
             ]
         with m.Else():
             m.d.comb += [

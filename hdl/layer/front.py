@@ -8,7 +8,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 
 from golden.layer.image import CHECKSUM_BYTES, Layout
-from golden.layer.packets import Kind, Status
+from golden.layer.packets import PASSES_SIZE, Kind, Status
 from golden.layer.schedule import Schedule
 from hdl.arithmetic import wire
 from hdl.layer.image import BYTE, Writer
@@ -34,6 +34,8 @@ class Place(IntEnum):
     HIDDEN = 1
     CELL = 2
     IMAGE = 3
+    PASSES = 3
+    """In a layer that counts passes; the image's places follow it there."""
 
 
 class Front:
@@ -54,6 +56,9 @@ class Front:
         Of a cell raw, and of an input or a hidden value.
     is_fixed
         Whether the parameters are inside the circuit.
+    registers
+        Registers of a byte each that a packet which asks for the state may write. With any, the
+        passes follow the state.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class Front:
         value_bytes: int = 1,
         *,
         is_fixed: bool,
+        registers: int = 0,
     ) -> None:
         self._sizes = {section.name: section.word_bytes for section in layout.sections}
         self.loaded = Const(1, 1) if is_fixed else Signal(name="loaded")
@@ -97,12 +103,15 @@ class Front:
                 (schedule.hidden - 1) % neurons * cell_bytes + cell_bytes - 1,
             ),
         ]
+        if registers:
+            places.append((PASSES_SIZE, 0, PASSES_SIZE - 1))
+        image_place = len(places)
         if not is_fixed:
             places += [(s.word_bytes, s.words - 1, s.word_bytes - 1) for s in layout.sections]
             places.append((CHECKSUM_BYTES, 0, CHECKSUM_BYTES - 1))
         checksum = len(places) - 1
         self._sections = {
-            section.name: Place.IMAGE + index for index, section in enumerate(layout.sections)
+            section.name: image_place + index for index, section in enumerate(layout.sections)
         }
         self.place = place = Signal(range(len(places)), reset_less=True)
         self.word = word = Signal(range(max(2, *(end + 1 for _, end, _ in places))))
@@ -116,7 +125,8 @@ class Front:
                         is_last_byte_of_word.eq(byte == size - 1),
                         is_at_end.eq((word == last_word) & (byte == last_byte)),
                     ]
-        is_last_place = wire(m, place.matches(Place.INPUT, Place.CELL, checksum), "is_last_place")
+        ends = (Place.INPUT, Place.CELL, *((Place.PASSES,) if registers else ()), checksum)
+        is_last_place = wire(m, place.matches(*ends), "is_last_place")
         self.is_whole = is_whole = wire(m, is_at_end & is_last_place, "is_whole")
         complete = Signal()
         state = Signal(_State)
@@ -149,7 +159,14 @@ class Front:
             with m.If(is_at_end):
                 m.d.sync += [byte.eq(0), word.eq(0), place.eq(place + 1)]
 
-        m.d.comb += moves_on.eq(takes)
+        self.register_writes = Const(0)
+        if registers:
+            # The bytes behind the first of a packet that asks for the state.
+            asks = wire(m, takes & (kind == Kind.SAVE_STATE), "asks")
+            self.register_writes = Cat(asks & (byte == 1 + index) for index in range(registers))
+            m.d.comb += moves_on.eq(takes & ~(asks & (byte == 1 + registers)))
+        else:
+            m.d.comb += moves_on.eq(takes)
         with m.If(state == _State.DISPATCH):
             new_kind = beat.s_axis_tdest
             is_input = new_kind == Kind.INPUT
@@ -167,7 +184,10 @@ class Front:
             with m.If(is_input):
                 m.d.sync += place.eq(Place.INPUT)
             with m.Elif(new_kind == Kind.PARAMETERS):
-                m.d.sync += place.eq(0 if is_fixed else Place.IMAGE)
+                m.d.sync += place.eq(0 if is_fixed else image_place)
+            if registers:
+                with m.Elif(new_kind == Kind.SAVE_STATE):
+                    m.d.sync += place.eq(Place.PASSES)
             with m.Else():
                 m.d.sync += place.eq(Place.HIDDEN)
             can_take = Mux(is_input, ~self.full.bit_select(self.write_page, 1), idle)
@@ -228,7 +248,14 @@ class Front:
             m.d.sync += state.eq(_State.SAVE_SEND)
         with m.Elif(self.offers_state & self.answered):
             m.d.comb += moves_on.eq(1)
-            m.d.sync += state.eq(Mux(is_whole, _State.DISPATCH, _State.SAVE_READ))
+            is_answered: Value = is_whole
+            if registers:
+                is_answered = is_whole & (place == Place.PASSES)
+            m.d.sync += state.eq(Mux(is_answered, _State.DISPATCH, _State.SAVE_READ))
+
+    def begins(self, place: int) -> Value:
+        """Whether the first byte of a place is written."""
+        return self.writes & (self.place == place) & ~self.word.any() & ~self.byte.any()
 
     def writer(self, section: str) -> Writer:
         """Bytes of a section of the image."""

@@ -75,10 +75,20 @@ class ImageStore:
             self._writer(name).connect(m, memory.write_port(granularity=BYTE))
         return memory
 
-    def registers(self, m: Module, name: str) -> list[Value]:
-        """The bytes of a section of one word, all at once."""
+    def registers(self, m: Module, name: str, writable: int = 0) -> list[Value]:
+        """The bytes of a section of one word, all at once.
+
+        So many of the last ones are registers, whether the memories are fixed or not.
+        """
         if self._fixed is not None:
-            return [Const(int(byte), BYTE) for byte in self._fixed[name][0]]
+            fixed = [int(byte) for byte in self._fixed[name][0]]
+            constant = len(fixed) - writable
+            return [
+                Const(byte, BYTE)
+                if index < constant
+                else Signal(BYTE, name=f"{name}_{index}", init=byte)
+                for index, byte in enumerate(fixed)
+            ]
         writer = self._writer(name)
         registers: list[Value] = []
         for index in range(self._sections[name].word_bytes):

@@ -15,10 +15,10 @@ from hdl.layer.normalize import GateReading
 from hdl.neuron.int8 import Int8LayerNeuron
 from hdl.neuron.layer_norm import LayerNorm
 
-__all__ = ["Int8LstmLayer", "step_cycles", "update_of"]
+__all__ = ["Int8LstmLayer", "Int8System", "step_cycles", "update_of"]
 
 
-class _Int8System:
+class Int8System:
     """What the integer LSTM supplies to the layer engine."""
 
     activation_width = 8
@@ -27,6 +27,8 @@ class _Int8System:
     masks_padding = False
     cells_apart = False
     tells_part = False
+    registers = 0
+    """Bytes at the end of the configuration that packets write one by one."""
 
     def __init__(self, contract: Contract, structure: Structure) -> None:
         self.contract = contract
@@ -45,7 +47,12 @@ class _Int8System:
             variant=self.variant,
             structure=self.structure,
             waiting_rows=self.waiting_rows,
+            products=self.products(),
         )
+
+    def products(self) -> wiring.Component | None:
+        """The lanes of a neuron; None for those of int8 products."""
+        return None
 
     def segment(self, name: str) -> int:
         """Code of a task's program."""
@@ -53,7 +60,7 @@ class _Int8System:
 
     def attach(self, m: Module, image: ImageStore) -> tuple[Sequence[wiring.Component], Value]:
         """Adds the neurons, their scales and the configuration."""
-        configuration = image.registers(m, "configuration")
+        self.configuration = configuration = image.registers(m, "configuration", self.registers)
         fields: dict[str, Value] = {
             "cell_integer_bits": configuration[0][:3],
             "cell_clip": Cat(configuration[1], configuration[2][:7]),
@@ -122,5 +129,5 @@ class Int8LstmLayer(LayerEngine):
     ) -> None:
         self.contract = Contract(**parameters)  # pyright: ignore[reportArgumentType]
         self.structure: Structure = structure
-        system = _Int8System(self.contract, structure)
+        system = Int8System(self.contract, structure)
         super().__init__(self.contract.schedule, self.contract.layout, system, image)

@@ -5,12 +5,13 @@ the cycle of every event is the latest of a few others plus a constant, and what
 follows from its rows and the update's program without any data.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Protocol
 
 from golden.activations import ActivationKind
-from golden.layer.schedule import Phase, Schedule, Task, chunks
+from golden.layer.schedule import Phase, Row, Schedule, Task, chunks
 from golden.lstm.variant import Int8Variant
 from hdl.activation.gemmlowp import STEPS
 from hdl.activation.table import FRACTION
@@ -18,7 +19,7 @@ from hdl.arithmetic import Structure
 from hdl.layer.cycles import PhaseCycles, StepCycles
 from hdl.neuron.int8_program import Kind, Operation, Program
 
-__all__ = ["Update", "step_cycles", "update_of", "waiting_rows"]
+__all__ = ["Update", "cycles_of_groups", "step_cycles", "update_of", "waiting_rows"]
 
 
 class Contract(Protocol):
@@ -66,7 +67,7 @@ _UPDATES = {
 def update_of(contract: Contract) -> Update:
     """The smallest update that keeps up with the lanes, or the fastest if none does."""
     choices = _UPDATES[contract.activation]
-    runs = [_Run(contract, "gates", each) for each in choices]
+    runs = [_Run(contract, "gates", each, low=contract.schedule.halves) for each in choices]
     for each, run in zip(choices, runs, strict=True):
         if run.keeps_up:
             return each
@@ -107,7 +108,25 @@ def step_cycles(contract: Contract, structure: Structure) -> StepCycles:
         phases=tuple(run.phases),
         is_exact=contract.activation == "table" and not contract.variant.norm,
         note="a scale that shifts left by n adds up to n to each of its rows",
+        least_cycles=_Run(contract, structure, update_of(contract), low=True).end
+        if schedule.halves
+        else None,
     )
+
+
+def cycles_of_groups(contract: Contract, structure: Structure, low: Sequence[bool]) -> int:
+    """What a time step of a layer takes that takes some groups with high halves of weights alone.
+
+    Exact where `step_cycles` is.
+
+    Parameters
+    ----------
+    contract, structure
+        The layer, whose schedule halves weights.
+    low
+        Of each group, in order, whether it is one of these.
+    """
+    return _Run(contract, structure, update_of(contract), groups=low).end
 
 
 GROUPS_RUN = 3
@@ -142,9 +161,21 @@ class _Neuron:
 class _Run:
     """A step's events, counted from the cycle before it begins."""
 
-    def __init__(self, contract: Contract, structure: Structure, update: Update) -> None:
+    def __init__(
+        self,
+        contract: Contract,
+        structure: Structure,
+        update: Update,
+        *,
+        low: bool = False,
+        groups: Sequence[bool] | None = None,
+    ) -> None:
         self.contract = contract
         self.schedule = schedule = contract.schedule
+        self.low = low
+        """Whether rows are taken with high halves of weights alone."""
+        self.low_groups = groups
+        """Of each group, if they differ."""
         self.value_bytes = contract.value_bytes
         self.places = waiting_rows(contract, update, structure)
         self.beside = 0 if not update.interpolates else 1 if structure == "gates" else 2
@@ -174,7 +205,7 @@ class _Run:
         """Whether the lanes are never held up from group to group."""
         beats_before = 0
         for phase in schedule.phases:
-            beats = sum(schedule.beats(row) for task in phase.tasks for row in task.rows)
+            beats = sum(self.beats(row) for task in phase.tasks for row in task.rows)
             before = self.end
             first, period = self._run_phase(phase)
             normalising = len(phase.normalizes) * self._normalising
@@ -198,6 +229,10 @@ class _Run:
         # Reading begins two cycles before the first value is there.
         return 3 + units + start + 10 * units
 
+    def beats(self, row: Row) -> int:
+        """Cycles of a row."""
+        return self.schedule.least_beats(row) if self.low else self.schedule.beats(row)
+
     def _run_phase(self, phase: Phase) -> tuple[int, int]:
         """Run a phase: the cycle of the first group's last result, and those from group to group.
 
@@ -207,13 +242,15 @@ class _Run:
         groups = schedule.groups(phase)
         total = schedule.hidden if phase.over == "units" else schedule.outputs
         ends: list[int] = []
-        for group in range(min(groups, GROUPS_RUN)):
+        for group in range(groups if self.low_groups else min(groups, GROUPS_RUN)):
+            if self.low_groups:
+                self.low = self.low_groups[group]
             for task in phase.tasks:
                 self._run_task(task)
                 if not group:
                     self.first_byte = self.neurons[0].given + 1 - self.value_bytes
             ends.append(self.end)
-        period = ends[-1] - ends[-2] if groups > 1 else 0
+        period = ends[-1] - ends[-2] if len(ends) > 1 else 0
         self._skip((groups - len(ends)) * period)
         self.last_byte = self.neurons[(total - 1) % schedule.neurons].given
         # Neurons of the last group without a unit have a result, but no second byte of it.
@@ -238,7 +275,7 @@ class _Run:
             neuron.begins = True
         for index, row in enumerate(task.rows):
             self.fed = max(
-                self.fed + self.schedule.beats(row),
+                self.fed + self.beats(row),
                 *(self._place_is_free(neuron, index == 0) for neuron in self.neurons),
             )
             for neuron in self.neurons:

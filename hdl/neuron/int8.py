@@ -58,7 +58,8 @@ class Int8LayerNeuron(wiring.Component):
     -----
     i
         A beat: ``weights`` and ``activations`` of each lane; ``first`` and ``last``, the ends of a
-        row; ``start``, what the row's sum starts with, which counts with ``first``; unless scales
+        row; ``start``, what the row's sum starts with, which counts with ``first``; by their names
+        what else the lanes take, which counts always; unless scales
         are shared, ``start`` is that ``value`` and the row's ``multiplier``, the upper 24 bits or
         the highest alone, and ``shift``, which count with ``last``; ``old_cell``
         and, if there are several, ``segment``, which count with ``last`` of the rows with which
@@ -96,6 +97,11 @@ class Int8LayerNeuron(wiring.Component):
             hidden_width=hidden_width,
         )
         self.products: wiring.Component = products or Int8Products(lanes, structure)
+        self.extras = {
+            name: member.shape
+            for name, member in self.products.signature.members.items()
+            if name not in ("weights", "activations", "start", "total")
+        }
         self.row_scales: RowScales = row_scales
         self.structure: Structure = structure
         self.activation = activation
@@ -109,6 +115,7 @@ class Int8LayerNeuron(wiring.Component):
             "last": 1,
             "start": signed(32),
             "old_cell": signed(16),
+            **self.extras,
         }
         if row_scales == "fixed":
             beat["start"] = data.StructLayout(
@@ -162,6 +169,7 @@ class Int8LayerNeuron(wiring.Component):
             lanes.weights.eq(beat.weights),
             lanes.activations.eq(beat.activations),
             lanes.start.eq(Mux(beat.first, start, sum_so_far)),
+            *(getattr(lanes, name).eq(beat[name]) for name in self.extras),
             # While the row with the cell waits, those behind it are of its unit.
             row.old_cell.eq(beat.old_cell),
             self.scale.eq(update.scale),

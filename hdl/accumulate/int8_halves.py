@@ -1,0 +1,115 @@
+"""Lanes of int8 products in two halves of four bits, so that half the bits do two at a time."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.arithmetic import Row, Structure, check_structure, product_rows, sum_of_rows, wire
+
+__all__ = ["Int8HalfProducts", "nibbles"]
+
+HALVES = ("first", "second")
+CORRECTION_PLACE = 3
+"""The middle of a low half is 2^3."""
+OFFSET_PLACE = 6
+"""golden.lstm.dynamic.OFFSET_STEP is 2^6."""
+HALF = 4
+"""Bits of half a weight."""
+
+
+def nibbles(lanes: int) -> data.StructLayout:
+    """Half weights that both halves of the lanes take in a cycle, signed."""
+    of_lanes = data.ArrayLayout(signed(HALF), lanes)
+    return data.StructLayout({"first": of_lanes, "second": of_lanes})
+
+
+class Int8HalfProducts(wiring.Component):
+    """Sums of products of half weights, at high or low places, modulo 2^32; combinational::
+
+        total = start + 8 correction + 64 offset + 16^a sum first + 16^b sum second
+
+    Each half has ``lanes`` products of a signed weight of 4 bits and an activation of 8, so both
+    together have as many digits as ``lanes`` products of 8 bits.
+
+    Parameters
+    ----------
+    lanes
+        Products of each half, at least 1.
+    correction_width
+        Bits of ``correction``, signed.
+    structure
+        "gates" or "fpga", see :mod:`hdl.arithmetic`.
+
+    Ports
+    -----
+    weights, activations
+        Of ``first`` and ``second`` half.
+    raises
+        Bit 0: a, bit 1: b; the half's weights are high ones.
+    start, correction, offset
+        What is added.
+    total
+        The sum.
+    """
+
+    def __init__(self, lanes: int, correction_width: int, structure: Structure = "gates") -> None:
+        if lanes < 1:
+            raise ValueError(f"lanes must be at least 1, not {lanes}.")
+        check_structure(structure)
+        self.lanes = lanes
+        self.correction_width = correction_width
+        self.structure: Structure = structure
+        of_lanes = data.ArrayLayout(signed(8), lanes)
+        super().__init__(
+            {
+                "weights": In(nibbles(lanes)),
+                "activations": In(data.StructLayout({"first": of_lanes, "second": of_lanes})),
+                "raises": In(2),
+                "correction": In(signed(correction_width)),
+                "offset": In(signed(8)),
+                "start": In(signed(32)),
+                "total": Out(signed(32)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        rows = [Row(self.start)]
+        constant = 0
+        for row in (
+            *(self._raised(m, index) for index in range(len(HALVES))),
+            Row(self.correction, CORRECTION_PLACE),
+            Row(self.offset, OFFSET_PLACE),
+        ):
+            # The sign's weight is taken off by the constant, as for partial products.
+            bits = row.bits
+            rows.append(Row(Cat(bits[:-1], ~bits[-1]), row.offset))
+            constant -= 1 << (len(bits) - 1 + row.offset)
+        m.d.comb += self.total.eq(sum_of_rows(m, rows, 32, "sum", constant, self.structure))
+        return m
+
+    def _raised(self, m: Module, index: int) -> Row:
+        """Sum of one half's products, at its place."""
+        name = HALVES[index]
+        total = self._sum(m, name)
+        low, high = Cat(total, total[-1].replicate(HALF)), Cat(Const(0, HALF), total)
+        return Row(wire(m, Mux(self.raises[index], high, low), f"{name}_raised"))
+
+    def _sum(self, m: Module, name: str) -> Value:
+        """Sum of one half's products."""
+        rows: list[Row] = []
+        constant = 0
+        for lane in range(self.lanes):
+            partial, offset = product_rows(
+                m,
+                self.activations[name][lane],
+                self.weights[name][lane],
+                Const(0, 1),
+                f"{name}_{lane}",
+                self.structure,
+            )
+            rows += partial
+            constant += offset
+        # |sum| is at most lanes * 8 * 128, reached with the sign that has room for it.
+        width = 11 + (self.lanes - 1).bit_length() + 1
+        return sum_of_rows(m, rows, width, f"{name}_sum", constant, self.structure)

@@ -1,0 +1,354 @@
+"""The layer of the integer LSTM that chooses a precision for every group of units and time step."""
+
+from collections.abc import Mapping
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import wiring
+from amaranth.lib.data import View
+from amaranth.lib.memory import Memory
+
+from golden.activations import ActivationKind
+from golden.layer.int8_dynamic import DynamicInt8LstmLayer as Contract
+from golden.layer.packets import PASSES_SIZE, Reply
+from golden.layer.schedule import chunks
+from hdl.accumulate.int8_halves import HALVES, Int8HalfProducts
+from hdl.arithmetic import Structure, wire
+from hdl.layer.engine import Collected, Issue, LayerEngine
+from hdl.layer.front import Place
+from hdl.layer.image import BYTE, ImageStore
+from hdl.layer.int8 import Int8System
+from hdl.layer.selection import choose
+
+__all__ = ["DynamicInt8LstmLayer"]
+
+REGISTERS = 3
+"""Bytes of threshold and hold."""
+PASSES_WIDTH = 8 * PASSES_SIZE // 2
+
+
+def sum_width(contract: Contract) -> int:
+    """Bits of the signed sum of a vector."""
+    return BYTE + (max(contract.inputs, contract.hidden) - 1).bit_length()
+
+
+class _DynamicSystem(Int8System):
+    """What the integer LSTM with halved weights supplies to the layer engine."""
+
+    registers = REGISTERS
+
+    def __init__(self, contract: Contract, structure: Structure) -> None:
+        super().__init__(contract, structure)
+        self.start_width = BYTE * (contract.start_bytes + 1)
+        self._sum_width = sum_width(contract)
+
+    def products(self) -> wiring.Component:
+        """The lanes of a neuron."""
+        return Int8HalfProducts(self.contract.lanes, self._sum_width, self.structure)
+
+
+class _VectorSum:
+    """Sum of a vector that comes value by value, kept while the next one comes.
+
+    Parameters
+    ----------
+    m
+        Module that the registers go to.
+    value, adds
+        A signed value, and whether it is added now.
+    restarts
+        Whether it is the first of a vector.
+    keeps
+        Whether the sum, with the value, is used from the next cycle on, and a vector is complete.
+    """
+
+    def __init__(
+        self,
+        m: Module,
+        value: Value,
+        adds: Value,
+        restarts: Value,
+        keeps: Value,
+        width: int,
+        name: str,
+    ) -> None:
+        coming = Signal(signed(width), name=f"{name}_sum_coming", reset_less=True)
+        self.kept = Signal(signed(width), name=f"{name}_sum", reset_less=True)
+        before = wire(m, coming & (~restarts).replicate(width), f"{name}_sum_before").as_signed()
+        extended = Cat(value, value[-1].replicate(width - len(value)))
+        addend = wire(m, extended & adds.replicate(width), f"{name}_sum_addend").as_signed()
+        total = wire(m, (before + addend)[:width], f"{name}_sum_total")
+        with m.If(adds | keeps):
+            m.d.sync += coming.eq(total & (~keeps).replicate(width))
+        with m.If(keeps):
+            m.d.sync += self.kept.eq(total)
+
+
+def _or_one(word: Value, bit: Value) -> Value:
+    """The word with its lowest bit set where the bit is."""
+    lowest = word[0] | bit
+    return lowest if len(word) == 1 else Cat(lowest, word[1:])
+
+
+class DynamicInt8LstmLayer(LayerEngine):
+    """A layer of the integer LSTM whose weights count with 8 or with 4 bits.
+
+    Bit for bit :class:`golden.layer.int8_dynamic.DynamicInt8LstmLayer`, which says what the packets
+    mean. With whole weights a beat is ``lanes`` products, each of them a high and a low half; with
+    high halves alone it is twice as many. The low halves are then not read.
+
+    Parameters
+    ----------
+    structure
+        "gates" or "fpga", see :mod:`hdl.arithmetic`.
+    image
+        A parameter image to be held for good; None where packets bring it.
+    parameters
+        Those of the contract.
+    """
+
+    _registers = REGISTERS
+
+    def __init__(
+        self,
+        structure: Structure = "gates",
+        image: bytes | None = None,
+        **parameters: int | ActivationKind,
+    ) -> None:
+        self.contract = Contract(**parameters)  # pyright: ignore[reportArgumentType]
+        self.structure: Structure = structure
+        self.dynamic_system = _DynamicSystem(self.contract, structure)
+        super().__init__(self.contract.schedule, self.contract.layout, self.dynamic_system, image)
+
+    # Memories.
+
+    def _declare(self) -> None:
+        super()._declare()
+        self.low = Signal()
+        """The rows that are issued are those of a group with high halves alone."""
+        self._stride = Signal(2)
+        self.hidden_result = Signal(signed(BYTE))
+
+    def _add_weights(self, m: Module, store: ImageStore) -> None:
+        self.halves = [store.memory(m, f"weights_{name}").read_port() for name in HALVES]
+
+    def _add_memories(self, m: Module, store: ImageStore) -> None:
+        super()._add_memories(m, store)
+        # Each half of the lanes has a copy of the vectors, so that it reads a word of its own.
+        schedule, system = self.schedule, self.system
+        width = system.activation_width
+        word = width * schedule.lanes
+        m.submodules.input_vector_second = vector = Memory(
+            shape=word, depth=2 * chunks(schedule.inputs, schedule.lanes), init=[]
+        )
+        values = self.front.values_of(Place.INPUT, width)
+        write = vector.write_port(granularity=width)
+        m.d.comb += [
+            write.addr.eq(Cat(self.front.write_page, values.address)),
+            write.data.eq(values.data.replicate(schedule.lanes)),
+            write.en.eq(values.enable),
+        ]
+        self.input_second = vector.read_port()
+        m.submodules.hidden_vector_second = hidden = Memory(
+            shape=word, depth=2 * chunks(schedule.outputs, schedule.lanes), init=[]
+        )
+        write = hidden.write_port(granularity=width)
+        m.d.comb += [
+            write.addr.eq(self.hidden_write.addr),
+            write.data.eq(self.hidden_write.data),
+            write.en.eq(self.hidden_write.en),
+        ]
+        self.hidden_second = hidden.read_port()
+        # What a group's units were, for the difference to what they become.
+        self.cells_before = [
+            getattr(m.submodules, f"cells_{index}").read_port() for index in range(schedule.neurons)
+        ]
+        m.submodules.counters = counters = Memory(shape=BYTE, depth=max(2, self._groups), init=[])
+        self.counter_write = counters.write_port()
+        # A lone group reads the counter in the very cycle in which it is written.
+        self.next_counter = counters.read_port(
+            transparent_for=(self.counter_write,) if self._groups == 1 else ()
+        )
+        self.counter = counters.read_port()
+
+    # The issue of rows.
+
+    def _ends_row(self, beat: Value, length: int) -> Value:
+        # With two words a beat, the last one may lack the second.
+        ends = self.low | (beat[0] == (length - 1) % 2)
+        return ends if len(beat) == 1 else ends & (beat[1:] == (length - 1) // 2)
+
+    def _word_of(self, beat: Value, weight: Value) -> Value:
+        return _or_one(beat, self.low & weight[0])
+
+    def _more_flags(self, m: Module, issue: Issue, flags: Mapping[str, Value]) -> dict[str, Value]:
+        schedule = self.schedule
+        lengths = {row: schedule.beats(row) for row in schedule.rows}
+        has_odd_length = issue.row.matches(
+            *(place for place, row in enumerate(schedule.rows) if lengths[row] % 2)
+        )
+        is_odd = issue.weight[0]
+        lacks = wire(m, self.low & issue.is_last_beat & has_odd_length, "lacks_a_word")
+        self.lacks = (lacks & is_odd, lacks & ~is_odd)
+        m.d.comb += self._stride.eq(Mux(self.low & ~lacks, 2, 1))
+        self._choose_mode(m, issue)
+        second = wire(m, _or_one(issue.beat, self.low & ~is_odd), "second_word")
+        more: dict[str, Value] = {}
+        for part, port, page in (
+            ("input", self.input_second, self.page),
+            ("hidden", self.hidden_second, self.hidden_page),
+        ):
+            takes = flags[f"takes_{part}"]
+            more[f"takes_{part}"] = takes & ~self.lacks[0]
+            more[f"second_{part}"] = takes & ~self.lacks[1]
+            m.d.comb += [
+                port.addr.eq(Cat(page, second)),
+                port.en.eq(issue.issues & takes & ~self.lacks[1]),
+            ]
+            more[f"adds_{part}"] = takes & flags["first"]
+        more["takes_offset"] = self.low & flags["first"]
+        more["raises_first"] = self.low | ~is_odd
+        more["raises_second"] = self.low | is_odd
+        return more
+
+    def _read_weights(self, m: Module, weight: Value, reads: Value) -> None:
+        is_odd = weight[0]
+        above = wire(m, weight[1:] + (self.low & is_odd), "word_above")
+        places = (Cat(is_odd & ~self.low, above), Cat(~is_odd & ~self.low, weight[1:]))
+        for port, place, lacks in zip(self.halves, places, self.lacks, strict=True):
+            m.d.comb += [port.addr.eq(place), port.en.eq(reads & ~lacks)]
+
+    def _weights_of(self, index: int) -> Value:
+        width = 4 * self.schedule.lanes
+        return Cat(port.data.word_select(index, width) for port in self.halves)
+
+    def _all_activations(self, activations: Value, held: Mapping[str, Value]) -> Value:
+        second = [
+            port.data & held[f"second_{part}"].replicate(len(port.data))
+            for part, port in (("input", self.input_second), ("hidden", self.hidden_second))
+        ]
+        return Cat(activations, second[0] | second[1])
+
+    def _begin_row(self, m: Module, beat: View, value: Value, held: Mapping[str, Value]) -> None:
+        sums = [
+            each.kept & held[f"adds_{part}"].replicate(len(each.kept))
+            for part, each in (("input", self.input_sum), ("hidden", self.hidden_sum))
+        ]
+        offset = value[-BYTE:] & held["takes_offset"].replicate(BYTE)
+        m.d.comb += [
+            beat.start.eq(value[:-BYTE].as_signed()),
+            beat.offset.eq(offset.as_signed()),
+            beat.correction.eq(sums[0] | sums[1]),
+            beat.raises.eq(Cat(held["raises_first"], held["raises_second"])),
+        ]
+
+    def _choose_mode(self, m: Module, issue: Issue) -> None:
+        """LOW or HIGH for the group that is issued, and the passes of each kind."""
+        configuration = self.dynamic_system.configuration[-REGISTERS:]
+        threshold, self.hold = Cat(*configuration[:2]), configuration[2]
+        self.threshold = threshold
+        for index, register in enumerate(configuration):
+            with m.If(self.front.register_writes[index]):
+                m.d.sync += register.eq(self.front.data)
+        # The first two steps of a sequence, or after a state that was loaded.
+        state_is_loaded = Signal()
+        is_second = Signal()
+        starts = self.front.starts.bit_select(self.page, 1)
+        self.is_reset = wire(m, self.front.fresh | starts, "is_reset")
+        self.is_first = wire(m, self.is_reset | state_is_loaded, "is_first_step")
+        loads_state = wire(m, self.front.begins(Place.HIDDEN), "loads_state")
+        with m.If(loads_state):
+            m.d.sync += state_is_loaded.eq(1)
+        with m.If(self.ends):
+            m.d.sync += [state_is_loaded.eq(0), is_second.eq(self.is_first)]
+        ends_group = wire(
+            m,
+            issue.issues & issue.is_last_beat & (issue.row == len(self.schedule.rows) - 1),
+            "issues_group",
+        )
+        next_group = wire(
+            m,
+            (issue.group + ends_group)[: len(issue.group)]
+            & (~self.begins).replicate(len(issue.group)),
+            "next_group",
+        )
+        is_always = wire(m, self.is_first | is_second | self.hold.all(), "takes_whole")
+        m.d.comb += [
+            self.next_counter.addr.eq(next_group),
+            self.low.eq(~(is_always | self.next_counter.data.any())),
+        ]
+        self.passes = [Signal(PASSES_WIDTH, name=f"{kind}_passes") for kind in ("high", "low")]
+        for count, counts in zip(self.passes, (~self.low, self.low), strict=True):
+            with m.If(ends_group & counts):
+                m.d.sync += count.eq(count + 1)
+            if self.image is None:
+                with m.If(~self.front.loaded):
+                    m.d.sync += count.eq(0)
+        self.input_sum = _VectorSum(
+            m,
+            self.front.data,
+            wire(m, self.front.writes & (self.front.place == Place.INPUT), "takes_input_value"),
+            self.front.begins(Place.INPUT),
+            self.begins,
+            sum_width(self.contract),
+            "input",
+        )
+        # Values of the hidden vector that leave, or that a state brings.
+        self.adds_hidden = Signal()
+        loads = wire(
+            m, self.front.writes & (self.front.place == Place.HIDDEN), "takes_hidden_value"
+        )
+        self.hidden_sum = _VectorSum(
+            m,
+            wire(m, Mux(self.busy, self.hidden_result[:], self.front.data), "hidden_value"),
+            wire(m, loads | self.adds_hidden, "adds_hidden_value"),
+            loads_state,
+            self.begins,
+            sum_width(self.contract),
+            "hidden",
+        )
+
+    # What becomes of the units.
+
+    def _observe(self, m: Module, collected: Collected) -> None:
+        m.d.comb += [
+            self.adds_hidden.eq(collected.of_unit),
+            self.hidden_result.eq(self.result.as_signed()),
+        ]
+        old = choose(collected.neuron, [port.data for port in self.cells_before])
+        old = wire(m, old & (~self.is_reset).replicate(16), "cell_before").as_signed()
+        new = wire(m, choose(collected.neuron, collected.cells), "cell_after").as_signed()
+        change = wire(m, new - old, "cell_change")
+        # Of a negative change one less than its distance from zero.
+        distance = wire(m, change[:-1] ^ change[-1].replicate(16), "cell_distance")
+        # Beyond the threshold: the distance, less the threshold, less one, carries.
+        excess = wire(
+            m,
+            Cat(Const(1, 1), distance) + Cat(change[-1], ~self.threshold),
+            "cell_excess",
+        )
+        moved = excess[-1]
+        has_moved = Signal(name="group_has_moved", reset_less=True)
+        moves = wire(m, (moved & collected.of_unit) | has_moved, "group_moves")
+        counts = wire(m, self.counter.data.any() & ~self.is_first, "counts_down")
+        less = wire(m, (self.counter.data - 1)[:BYTE], "counter_less_one")
+        with m.If(collected.of_unit):
+            m.d.sync += has_moved.eq(moves)
+        with m.If(collected.ends_group):
+            m.d.sync += has_moved.eq(0)
+        # A group may follow at once where its results had to wait.
+        next_group = wire(m, collected.group + collected.ends_group, "next_group_collected")
+        m.d.comb += [
+            *(port.addr.eq(next_group) for port in self.cells_before),
+            self.counter.addr.eq(next_group),
+            self.counter_write.addr.eq(collected.group),
+            self.counter_write.data.eq(Mux(moves, self.hold, Mux(counts, less, Const(0, BYTE)))),
+            self.counter_write.en.eq(collected.ends_group),
+        ]
+        # Whatever was collected before reset.
+        with m.If(self.begins):
+            m.d.sync += has_moved.eq(0)
+
+    def _requested(self, state: Value) -> tuple[Value, Value | int]:
+        is_passes = self.front.place == Place.PASSES
+        passes = Cat(self.passes).word_select(self.front.byte[:3], BYTE)
+        return Mux(is_passes, passes, state), Mux(is_passes, Reply.PASSES, Reply.STATE)
