@@ -70,15 +70,18 @@ NAMES = [f"{each.weights}-{each.exponents}-{each.packing}" for each in KINDS]
 @st.composite
 def layers(draw):
     weights = draw(st.sampled_from(KINDS))
+    gates = draw(st.sampled_from(["in_turn", "side_by_side"]))
+    alone = gates == "side_by_side"
     return TernaryLstmLayer(
         inputs=draw(st.integers(1, 18)),
         hidden=draw(st.integers(1, 18)),
         lanes=weights.lanes * draw(st.integers(1, 3)),
-        neurons=draw(st.integers(1, 4)),
+        neurons=1 if alone else draw(st.integers(1, 4)),
+        gates=gates,
         weights=weights.weights,
         exponents=weights.exponents,
         packing=weights.packing,
-        scales=draw(st.sampled_from(["fixed", "powers_of_two"])),
+        scales="powers_of_two" if alone else draw(st.sampled_from(["fixed", "powers_of_two"])),
         activation_width=draw(st.integers(4, 16)),
     )
 
