@@ -16,7 +16,7 @@ from golden.lstm.int8 import Int8Constants
 from golden.lstm.ternary import TernaryLstm, levels_of
 from golden.neuron.ternary import LaneWeights
 from hdl.arithmetic import Structure
-from hdl.layer import floatsd8_cycles, int8_cycles
+from hdl.layer import floatsd8_cycles, int8_cycles, ternary_cycles
 from hdl.layer.cycles import StepCycles
 
 __all__ = ["c_header", "constants_of", "cycles_section", "image_section", "packer"]
@@ -104,7 +104,9 @@ def cycles_section(contract: LayerContract, structure: Structure = "gates") -> d
     structure
         Of a layer's circuit that has such a parameter.
     """
-    if isinstance(contract, Int8LstmLayer | TernaryLstmLayer):
+    if isinstance(contract, TernaryLstmLayer):
+        step = ternary_cycles.step_cycles(contract, structure)
+    elif isinstance(contract, Int8LstmLayer):
         step = int8_cycles.step_cycles(contract, structure)
     else:
         assert isinstance(contract, FloatSD8LstmLayer)

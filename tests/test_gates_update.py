@@ -1,16 +1,15 @@
 # amaranth: UnusedElaboratable=no
 """The update of units whose four rows end together, against golden."""
 
-import re
-
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
 from golden.arithmetic import wrap
+from golden.layer.ternary import SIDE_BY_SIDE
 from golden.lstm.int8_step import update_unit
 from golden.lstm.variant import GATES
-from hdl.neuron.gates_update import ORDER, GatesUpdate
+from hdl.neuron.gates_update import GatesUpdate
 
 SEED = 11
 HALF = 1 << 30
@@ -57,9 +56,13 @@ def differing(count, *, width=32, hidden_width=12, structure="gates", bits=3, cl
     )
     dut = GatesUpdate(width, hidden_width, structure)
     hidden, new_cells = [], []
-    order = [GATES.index(gate) for gate in ORDER]
+    order = [GATES.index(gate) for gate in SIDE_BY_SIDE]
     words = [
-        (int(starts[unit, gate, part]), int(shifts[unit, gate, part]), multipliers[unit, gate, part])
+        (
+            int(starts[unit, gate, part]),
+            int(shifts[unit, gate, part]),
+            multipliers[unit, gate, part],
+        )
         for unit in range(count)
         for part in range(2)
         for gate in order

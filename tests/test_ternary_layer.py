@@ -28,7 +28,7 @@ from golden.neuron.ternary import LaneWeights, TernaryLstmNeuron
 from golden.packing import TERNARY_DENSE
 from hdl.accumulate.packed import unpack_dense
 from hdl.designs import find
-from hdl.layer.int8_cycles import step_cycles
+from hdl.layer.ternary_cycles import step_cycles
 from hdl.neuron.ternary import LaneSum
 from sim.bulk import BulkFailure, BulkSimulation, compare
 from sim.layer import LayerBackend
@@ -36,6 +36,7 @@ from sim.runner import simulate
 
 DESIGN = find("ternary_lstm_layer")
 TWO_NEURONS = {"inputs": 3, "hidden": 5, "neurons": 2, "lanes": 4}
+SIDE_BY_SIDE = {"gates": "side_by_side", "scales": "powers_of_two"}
 # Each is compiled once. Those for FPGAs compile several times faster, and differ in adders alone.
 CIRCUITS = {
     "two-neurons": TWO_NEURONS,
@@ -55,6 +56,10 @@ CIRCUITS = {
         "exponents": 3,
         "activation_width": 5,
     },
+    # A row of one beat, so that sums wait; an odd length, whose last value has no neighbour.
+    "side-by-side": SIDE_BY_SIDE | {"inputs": 3, "hidden": 17, "lanes": 8},
+    "side-by-side-binary": SIDE_BY_SIDE
+    | {"inputs": 17, "hidden": 20, "lanes": 8, "weights": "binary", "activation_width": 8},
 }
 KINDS = [
     LaneWeights(4),

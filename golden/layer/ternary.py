@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     Raws = npt.NDArray[np.int64]
     Bytes = npt.NDArray[np.uint8]
 
-__all__ = ["SIDE_BY_SIDE", "Gates", "Scales", "TernaryLstmLayer", "gates_of", "random_model"]
+__all__ = [
+    "NONZERO",
+    "SIDE_BY_SIDE",
+    "Gates",
+    "Scales",
+    "TernaryLstmLayer",
+    "gates_of",
+    "random_model",
+]
 
 Scales = Literal["fixed", "powers_of_two"]
 """What scales rows may have."""
@@ -39,7 +47,7 @@ SIDE_BY_SIDE = ("f", "i", "g", "o")
 START_BYTES = 4
 _HALF = 1 << 30
 """The multiplier of a power of two."""
-_NONZERO = 6
+NONZERO = 6
 """Bit of a shift's byte that is 1 unless the row's scale is 0, with scales of powers of two."""
 
 
@@ -208,7 +216,7 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
         scale = (
             "upper 24 bits of its split multiplier (3), shift (1)"
             if self.scales == "fixed"
-            else f"shift in 6 bits, and bit {_NONZERO} unless its scale is 0 (1)"
+            else f"shift in 6 bits, and bit {NONZERO} unless its scale is 0 (1)"
         )
         return Layout(
             (
@@ -299,7 +307,7 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
         if self.scales == "fixed":
             whole = as_bytes(multipliers >> SIGNIFICAND_POSITION, 3)
             return np.concatenate([whole, as_bytes(shifts, 1)], axis=1)
-        return as_bytes((shifts & 0x3F) | (multipliers != 0).astype(np.int64) << _NONZERO, 1)
+        return as_bytes((shifts & 0x3F) | (multipliers != 0).astype(np.int64) << NONZERO, 1)
 
     def _scales_of(self, content: Bytes) -> tuple[Raws, Raws]:
         """Multipliers and shifts of their bytes, the inverse of `_scale_bytes`."""
@@ -307,7 +315,7 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
             multipliers = integers(content[..., :3], signed=False) << SIGNIFICAND_POSITION
             return multipliers, integers(content[..., 3:])
         byte = content[..., 0].astype(np.int64)
-        return (byte >> _NONZERO & 1) * _HALF, ((byte & 0x3F) ^ 0x20) - 0x20
+        return (byte >> NONZERO & 1) * _HALF, ((byte & 0x3F) ^ 0x20) - 0x20
 
     def unpack(self, image: bytes) -> TernaryLstm:
         contents = self.layout.split(image)

@@ -21,9 +21,10 @@ from golden.layer.schedule import Row, Schedule, Task, chunks
 from hdl.arithmetic import wire
 from hdl.formats import stream_of
 from hdl.layer.front import Front, Place
-from hdl.layer.image import BYTE, ImageStore
+from hdl.layer.image import BYTE, ImageStore, Writer
 from hdl.layer.normalize import GateReading, normalize_gates
 from hdl.layer.selection import bits_of, case, choose, is_one_of
+from hdl.layer.vectors import PlainVectors, Vectors
 
 __all__ = ["LayerEngine", "NumberSystem"]
 
@@ -38,7 +39,8 @@ class NumberSystem(Protocol):
     """Bits of an input or a hidden value; more than 8 are two bytes of a packet."""
     start_width: int
     """Bits of the value that a row starts from, and of what else comes with it; whole bytes. They
-    hold still up to the row's last beat."""
+    hold still up to the row's last beat. 0 where the neurons read the section "starts" themselves;
+    beats have none."""
     cell_width: int
     """Bits of a cell raw; whole bytes."""
     masks_padding: bool
@@ -95,6 +97,12 @@ class LayerEngine(wiring.Component):
         The number system.
     image
         A parameter image that the memories hold for good; None where packets bring it.
+    vectors
+        How vectors lie in memory; a beat's activations are a word of them. By default as they are.
+    asks_for_cells
+        With ``cells_apart``, of a single neuron: it has no ``drains``, but says by ``cell_address``
+        and ``reads_cell`` which cell ``old_cell`` is from the next cycle on; and its new cell is
+        that of the unit whose result comes next.
 
     Raises
     ------
@@ -113,11 +121,16 @@ class LayerEngine(wiring.Component):
         layout: Layout,
         system: NumberSystem,
         image: bytes | None = None,
+        *,
+        vectors: Vectors | None = None,
+        asks_for_cells: bool = False,
     ) -> None:
         self.schedule = schedule
         self.layout = layout
         self.system = system
         self.image = image
+        self.vectors = vectors or PlainVectors(system.activation_width, schedule.lanes)
+        self.asks_for_cells = asks_for_cells
         super().__init__({"i": In(stream_of(OPERANDS)), "o": Out(stream_of(RESULTS))})
 
     def elaborate(self, platform: object) -> Module:
@@ -168,18 +181,22 @@ class LayerEngine(wiring.Component):
         schedule, system = self.schedule, self.system
         lanes, neurons = schedule.lanes, schedule.neurons
         width = system.activation_width
-        word = width * lanes
+        size = self.vectors.element.width
+        word = size * (lanes // self.vectors.group)
         self.weights = store.memory(m, "weights").read_port()
-        self.row_starts = store.memory(m, "starts").read_port()
+        self.row_starts = None
+        if system.start_width:
+            self.row_starts = store.memory(m, "starts").read_port()
         # Two pages of each vector: one is used while the other is written.
         m.submodules.input_vector = vector = _memory(2 * chunks(schedule.inputs, lanes), word)
         values = self.front.values_of(Place.INPUT, width)
         in_page = replace(values, address=Cat(self.front.write_page, values.address))
-        in_page.connect(m, vector.write_port(granularity=width))
+        in_page = self.vectors.write(m, in_page, schedule.inputs, "input")
+        in_page.connect(m, vector.write_port(granularity=size))
         self.input_vector = vector.read_port()
         m.submodules.hidden_vector = hidden = _memory(2 * chunks(schedule.outputs, lanes), word)
         self.hidden_vector = hidden.read_port()
-        self.hidden_write = hidden.write_port(granularity=width)
+        self.hidden_write = hidden.write_port(granularity=size)
         self.inner_vector = self.inner_write = None
         if any(row.part == "inner" for row in schedule.rows):
             m.submodules.inner_vector = inner = _memory(chunks(schedule.hidden, lanes), word)
@@ -343,8 +360,6 @@ class LayerEngine(wiring.Component):
         m.d.comb += [
             self.weights.addr.eq(weight),
             self.weights.en.eq(issues & has_products),
-            self.row_starts.addr.eq(start),
-            self.row_starts.en.eq(issues & is_first_word),
             self.input_vector.addr.eq(Cat(self.page, word)),
             self.input_vector.en.eq(reads & is_part["input"]),
             self.hidden_vector.addr.eq(
@@ -352,12 +367,17 @@ class LayerEngine(wiring.Component):
             ),
             self.hidden_vector.en.eq((reads & is_part["recurrent"]) | self.front.saves),
         ]
+        if self.row_starts is not None:
+            m.d.comb += [
+                self.row_starts.addr.eq(start),
+                self.row_starts.en.eq(issues & is_first_word),
+            ]
 
         def vector(part: str, read: Value) -> Value:
             """What a vector's memory gives, where it counts."""
             if part not in rests:
                 return _masked(read, held[f"takes_{part}"])
-            end = system.activation_width * rests[part]
+            end = self.vectors.element.width * chunks(rests[part], self.vectors.group)
             return Cat(
                 _masked(read[:end], held[f"takes_{part}"]),
                 _masked(read[end:], held[f"fills_{part}"]),
@@ -381,8 +401,16 @@ class LayerEngine(wiring.Component):
         gate_address = self._gate_address(m, group, row, rows, "gate")
         for index, neuron in enumerate(neurons):
             cell = self.cells[index]
+            takes_cell = held["takes_cell"]
+            cell_address: Value = group
+            if self.asks_for_cells:
+                reads_cell, cell_address, takes_cell = (
+                    neuron.reads_cell,
+                    neuron.cell_address,
+                    ~fresh,
+                )
             m.d.comb += [
-                cell.addr.eq(Mux(self.busy, group, self.front.word)),
+                cell.addr.eq(Mux(self.busy, cell_address, self.front.word)),
                 cell.en.eq(reads_cell | self.front.saves),
                 neuron.i.valid.eq(fed & ready),
                 neuron.i.payload.weights.eq(self.weights.data.word_select(index, weights_width)),
@@ -390,15 +418,17 @@ class LayerEngine(wiring.Component):
                 neuron.i.payload.first.eq(held["first"]),
                 neuron.i.payload.last.eq(held["last"]),
                 (neuron if system.cells_apart else neuron.i.payload).old_cell.eq(
-                    _masked(cell.data, held["takes_cell"])
+                    _masked(cell.data, takes_cell)
                 ),
             ]
-            if system.cells_apart:
+            if system.cells_apart and not self.asks_for_cells:
                 m.d.comb += neuron.drains.eq(~fed)
             if system.tells_part:
                 m.d.comb += neuron.i.payload.recurrent.eq(held["recurrent"])
             if len(set(segments.values())) > 1:
                 m.d.comb += neuron.i.payload.segment.eq(segment)
+            if self.row_starts is None:
+                continue
             value = _masked(self.row_starts.data.word_select(index, width), held["takes_start"])
             if self._stores_gates:
                 read = self.gate_reads[index]
@@ -502,7 +532,10 @@ class LayerEngine(wiring.Component):
                     write.data.eq(value),
                     write.en.eq(collects & selected & task_is(lambda t: t.to == "gate")),
                 ]
-        if self.system.cells_apart:
+        if self.asks_for_cells:
+            cell = neurons[0].cells
+            self._write_cell(m, 0, group, cell.payload, cell.valid)
+        elif self.system.cells_apart:
             self._collect_cells(m, neurons)
         goes_out = wire(m, collects & task_is(lambda t: t.to != "gate") & ~is_padding, "goes_out")
         self._write_vector(m, goes_out, task_is, word, byte)
@@ -566,17 +599,10 @@ class LayerEngine(wiring.Component):
         loads = self.front.values_of(Place.HIDDEN, width)
         own = goes_out & task_is(lambda t: t.to == "hidden")
         enable = Cat(own & (byte == lane) for lane in range(lanes))
-        m.d.comb += [
-            write.addr.eq(
-                Mux(
-                    self.busy,
-                    Cat(~self.hidden_page, word),
-                    Cat(self.hidden_page, loads.address),
-                )
-            ),
-            write.data.eq(Mux(self.busy, self.result, loads.data)[:width].replicate(lanes)),
-            write.en.eq(enable | loads.enable),
-        ]
+        address = Mux(self.busy, Cat(~self.hidden_page, word), Cat(self.hidden_page, loads.address))
+        value = Mux(self.busy, self.result, loads.data)[:width]
+        values = Writer(enable | loads.enable, address, value)
+        self.vectors.write(m, values, self.schedule.outputs, "hidden").connect(m, write)
         if self.inner_write is not None:
             inner = goes_out & task_is(lambda t: t.to == "inner")
             m.d.comb += [
@@ -644,7 +670,7 @@ class LayerEngine(wiring.Component):
         width = self.system.activation_width
         count = value_bytes(width)
         place = self.front.byte[count - 1 :][: bits_of(self.schedule.lanes)]
-        saved = self.hidden_vector.data.word_select(place, width)
+        saved = self.vectors.raws(self.hidden_vector.data).word_select(place, width)
         result: Value = self.result
         if width != BYTE:
             result = _byte_of(result, self.is_high_byte)

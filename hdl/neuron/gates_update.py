@@ -11,17 +11,13 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.lstm.variant import GATES
+from golden.layer.ternary import SIDE_BY_SIDE
 from hdl.accumulate.int12_mac import add_product
 from hdl.activation.table import Interpolation
 from hdl.arithmetic import Structure, check_structure, saturate, saturate_to_clip, wire
 from hdl.columns import Columns
 
-__all__ = ["ORDER", "GatesUpdate"]
-
-ORDER = ("f", "i", "g", "o")
-"""Gates in the order in which they are taken: f meets the cell while i is activated, and i meets g
-when that follows."""
+__all__ = ["GatesUpdate"]
 
 _SUM = 32
 _RAW = 16
@@ -55,7 +51,8 @@ class GatesUpdate(wiring.Component):
     Ports
     -----
     i
-        The sums of four rows, gates in `ORDER`, and whether the rows are the recurrent ones.
+        The sums of four rows, gates in the order of
+        `SIDE_BY_SIDE`, and whether the rows are the recurrent ones.
     reads_row
         ``start``, ``shift`` and ``nonzero`` must be those of the next row from the next cycle on.
     start, shift, nonzero
@@ -81,7 +78,7 @@ class GatesUpdate(wiring.Component):
         self.sum_width = sum_width
         self.hidden_width = hidden_width
         self.structure: Structure = structure
-        sums = data.ArrayLayout(signed(sum_width), len(GATES))
+        sums = data.ArrayLayout(signed(sum_width), len(SIDE_BY_SIDE))
         super().__init__(
             {
                 "i": In(stream.Signature(data.StructLayout({"sums": sums, "recurrent": 1}))),
@@ -100,7 +97,7 @@ class GatesUpdate(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        count = len(GATES)
+        count = len(SIDE_BY_SIDE)
 
         # Four sums wait; one is taken a cycle. Nothing interrupts the recurrent rows of a unit.
         sums = [
@@ -130,7 +127,7 @@ class GatesUpdate(wiring.Component):
         # What happens in this cycle, by the recurrent row that is taken or was taken before.
         takes_recurrent = wire(m, takes & recurrent, "takes_recurrent")
         activates_g = wire(m, takes_recurrent & is_last, "activates_g")
-        keeps = wire(m, takes_recurrent & (place == ORDER.index("g")), "keeps")
+        keeps = wire(m, takes_recurrent & (place == SIDE_BY_SIDE.index("g")), "keeps")
         adds = Signal()
         activates_cell = Signal()
         exposes = Signal()
@@ -139,7 +136,7 @@ class GatesUpdate(wiring.Component):
             m.d.sync += result_waits.eq(1)
         with m.Elif(self.o.ready):
             m.d.sync += result_waits.eq(0)
-        m.d.comb += self.reads_cell.eq(takes_recurrent & (place == ORDER.index("i")))
+        m.d.comb += self.reads_cell.eq(takes_recurrent & (place == SIDE_BY_SIDE.index("i")))
 
         # A row's sum becomes steps of the gate, on top of what the unit's input row has given.
         parts = [Signal(signed(_RAW), name=f"part_{k}", reset_less=True) for k in range(count)]
