@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Const, Module, Signal
 from amaranth.sim import Simulator
 from commands import run as fewbit
 from hypothesis import given, settings
@@ -28,7 +28,9 @@ from golden.neuron.ternary import LaneWeights, TernaryLstmNeuron
 from golden.packing import TERNARY_DENSE
 from hdl.accumulate.packed import unpack_dense
 from hdl.designs import find
+from hdl.layer.image import Writer
 from hdl.layer.ternary_cycles import step_cycles
+from hdl.neuron.prepared_sum import PreparedSum
 from hdl.neuron.ternary import LaneSum
 from sim.bulk import BulkFailure, BulkSimulation, compare
 from sim.layer import LayerBackend
@@ -36,7 +38,8 @@ from sim.runner import simulate
 
 DESIGN = find("ternary_lstm_layer")
 TWO_NEURONS = {"inputs": 3, "hidden": 5, "neurons": 2, "lanes": 4}
-SIDE_BY_SIDE = {"gates": "side_by_side", "scales": "powers_of_two"}
+# With structure gates vectors are prepared for the lanes.
+SIDE_BY_SIDE = {"gates": "side_by_side", "scales": "powers_of_two", "structure": "gates"}
 # Each is compiled once. Those for FPGAs compile several times faster, and differ in adders alone.
 CIRCUITS = {
     "two-neurons": TWO_NEURONS,
@@ -241,12 +244,57 @@ def test_lanes_are_summed(weights, structure):
     simulator.run()
 
 
+@pytest.mark.parametrize("structure", ["gates", "plain"])
+@pytest.mark.parametrize("weights", KINDS, ids=NAMES)
+def test_prepared_lanes_are_summed(weights, structure):
+    """The lanes' sum from words as they are written, of values that come one by one."""
+    width, count, sum_width = 7, 24, 23
+    weights = dataclasses.replace(weights, lanes=2 * weights.lanes)
+    rng = np.random.default_rng(5)
+    levels = rng.choice(levels_of(weights.weights, weights.exponents), (count, weights.lanes))
+    activations = rng.integers(-64, 64, (count, weights.lanes))
+    activations[:8], levels[:4] = -64, levels_of(weights.weights, weights.exponents)[0]
+    words = weights.pack(levels)
+    m = Module()
+    m.submodules.dut = dut = PreparedSum(weights, width, sum_width, structure)
+    vectors = dut.vectors
+    value, enable = Signal(width), Signal(weights.lanes)
+    written = vectors.write(m, Writer(enable, Const(0), value), weights.lanes, "vector")
+    size = vectors.element.width
+    word = Signal(size * len(written.enable))
+    for index, writes in enumerate(written.enable):
+        with m.If(writes):
+            m.d.sync += word.word_select(index, size).eq(written.data)
+    m.d.comb += dut.activations.eq(word)
+
+    async def add(ctx):
+        for row, beat in enumerate(activations):
+            for lane, each in enumerate(beat.tolist()):
+                ctx.set(value, each % 2**width)
+                ctx.set(enable, 1 << lane)
+                await ctx.tick()
+            ctx.set(dut.weights.as_value(), int.from_bytes(words[row].tobytes(), "little"))
+            start = int(rng.integers(2**sum_width))
+            ctx.set(dut.start, start)
+            exact = start + int((levels[row] * beat).sum())
+            assert (ctx.get(dut.total) - exact) % 2**sum_width == 0, row
+            raws = ctx.get(vectors.raws(word))
+            assert raws == sum(
+                each % 2**width << width * at for at, each in enumerate(beat.tolist())
+            )
+
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(add)
+    simulator.run()
+
+
 # The circuits.
 
 
 @cache
 def circuit_of(name):
-    return BulkSimulation(DESIGN, CIRCUITS[name] | {"structure": "fpga"})
+    return BulkSimulation(DESIGN, {"structure": "fpga"} | CIRCUITS[name])
 
 
 @pytest.mark.parametrize("name", CIRCUITS)
@@ -320,7 +368,7 @@ def measured(name) -> tuple[float, int, int]:
 
 @pytest.mark.parametrize("name", CIRCUITS)
 def test_cycles_are_those_of_the_circuit(name):
-    step = step_cycles(TernaryLstmLayer(**CIRCUITS[name]), "fpga")
+    step = step_cycles(circuit_of(name).contract, "fpga")
     assert step.is_exact
     assert (step.interval, step.first_byte, step.last_byte) == measured(name)
 

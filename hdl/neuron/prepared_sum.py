@@ -143,7 +143,7 @@ class PreparedSum(wiring.Component):
         width = len(value.thrice)
         once = Cat(value.once, value.once[-1].replicate(width - len(value.once)))
         twice = Cat(Const(0, 1), once[:-1])
-        multiples = [once, twice, value.thrice, Cat(Const(0, 2), once[:-2])]
+        multiples = [once, twice, value.thrice[:], Cat(Const(0, 2), once[:-2])]
         bits = Cat(Const(0, 1), weight)
         for digit in range(-(-len(weight) // 3)):
             name = f"lane_{lane}_{digit}"
