@@ -259,12 +259,13 @@ def test_prepared_lanes_are_summed(weights, structure):
     m.submodules.dut = dut = PreparedSum(weights, width, sum_width, structure)
     vectors = dut.vectors
     value, enable = Signal(width), Signal(weights.lanes)
-    written = vectors.write(m, Writer(enable, Const(0), value), weights.lanes, "vector")
+    written = vectors.gather(m, Writer(enable, Const(0), value), weights.lanes, "vector")
+    element = vectors.prepare(m, written.data)
     size = vectors.element.width
     word = Signal(size * len(written.enable))
     for index, writes in enumerate(written.enable):
         with m.If(writes):
-            m.d.sync += word.word_select(index, size).eq(written.data)
+            m.d.sync += word.word_select(index, size).eq(element)
     m.d.comb += dut.activations.eq(word)
 
     async def add(ctx):

@@ -5,7 +5,7 @@ all neurons and a word of activations, the same for all. What a neuron does with
 number system's own.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import Protocol
@@ -24,7 +24,7 @@ from hdl.layer.front import Front, Place
 from hdl.layer.image import BYTE, ImageStore, Writer
 from hdl.layer.normalize import GateReading, normalize_gates
 from hdl.layer.selection import bits_of, case, choose, is_one_of
-from hdl.layer.vectors import PlainVectors, Vectors
+from hdl.layer.vectors import VectorMemory, Vectors
 
 __all__ = ["LayerEngine", "NumberSystem"]
 
@@ -98,11 +98,11 @@ class LayerEngine(wiring.Component):
     image
         A parameter image that the memories hold for good; None where packets bring it.
     vectors
-        How vectors lie in memory; a beat's activations are a word of them. By default as they are.
-    asks_for_cells
-        With ``cells_apart``, of a single neuron: it has no ``drains``, but says by ``cell_address``
-        and ``reads_cell`` which cell ``old_cell`` is from the next cycle on; and its new cell is
-        that of the unit whose result comes next.
+        How all vectors lie in one memory for the single neuron, whose activations are a word of
+        that. At reset the recurrent sums are then not 0: the port ``fresh`` says that they must
+        count as 0. With ``cells_apart`` it has no ``drains``, but says by ``cell_address`` and
+        ``reads_cell`` which cell ``old_cell`` is from the next cycle on, and its new cell is that
+        of the unit whose result comes next. None: input and hidden vectors have memories apart.
 
     Raises
     ------
@@ -123,14 +123,12 @@ class LayerEngine(wiring.Component):
         image: bytes | None = None,
         *,
         vectors: Vectors | None = None,
-        asks_for_cells: bool = False,
     ) -> None:
         self.schedule = schedule
         self.layout = layout
         self.system = system
         self.image = image
-        self.vectors = vectors or PlainVectors(system.activation_width, schedule.lanes)
-        self.asks_for_cells = asks_for_cells
+        self.vectors = vectors
         super().__init__({"i": In(stream_of(OPERANDS)), "o": Out(stream_of(RESULTS))})
 
     def elaborate(self, platform: object) -> Module:
@@ -181,22 +179,26 @@ class LayerEngine(wiring.Component):
         schedule, system = self.schedule, self.system
         lanes, neurons = schedule.lanes, schedule.neurons
         width = system.activation_width
-        size = self.vectors.element.width
-        word = size * (lanes // self.vectors.group)
+        word = width * lanes
         self.weights = store.memory(m, "weights").read_port()
         self.row_starts = None
         if system.start_width:
             self.row_starts = store.memory(m, "starts").read_port()
         # Two pages of each vector: one is used while the other is written.
-        m.submodules.input_vector = vector = _memory(2 * chunks(schedule.inputs, lanes), word)
         values = self.front.values_of(Place.INPUT, width)
         in_page = replace(values, address=Cat(self.front.write_page, values.address))
-        in_page = self.vectors.write(m, in_page, schedule.inputs, "input")
-        in_page.connect(m, vector.write_port(granularity=size))
-        self.input_vector = vector.read_port()
-        m.submodules.hidden_vector = hidden = _memory(2 * chunks(schedule.outputs, lanes), word)
-        self.hidden_vector = hidden.read_port()
-        self.hidden_write = hidden.write_port(granularity=size)
+        self.one_memory = None
+        if self.vectors is not None:
+            self.one_memory = VectorMemory(m, self.vectors, schedule.inputs, schedule.outputs)
+            self.one_memory.take_inputs(in_page)
+        else:
+            m.submodules.input_vector = vector = _memory(2 * chunks(schedule.inputs, lanes), word)
+            in_page.connect(m, vector.write_port(granularity=width))
+            self.input_vector = vector.read_port()
+            hidden = _memory(2 * chunks(schedule.outputs, lanes), word)
+            m.submodules.hidden_vector = hidden
+            self.hidden_vector = hidden.read_port()
+            self.hidden_write = hidden.write_port(granularity=width)
         self.inner_vector = self.inner_write = None
         if any(row.part == "inner" for row in schedule.rows):
             m.submodules.inner_vector = inner = _memory(chunks(schedule.hidden, lanes), word)
@@ -360,13 +362,31 @@ class LayerEngine(wiring.Component):
         m.d.comb += [
             self.weights.addr.eq(weight),
             self.weights.en.eq(issues & has_products),
-            self.input_vector.addr.eq(Cat(self.page, word)),
-            self.input_vector.en.eq(reads & is_part["input"]),
-            self.hidden_vector.addr.eq(
-                Cat(self.hidden_page, Mux(self.busy, word, self.front.word))
-            ),
-            self.hidden_vector.en.eq((reads & is_part["recurrent"]) | self.front.saves),
         ]
+        if self.one_memory is None:
+            m.d.comb += [
+                self.input_vector.addr.eq(Cat(self.page, word)),
+                self.input_vector.en.eq(reads & is_part["input"]),
+                self.hidden_vector.addr.eq(
+                    Cat(self.hidden_page, Mux(self.busy, word, self.front.word))
+                ),
+                self.hidden_vector.en.eq((reads & is_part["recurrent"]) | self.front.saves),
+            ]
+        else:
+            read = self.one_memory.read
+            in_page = Cat(self.page, word)
+            of_hidden = Cat(self.hidden_page, Mux(self.busy, word, self.front.word))
+            is_input = wire(m, is_part["input"] & self.busy, "reads_input")
+            m.d.comb += [
+                read.addr.eq(
+                    Mux(
+                        is_input,
+                        self.one_memory.input_address(in_page),
+                        self.one_memory.hidden_address(of_hidden),
+                    )
+                ),
+                read.en.eq(reads | self.front.saves),
+            ]
         if self.row_starts is not None:
             m.d.comb += [
                 self.row_starts.addr.eq(start),
@@ -377,15 +397,18 @@ class LayerEngine(wiring.Component):
             """What a vector's memory gives, where it counts."""
             if part not in rests:
                 return _masked(read, held[f"takes_{part}"])
-            end = self.vectors.element.width * chunks(rests[part], self.vectors.group)
+            end = system.activation_width * rests[part]
             return Cat(
                 _masked(read[:end], held[f"takes_{part}"]),
                 _masked(read[end:], held[f"fills_{part}"]),
             )
 
-        activations = vector("input", self.input_vector.data) | vector(
-            "hidden", self.hidden_vector.data
-        )
+        if self.vectors is not None and self.one_memory is not None:
+            activations = self._whole_words(held, rests)
+        else:
+            activations = vector("input", self.input_vector.data) | vector(
+                "hidden", self.hidden_vector.data
+            )
         if self.inner_vector is not None:
             m.d.comb += [
                 self.inner_vector.addr.eq(word),
@@ -403,12 +426,10 @@ class LayerEngine(wiring.Component):
             cell = self.cells[index]
             takes_cell = held["takes_cell"]
             cell_address: Value = group
-            if self.asks_for_cells:
-                reads_cell, cell_address, takes_cell = (
-                    neuron.reads_cell,
-                    neuron.cell_address,
-                    ~fresh,
-                )
+            if self.one_memory is not None:
+                reads_cell, cell_address = neuron.reads_cell, neuron.cell_address
+                takes_cell = ~fresh
+                m.d.comb += neuron.fresh.eq(fresh)
             m.d.comb += [
                 cell.addr.eq(Mux(self.busy, cell_address, self.front.word)),
                 cell.en.eq(reads_cell | self.front.saves),
@@ -421,7 +442,7 @@ class LayerEngine(wiring.Component):
                     _masked(cell.data, takes_cell)
                 ),
             ]
-            if system.cells_apart and not self.asks_for_cells:
+            if system.cells_apart and self.one_memory is None:
                 m.d.comb += neuron.drains.eq(~fed)
             if system.tells_part:
                 m.d.comb += neuron.i.payload.recurrent.eq(held["recurrent"])
@@ -436,6 +457,22 @@ class LayerEngine(wiring.Component):
                 extended = Cat(read.data, read.data[-1].replicate(width - 16))
                 value = wire(m, value | _masked(extended, held["takes_gate"]), f"start_{index}")
             m.d.comb += neuron.i.payload.start.eq(value)
+
+    def _whole_words(self, held: Mapping[str, Value], rests: Mapping[str, int]) -> Value:
+        """Words of the memory of all vectors, without what lies beyond the end of a vector."""
+        assert self.vectors is not None
+        assert self.one_memory is not None
+        word = self.one_memory.read.data
+        size, group = self.vectors.element.width, self.vectors.group
+        counts = [Const(1, 1)] * (self.schedule.lanes // group)
+        for part, rest in rests.items():
+            for index in range(chunks(rest, group), len(counts)):
+                of_other = ~held["recurrent"] if part == "hidden" else held["recurrent"]
+                counts[index] &= held[f"fills_{part}"] | of_other
+        return Cat(
+            _masked(word[index * size : (index + 1) * size], each) if rests else word
+            for index, each in enumerate(counts if rests else counts[:1])
+        )
 
     @property
     def _groups(self) -> int:
@@ -532,7 +569,7 @@ class LayerEngine(wiring.Component):
                     write.data.eq(value),
                     write.en.eq(collects & selected & task_is(lambda t: t.to == "gate")),
                 ]
-        if self.asks_for_cells:
+        if self.one_memory is not None:
             cell = neurons[0].cells
             self._write_cell(m, 0, group, cell.payload, cell.valid)
         elif self.system.cells_apart:
@@ -594,7 +631,6 @@ class LayerEngine(wiring.Component):
     ) -> None:
         """Write a result into the hidden or the inner vector, or a loaded state's byte."""
         lanes = self.schedule.lanes
-        write = self.hidden_write
         width = self.system.activation_width
         loads = self.front.values_of(Place.HIDDEN, width)
         own = goes_out & task_is(lambda t: t.to == "hidden")
@@ -602,7 +638,12 @@ class LayerEngine(wiring.Component):
         address = Mux(self.busy, Cat(~self.hidden_page, word), Cat(self.hidden_page, loads.address))
         value = Mux(self.busy, self.result, loads.data)[:width]
         values = Writer(enable | loads.enable, address, value)
-        self.vectors.write(m, values, self.schedule.outputs, "hidden").connect(m, write)
+        if self.one_memory is None:
+            values.connect(m, self.hidden_write)
+        else:
+            # A byte that comes in meanwhile waits a cycle.
+            m.d.comb += self.front.held_off.eq(own)
+            self.one_memory.take_hidden(values, own | (self.front.place != Place.INPUT))
         if self.inner_write is not None:
             inner = goes_out & task_is(lambda t: t.to == "inner")
             m.d.comb += [
@@ -670,7 +711,8 @@ class LayerEngine(wiring.Component):
         width = self.system.activation_width
         count = value_bytes(width)
         place = self.front.byte[count - 1 :][: bits_of(self.schedule.lanes)]
-        saved = self.vectors.raws(self.hidden_vector.data).word_select(place, width)
+        word = self.hidden_vector.data if self.one_memory is None else self.one_memory.raws
+        saved = word.word_select(place, width)
         result: Value = self.result
         if width != BYTE:
             result = _byte_of(result, self.is_high_byte)

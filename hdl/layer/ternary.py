@@ -103,8 +103,7 @@ class TernaryLstmLayer(LayerEngine):
     ) -> None:
         self.contract = Contract(image=image, **parameters)  # pyright: ignore[reportArgumentType]
         self.structure: LaneStructure = structure
-        side_by_side = self.contract.gates == "side_by_side"
-        if side_by_side:
+        if self.contract.gates == "side_by_side":
             system = SideBySideSystem(self.contract, structure)
             vectors = system.neuron.vectors
         else:
@@ -115,5 +114,4 @@ class TernaryLstmLayer(LayerEngine):
             system,
             image,
             vectors=vectors,
-            asks_for_cells=side_by_side,
         )

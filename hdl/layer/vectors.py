@@ -7,13 +7,16 @@ by side. What each of these would make of a value can be made once, when it is w
 from dataclasses import dataclass
 from typing import Protocol
 
-from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data
+from amaranth.lib.memory import Memory
 
+from golden.layer.schedule import chunks
 from hdl.arithmetic import wire
 from hdl.layer.image import Writer
+from hdl.layer.selection import bits_of
 
-__all__ = ["PairedVectors", "PlainVectors", "TripledVectors", "Vectors"]
+__all__ = ["PairedVectors", "PlainVectors", "TripledVectors", "VectorMemory", "Vectors"]
 
 
 class Vectors(Protocol):
@@ -31,20 +34,28 @@ class Vectors(Protocol):
         """What is held of a group."""
         ...
 
-    def write(self, m: Module, writer: Writer, length: int, name: str) -> Writer:
-        """What is written of a group when its last value comes, from what is written of values.
+    def gather(self, m: Module, writer: Writer, length: int, name: str) -> Writer:
+        """What is written of a group when its last value comes.
 
         Parameters
         ----------
         m
             The module.
         writer
-            Values, in order: an enable for each lane.
+            The vector's values, in order: an enable for each lane.
         length
             Values of the vector.
         name
             What the names of signals begin with.
+
+        Returns
+        -------
+        An enable for each group, and the group's values.
         """
+        ...
+
+    def prepare(self, m: Module, values: Value) -> Value:
+        """What is held of a group's values."""
         ...
 
     def raws(self, word: Value) -> Value:
@@ -64,8 +75,11 @@ class PlainVectors:
     def element(self) -> Shape:
         return Shape(self.width)
 
-    def write(self, m: Module, writer: Writer, length: int, name: str) -> Writer:
+    def gather(self, m: Module, writer: Writer, length: int, name: str) -> Writer:
         return writer
+
+    def prepare(self, m: Module, values: Value) -> Value:
+        return values
 
     def raws(self, word: Value) -> Value:
         return word
@@ -92,9 +106,9 @@ class PairedVectors:
     def element(self) -> Shape:
         return Shape(self.layout.size)
 
-    def write(self, m: Module, writer: Writer, length: int, name: str) -> Writer:
-        value = writer.data.as_signed()
-        first = Signal(signed(self.width), name=f"{name}_first", reset_less=True)
+    def gather(self, m: Module, writer: Writer, length: int, name: str) -> Writer:
+        value = writer.data
+        first = Signal(self.width, name=f"{name}_first", reset_less=True)
         firsts, seconds = writer.enable[::2], writer.enable[1::2]
         is_first = wire(m, firsts.any(), f"{name}_is_first")
         with m.If(is_first):
@@ -104,13 +118,15 @@ class PairedVectors:
             # The last one has no neighbour: each first one is written with a 0, and the second
             # one, if there is one, writes both.
             enable = firsts | seconds
-            left = wire(m, Mux(is_first, value, first).as_signed(), f"{name}_left")
-            right = wire(
-                m, (value[:] & ~is_first.replicate(self.width)).as_signed(), f"{name}_right"
-            )
-        total = wire(m, left + right, f"{name}_sum")
-        difference = wire(m, left - right, f"{name}_difference")
-        return Writer(enable, writer.address, Cat(left, right, total, difference))
+            left = Mux(is_first, value, first)
+            right = value & (~is_first).replicate(self.width)
+        return Writer(enable, writer.address, Cat(left, right))
+
+    def prepare(self, m: Module, values: Value) -> Value:
+        left, right = values[: self.width].as_signed(), values[self.width :].as_signed()
+        total = wire(m, left + right, "pair_sum")
+        difference = wire(m, left - right, "pair_difference")
+        return Cat(values, total, difference)
 
     def raws(self, word: Value) -> Value:
         size = self.element.width
@@ -136,12 +152,74 @@ class TripledVectors:
     def element(self) -> Shape:
         return Shape(self.layout.size)
 
-    def write(self, m: Module, writer: Writer, length: int, name: str) -> Writer:
-        value = writer.data.as_signed()
-        doubled = Cat(Const(0, 1), value).as_signed()
-        thrice = wire(m, (value + doubled)[: self.width + 2], f"{name}_thrice")
-        return Writer(writer.enable, writer.address, Cat(value, thrice))
+    def gather(self, m: Module, writer: Writer, length: int, name: str) -> Writer:
+        return writer
+
+    def prepare(self, m: Module, values: Value) -> Value:
+        doubled = Cat(Const(0, 1), values).as_signed()
+        thrice = wire(m, (values.as_signed() + doubled)[: self.width + 2], "thrice")
+        return Cat(values, thrice)
 
     def raws(self, word: Value) -> Value:
         size = self.element.width
         return Cat(word[index * size : index * size + self.width] for index in range(self.lanes))
+
+
+class VectorMemory:
+    """The memory of both pages of the input vector and of the hidden vector: one read, one write.
+
+    Parameters
+    ----------
+    m
+        The module that it goes to.
+    vectors
+        What is held of values.
+    inputs, outputs
+        Values of the input vector and of the hidden vector.
+    """
+
+    def __init__(self, m: Module, vectors: Vectors, inputs: int, outputs: int) -> None:
+        self._m = m
+        self._vectors = vectors
+        self._lengths = inputs, outputs
+        words = [2 * chunks(length, vectors.lanes) for length in self._lengths]
+        # The longer vector's pages come first; where the others begin is a bit of the address.
+        self._second = 1 << bits_of(max(words))
+        self._inputs_are_second = words[0] <= words[1]
+        groups = vectors.lanes // vectors.group
+        memory = Memory(
+            shape=unsigned(vectors.element.width * groups),
+            depth=self._second + min(words),
+            init=[],
+        )
+        m.submodules.vectors = memory
+        self.read = memory.read_port()
+        self._write = memory.write_port(granularity=vectors.element.width)
+
+    @property
+    def raws(self) -> Value:
+        """The values of the word that is read."""
+        return self._vectors.raws(self.read.data)
+
+    def input_address(self, place: Value) -> Value:
+        """Address of a word of the input vector."""
+        return place | (self._second if self._inputs_are_second else 0)
+
+    def hidden_address(self, place: Value) -> Value:
+        """Address of a word of the hidden vector."""
+        return place | (0 if self._inputs_are_second else self._second)
+
+    def take_inputs(self, values: Writer) -> None:
+        """Values of the input vector that are to be written."""
+        self._inputs = self._vectors.gather(self._m, values, self._lengths[0], "input")
+
+    def take_hidden(self, values: Writer, counts: Value) -> None:
+        """Values of the hidden vector, written where they count, in place of inputs."""
+        m = self._m
+        hidden = self._vectors.gather(m, values, self._lengths[1], "hidden")
+        chosen = wire(m, Mux(counts, hidden.data, self._inputs.data), "written_values")
+        enable = self._inputs.enable | hidden.enable
+        address = Mux(
+            counts, self.hidden_address(hidden.address), self.input_address(self._inputs.address)
+        )
+        Writer(enable, address, self._vectors.prepare(m, chosen)).connect(m, self._write)

@@ -53,6 +53,8 @@ class GatesUpdate(wiring.Component):
     i
         The sums of four rows, gates in the order of
         `SIDE_BY_SIDE`, and whether the rows are the recurrent ones.
+    fresh
+        The sums of recurrent rows count as 0.
     reads_row
         ``start``, ``shift`` and ``nonzero`` must be those of the next row from the next cycle on.
     start, shift, nonzero
@@ -82,6 +84,7 @@ class GatesUpdate(wiring.Component):
         super().__init__(
             {
                 "i": In(stream.Signature(data.StructLayout({"sums": sums, "recurrent": 1}))),
+                "fresh": In(1),
                 "reads_row": Out(1),
                 "start": In(signed(_SUM)),
                 "shift": In(signed(6)),
@@ -140,7 +143,8 @@ class GatesUpdate(wiring.Component):
 
         # A row's sum becomes steps of the gate, on top of what the unit's input row has given.
         parts = [Signal(signed(_RAW), name=f"part_{k}", reset_less=True) for k in range(count)]
-        gate = self._requantise(m, sums[0], parts[0][:] & recurrent.replicate(_RAW))
+        total = wire(m, sums[0][:] & (~(recurrent & self.fresh)).replicate(self.sum_width), "total")
+        gate = self._requantise(m, total, parts[0][:] & recurrent.replicate(_RAW))
         with m.If(takes):
             m.d.sync += [
                 kept.eq(after) for kept, after in zip(parts, [*parts[1:], gate], strict=True)

@@ -44,7 +44,7 @@ class SideBySideNeuron(wiring.Component):
         word of `vectors`; ``first`` and ``last``, the ends of the rows; ``recurrent``.
     row, cell_address
         The number of the row, and of the unit, to be read next; after a layer's last the first.
-    reads_row, start, shift, nonzero, reads_cell, old_cell, cells, o, and the configuration
+    fresh, reads_row, start, shift, nonzero, reads_cell, old_cell, cells, o, and the configuration
         Those of :class:`hdl.neuron.gates_update.GatesUpdate`.
     """
 
@@ -133,7 +133,15 @@ class SideBySideNeuron(wiring.Component):
             self.row.eq(row),
             self.cell_address.eq(row[(self._rows // self.units - 1).bit_length() :]),
         ]
-        for name in ("start", "shift", "nonzero", "old_cell", "cell_integer_bits", "cell_clip"):
+        for name in (
+            "fresh",
+            "start",
+            "shift",
+            "nonzero",
+            "old_cell",
+            "cell_integer_bits",
+            "cell_clip",
+        ):
             m.d.comb += getattr(update, name).eq(getattr(self, name))
         for name in ("reads_row", "reads_cell"):
             m.d.comb += getattr(self, name).eq(getattr(update, name))
