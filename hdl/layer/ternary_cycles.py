@@ -25,19 +25,22 @@ def step_cycles(contract: TernaryLstmLayer, structure: LaneStructure) -> StepCyc
     period = end - given[-2] if len(given) > 1 else 0
     # The lanes may be ahead at the first units; what they gain there is in the first one's cycles.
     phase = PhaseCycles(len(given), end - (len(given) - 1) * period, period, 0)
+    # A byte a cycle, one to see of what kind the packet is, and those in which a hidden value is
+    # written to the vectors' one memory instead.
     loading = contract.input_size + 1
+    held_off = min(schedule.hidden, loading)
     return StepCycles(
         beats=schedule.step_beats,
         cycles=end,
         # Of two vectors' memory one is free for the next only in the cycle after the step's last.
-        interval=max(end, loading + (end == loading)),
+        interval=end if loading + held_off < end else max(end, loading + held_off) + 1,
         # A step begins in the cycle after the last byte.
         first_byte=2 + first - contract.value_bytes,
         last_byte=1 + end,
         products=len(SIDE_BY_SIDE) * schedule.hidden * (schedule.inputs + schedule.hidden),
         multipliers=len(SIDE_BY_SIDE) * schedule.lanes,
         phases=(phase,),
-        is_exact=True,
+        is_exact=loading + held_off < end,
     )
 
 

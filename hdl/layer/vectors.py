@@ -4,8 +4,9 @@ Values arrive one by one and are read a word of all lanes at a time, by all rows
 by side. What each of these would make of a value can be made once, when it is written.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data
@@ -19,20 +20,27 @@ from hdl.layer.selection import bits_of
 __all__ = ["PairedVectors", "PlainVectors", "TripledVectors", "VectorMemory", "Vectors"]
 
 
-class Vectors(Protocol):
-    """What the engine has to know of a vector's words."""
+@dataclass(frozen=True)
+class Vectors(ABC):
+    """What is held of vectors, by words of all lanes.
+
+    Parameters
+    ----------
+    width
+        Bits of a value.
+    lanes
+        Values of a word.
+    """
 
     width: int
-    """Bits of a value."""
     lanes: int
-    """Values of a word."""
-    group: int
+    group: ClassVar[int] = 1
     """Values that are held together."""
 
     @property
+    @abstractmethod
     def element(self) -> Shape:
         """What is held of a group."""
-        ...
 
     def gather(self, m: Module, writer: Writer, length: int, name: str) -> Writer:
         """What is written of a group when its last value comes.
@@ -52,49 +60,40 @@ class Vectors(Protocol):
         -------
         An enable for each group, and the group's values.
         """
-        ...
+        del m, length, name
+        return writer
 
+    @abstractmethod
     def prepare(self, m: Module, values: Value) -> Value:
-        """What is held of a group's values."""
-        ...
+        """What is held of a group's values, the values themselves lowest."""
 
     def raws(self, word: Value) -> Value:
-        """The values of a word as they were written."""
-        ...
+        """The values of a word."""
+        size, values = self.element.width, self.group * self.width
+        places = range(0, len(word), size)
+        return Cat(word[place : place + values] for place in places)
 
 
 @dataclass(frozen=True)
-class PlainVectors:
+class PlainVectors(Vectors):
     """The values themselves."""
-
-    width: int
-    lanes: int
-    group: int = 1
 
     @property
     def element(self) -> Shape:
         return Shape(self.width)
 
-    def gather(self, m: Module, writer: Writer, length: int, name: str) -> Writer:
-        return writer
-
     def prepare(self, m: Module, values: Value) -> Value:
         return values
 
-    def raws(self, word: Value) -> Value:
-        return word
-
 
 @dataclass(frozen=True)
-class PairedVectors:
+class PairedVectors(Vectors):
     """Two neighbours with their sum and their difference.
 
     So two products with weights of -1, 0 and 1 are one of these four, negated or not, or 0.
     """
 
-    width: int
-    lanes: int
-    group: int = 2
+    group: ClassVar[int] = 2
 
     @property
     def layout(self) -> data.StructLayout:
@@ -128,20 +127,10 @@ class PairedVectors:
         difference = wire(m, left - right, "pair_difference")
         return Cat(values, total, difference)
 
-    def raws(self, word: Value) -> Value:
-        size = self.element.width
-        return Cat(
-            word[index * size : index * size + 2 * self.width] for index in range(self.lanes // 2)
-        )
-
 
 @dataclass(frozen=True)
-class TripledVectors:
+class TripledVectors(Vectors):
     """A value and three times the value, of which digits from -4 to 4 are shifts."""
-
-    width: int
-    lanes: int
-    group: int = 1
 
     @property
     def layout(self) -> data.StructLayout:
@@ -152,17 +141,10 @@ class TripledVectors:
     def element(self) -> Shape:
         return Shape(self.layout.size)
 
-    def gather(self, m: Module, writer: Writer, length: int, name: str) -> Writer:
-        return writer
-
     def prepare(self, m: Module, values: Value) -> Value:
         doubled = Cat(Const(0, 1), values).as_signed()
         thrice = wire(m, (values.as_signed() + doubled)[: self.width + 2], "thrice")
         return Cat(values, thrice)
-
-    def raws(self, word: Value) -> Value:
-        size = self.element.width
-        return Cat(word[index * size : index * size + self.width] for index in range(self.lanes))
 
 
 class VectorMemory:
