@@ -59,10 +59,11 @@ CIRCUITS = {
         "exponents": 3,
         "activation_width": 5,
     },
-    # A row of one beat, so that sums wait; an odd length, whose last value has no neighbour.
-    "side-by-side": SIDE_BY_SIDE | {"inputs": 3, "hidden": 17, "lanes": 8},
+    # A short row and a long one, so that sums wait; an odd length, whose last value has no
+    # neighbour.
+    "side-by-side": SIDE_BY_SIDE | {"inputs": 7, "hidden": 23, "lanes": 4},
     "side-by-side-binary": SIDE_BY_SIDE
-    | {"inputs": 17, "hidden": 20, "lanes": 8, "weights": "binary", "activation_width": 8},
+    | {"inputs": 5, "hidden": 6, "lanes": 8, "weights": "binary", "activation_width": 8},
 }
 KINDS = [
     LaneWeights(4),
@@ -160,6 +161,15 @@ def test_the_packer_refuses(parameters, name, value, sentence):
         ),
         ({"exponents": 2}, "exponents must be a whole number from 1 to 1, not 2."),
         ({"activation_width": 3}, "activation_width must be a whole number from 4 to 16, not 3."),
+        ({"gates": "both"}, 'gates must be "in_turn" or "side_by_side", not \'both\'.'),
+        (
+            {"gates": "side_by_side"},
+            "With gates side_by_side, scales must be powers_of_two, not fixed.",
+        ),
+        (
+            {"gates": "side_by_side", "neurons": 2},
+            "With gates side_by_side, neurons must be 1, not 2.",
+        ),
         ({"weights": "int8"}, 'weights must be "ternary" or "binary" or "pow2" or "int12", not'),
     ],
 )
@@ -295,7 +305,9 @@ def test_prepared_lanes_are_summed(weights, structure):
 
 @cache
 def circuit_of(name):
-    return BulkSimulation(DESIGN, {"structure": "fpga"} | CIRCUITS[name])
+    # Lanes of gates take long to compile.
+    parameters = {"structure": "fpga"} | CIRCUITS[name]
+    return BulkSimulation(DESIGN, parameters, optimized=parameters["structure"] == "fpga")
 
 
 @pytest.mark.parametrize("name", CIRCUITS)
