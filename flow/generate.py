@@ -101,7 +101,7 @@ def generate_model(
     design
         The layer's design.
     settings
-        Parameters that the model doesn't say: lanes, neurons, structure, and packing of weights.
+        Parameters that the model doesn't say: lanes, neurons, structure, packing of weights, gates.
     folder
         Where to write to.
     network
@@ -114,7 +114,7 @@ def generate_model(
     UsageError
         If the design can't run the model, or a setting contradicts it.
     """
-    own = {"lanes", "neurons", "structure", "packing"}
+    own = {"lanes", "neurons", "structure", "packing", "gates"}
     if design.name not in LAYERS:
         raise UsageError(
             f"{design.name} takes no model; generate {' or '.join(LAYERS)} for it, by its kind."

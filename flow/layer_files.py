@@ -11,13 +11,13 @@ from golden.layer.floatsd8 import OFFSETS, FloatSD8LstmLayer, offsets_of
 from golden.layer.int8 import Int8LstmLayer
 from golden.layer.int8_dynamic import DynamicConstants, DynamicInt8LstmLayer
 from golden.layer.packets import Kind, Reply, Status
-from golden.layer.ternary import TernaryLstmLayer
+from golden.layer.ternary import TernaryLstmLayer, gates_of
 from golden.lstm.floatsd8 import GATES, FloatSD8Lstm
 from golden.lstm.int8 import Int8Constants
 from golden.lstm.ternary import TernaryLstm, levels_of
 from golden.neuron.ternary import LaneWeights
 from hdl.arithmetic import Structure
-from hdl.layer import floatsd8_cycles, int8_cycles
+from hdl.layer import floatsd8_cycles, int8_cycles, ternary_cycles
 from hdl.layer.cycles import StepCycles
 
 __all__ = ["c_header", "constants_of", "cycles_section", "image_section", "packer"]
@@ -109,7 +109,9 @@ def cycles_section(contract: LayerContract, structure: Structure = "gates") -> d
     structure
         Of a layer's circuit that has such a parameter.
     """
-    if isinstance(contract, Int8LstmLayer | TernaryLstmLayer):
+    if isinstance(contract, TernaryLstmLayer):
+        step = ternary_cycles.step_cycles(contract, structure)
+    elif isinstance(contract, Int8LstmLayer):
         step = int8_cycles.step_cycles(contract, structure)
     else:
         assert isinstance(contract, FloatSD8LstmLayer)
@@ -325,7 +327,7 @@ def _ternary_packing(contract: TernaryLstmLayer) -> dict[str, object]:
         codes[(groups - lowest) @ base ** np.arange(group)] = row.codes(groups).reshape(-1)
     rows = [
         {
-            "gate": GATES.index(row.name.split("_")[0]),
+            "gates": list(gates_of(row)),
             "part": row.part,
             "beats": schedule.beats(row),
         }
@@ -664,23 +666,24 @@ def pack(arrays):
     for group in range(GROUPS):
         units = slice(group * NEURONS, (group + 1) * NEURONS)
         for row in ROWS:
-            gate, part = row["gate"], row["part"]
-            multiplier = arrays[part + "_multipliers"][gate, units]
-            shift = arrays[part + "_shifts"][gate, units]
-            start = arrays["bias"][gate, units] if part == "input" else 0 * shift
-            if POWERS_OF_TWO:
-                if not np.isin(multiplier, (0, 1 << 30)).all():
-                    raise SystemExit("The multipliers must be 0 or 2^30, as the circuit's are.")
-                scale = little(shift & 0x3F | (multiplier != 0).astype(np.int64) << 6, 1)
-            else:
-                scale = np.concatenate([little(multiplier >> 7, 3), little(shift, 1)], axis=1)
-            start = np.concatenate([little(start, 4), scale], axis=1)
-            starts.append(start.tobytes() + bytes((NEURONS - len(start)) * start.shape[1]))
-            padded = np.full((NEURONS, row["beats"] * LANES), filling)
-            chosen = arrays[part + "_weights"][gate, units]
-            padded[: len(chosen), : chosen.shape[1]] = chosen
-            lanes = weight_bytes(padded.reshape(NEURONS, row["beats"], LANES))
-            words.append(lanes.swapaxes(0, 1).tobytes())
+            part, lanes = row["part"], []
+            for gate in row["gates"]:
+                multiplier = arrays[part + "_multipliers"][gate, units]
+                shift = arrays[part + "_shifts"][gate, units]
+                start = arrays["bias"][gate, units] if part == "input" else 0 * shift
+                if POWERS_OF_TWO:
+                    if not np.isin(multiplier, (0, 1 << 30)).all():
+                        raise SystemExit("The multipliers must be 0 or 2^30, as the circuit's are.")
+                    scale = little(shift & 0x3F | (multiplier != 0).astype(np.int64) << 6, 1)
+                else:
+                    scale = np.concatenate([little(multiplier >> 7, 3), little(shift, 1)], axis=1)
+                start = np.concatenate([little(start, 4), scale], axis=1)
+                starts.append(start.tobytes() + bytes((NEURONS - len(start)) * start.shape[1]))
+                padded = np.full((NEURONS, row["beats"] * LANES), filling)
+                chosen = arrays[part + "_weights"][gate, units]
+                padded[: len(chosen), : chosen.shape[1]] = chosen
+                lanes.append(weight_bytes(padded.reshape(NEURONS, row["beats"], LANES)))
+            words.append(np.concatenate(lanes).swapaxes(0, 1).tobytes())
     return whole(image + b"".join(starts) + b"".join(words))
 '''
 

@@ -25,7 +25,7 @@ from golden.formats import BFLOAT16, BINARY16, BINARY32, E5M2, Minifloat
 from golden.layer.floatsd8 import FloatSD8LstmLayer as FloatSD8LstmLayerContract
 from golden.layer.int8 import Int8LstmLayer as Int8LstmLayerContract
 from golden.layer.int8_dynamic import DynamicInt8LstmLayer as DynamicContract
-from golden.layer.ternary import Scales
+from golden.layer.ternary import Gates, Scales
 from golden.layer.ternary import TernaryLstmLayer as TernaryLstmLayerContract
 from golden.neuron.floatsd8 import FloatSD8LstmNeuron as FloatSD8LstmNeuronContract
 from golden.neuron.int8 import Int8LstmNeuron as Int8LstmNeuronContract
@@ -38,11 +38,12 @@ from hdl.accumulate.floatsd8_mac import FloatSD8Mac
 from hdl.accumulate.int8_mac import Int8Mac
 from hdl.accumulate.int12_mac import Int12Mac
 from hdl.accumulate.pow2_accumulate import Pow2Accumulate
+from hdl.accumulate.rows import Structure as LaneStructure
 from hdl.accumulate.ternary_accumulate import TernaryAccumulate
 from hdl.arithmetic import Structure
 from hdl.convert import FloatSD8Activate, FloatSD8Decode, FloatSD8Encode
 from hdl.design import Design, Parameter, ParameterError, Timing
-from hdl.layer import floatsd8_cycles, int8_cycles
+from hdl.layer import floatsd8_cycles, int8_cycles, ternary_cycles
 from hdl.layer.cycles import StepCycles
 from hdl.layer.floatsd8 import FloatSD8LstmLayer
 from hdl.layer.int8 import Int8LstmLayer
@@ -271,8 +272,8 @@ def _int8_layer_timing(structure: Structure, **parameters: Any) -> Timing:
     return _step_timing(cycles, ", unless a scale shifts left")
 
 
-def _ternary_layer_timing(structure: Structure, **parameters: Any) -> Timing:
-    cycles = int8_cycles.step_cycles(TernaryLstmLayerContract(**parameters), structure)
+def _ternary_layer_timing(structure: LaneStructure, **parameters: Any) -> Timing:
+    cycles = ternary_cycles.step_cycles(TernaryLstmLayerContract(**parameters), structure)
     return _step_timing(cycles, ", unless a scale shifts left")
 
 
@@ -400,9 +401,15 @@ TERNARY_LSTM_LAYER = Design(
             "what scales rows have: any, or powers of two",
             choices=get_args(Scales),
         ),
+        Parameter(
+            "gates",
+            "in_turn",
+            "rows of a unit's gates one after the other, or all four at once",
+            choices=get_args(Gates),
+        ),
         _VALUE_WIDTH,
         ACTIVATION,
-        STRUCTURE,
+        _STRUCTURE,
     ),
     component=TernaryLstmLayer,
     contract=lambda structure, **parameters: TernaryLstmLayerContract(**parameters),

@@ -14,6 +14,7 @@ from golden.layer.contract import CELL_BYTES
 from golden.layer.image import integers
 from golden.layer.models import layer_of
 from golden.layer.packets import Kind, Packet, Reply, Status
+from golden.layer.ternary import Gates
 from golden.model import Lstm
 from golden.shapes import check_shape
 from hdl.designs import find
@@ -32,7 +33,7 @@ class LayerBackend:
 
     Parameters
     ----------
-    lanes, neurons
+    lanes, neurons, gates
         Of the circuit; see :func:`golden.layer.models.layer_of`.
     structure
         Of the circuit, where its design has such a parameter.
@@ -46,6 +47,7 @@ class LayerBackend:
 
     lanes: int | None = None
     neurons: int = 1
+    gates: Gates = "in_turn"
     structure: str = "gates"
     stall_seed: int | None = None
     cache_dir: Path = Path("build/bulk")
@@ -82,7 +84,7 @@ class LayerBackend:
         AssertionError
             If the circuit answers with other packets than it must.
         """
-        found = layer_of(model, self.lanes, self.neurons)
+        found = layer_of(model, self.lanes, self.neurons, self.gates)
         layer, design = found.contract, find(found.design)
         schedule, outputs = layer.schedule, layer.schedule.outputs
         width, size = layer.activation_width, layer.output_size

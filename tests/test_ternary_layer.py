@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Const, Module, Signal
 from amaranth.sim import Simulator
 from commands import run as fewbit
 from hypothesis import given, settings
@@ -28,7 +28,9 @@ from golden.neuron.ternary import LaneWeights, TernaryLstmNeuron
 from golden.packing import TERNARY_DENSE
 from hdl.accumulate.packed import unpack_dense
 from hdl.designs import find
-from hdl.layer.int8_cycles import step_cycles
+from hdl.layer.image import Writer
+from hdl.layer.ternary_cycles import step_cycles
+from hdl.neuron.prepared_sum import PreparedSum
 from hdl.neuron.ternary import LaneSum
 from sim.bulk import BulkFailure, BulkSimulation, compare
 from sim.layer import LayerBackend
@@ -36,6 +38,8 @@ from sim.runner import simulate
 
 DESIGN = find("ternary_lstm_layer")
 TWO_NEURONS = {"inputs": 3, "hidden": 5, "neurons": 2, "lanes": 4}
+# With structure gates vectors are prepared for the lanes.
+SIDE_BY_SIDE = {"gates": "side_by_side", "scales": "powers_of_two", "structure": "gates"}
 # Each is compiled once. Those for FPGAs compile several times faster, and differ in adders alone.
 CIRCUITS = {
     "two-neurons": TWO_NEURONS,
@@ -55,6 +59,11 @@ CIRCUITS = {
         "exponents": 3,
         "activation_width": 5,
     },
+    # A short row and a long one, so that sums wait; an odd length, whose last value has no
+    # neighbour.
+    "side-by-side": SIDE_BY_SIDE | {"inputs": 7, "hidden": 23, "lanes": 4},
+    "side-by-side-binary": SIDE_BY_SIDE
+    | {"inputs": 5, "hidden": 6, "lanes": 8, "weights": "binary", "activation_width": 8},
 }
 KINDS = [
     LaneWeights(4),
@@ -70,15 +79,18 @@ NAMES = [f"{each.weights}-{each.exponents}-{each.packing}" for each in KINDS]
 @st.composite
 def layers(draw):
     weights = draw(st.sampled_from(KINDS))
+    gates = draw(st.sampled_from(["in_turn", "side_by_side"]))
+    alone = gates == "side_by_side"
     return TernaryLstmLayer(
         inputs=draw(st.integers(1, 18)),
         hidden=draw(st.integers(1, 18)),
         lanes=weights.lanes * draw(st.integers(1, 3)),
-        neurons=draw(st.integers(1, 4)),
+        neurons=1 if alone else draw(st.integers(1, 4)),
+        gates=gates,
         weights=weights.weights,
         exponents=weights.exponents,
         packing=weights.packing,
-        scales=draw(st.sampled_from(["fixed", "powers_of_two"])),
+        scales="powers_of_two" if alone else draw(st.sampled_from(["fixed", "powers_of_two"])),
         activation_width=draw(st.integers(4, 16)),
     )
 
@@ -149,6 +161,15 @@ def test_the_packer_refuses(parameters, name, value, sentence):
         ),
         ({"exponents": 2}, "exponents must be a whole number from 1 to 1, not 2."),
         ({"activation_width": 3}, "activation_width must be a whole number from 4 to 16, not 3."),
+        ({"gates": "both"}, 'gates must be "in_turn" or "side_by_side", not \'both\'.'),
+        (
+            {"gates": "side_by_side"},
+            "With gates side_by_side, scales must be powers_of_two, not fixed.",
+        ),
+        (
+            {"gates": "side_by_side", "neurons": 2},
+            "With gates side_by_side, neurons must be 1, not 2.",
+        ),
         ({"weights": "int8"}, 'weights must be "ternary" or "binary" or "pow2" or "int12", not'),
     ],
 )
@@ -233,12 +254,60 @@ def test_lanes_are_summed(weights, structure):
     simulator.run()
 
 
+@pytest.mark.parametrize("structure", ["gates", "plain"])
+@pytest.mark.parametrize("weights", KINDS, ids=NAMES)
+def test_prepared_lanes_are_summed(weights, structure):
+    """The lanes' sum from words as they are written, of values that come one by one."""
+    width, count, sum_width = 7, 24, 23
+    weights = dataclasses.replace(weights, lanes=2 * weights.lanes)
+    rng = np.random.default_rng(5)
+    levels = rng.choice(levels_of(weights.weights, weights.exponents), (count, weights.lanes))
+    activations = rng.integers(-64, 64, (count, weights.lanes))
+    activations[:8], levels[:4] = -64, levels_of(weights.weights, weights.exponents)[0]
+    words = weights.pack(levels)
+    m = Module()
+    m.submodules.dut = dut = PreparedSum(weights, width, sum_width, structure)
+    vectors = dut.vectors
+    value, enable = Signal(width), Signal(weights.lanes)
+    written = vectors.gather(m, Writer(enable, Const(0), value), weights.lanes, "vector")
+    element = vectors.prepare(m, written.data)
+    size = vectors.element.width
+    word = Signal(size * len(written.enable))
+    for index, writes in enumerate(written.enable):
+        with m.If(writes):
+            m.d.sync += word.word_select(index, size).eq(element)
+    m.d.comb += dut.activations.eq(word)
+
+    async def add(ctx):
+        for row, beat in enumerate(activations):
+            for lane, each in enumerate(beat.tolist()):
+                ctx.set(value, each % 2**width)
+                ctx.set(enable, 1 << lane)
+                await ctx.tick()
+            ctx.set(dut.weights.as_value(), int.from_bytes(words[row].tobytes(), "little"))
+            start = int(rng.integers(2**sum_width))
+            ctx.set(dut.start, start)
+            exact = start + int((levels[row] * beat).sum())
+            assert (ctx.get(dut.total) - exact) % 2**sum_width == 0, row
+            raws = ctx.get(vectors.raws(word))
+            assert raws == sum(
+                each % 2**width << width * at for at, each in enumerate(beat.tolist())
+            )
+
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(add)
+    simulator.run()
+
+
 # The circuits.
 
 
 @cache
 def circuit_of(name):
-    return BulkSimulation(DESIGN, CIRCUITS[name] | {"structure": "fpga"})
+    # Lanes of gates take long to compile.
+    parameters = {"structure": "fpga"} | CIRCUITS[name]
+    return BulkSimulation(DESIGN, parameters, optimized=parameters["structure"] == "fpga")
 
 
 @pytest.mark.parametrize("name", CIRCUITS)
@@ -312,7 +381,7 @@ def measured(name) -> tuple[float, int, int]:
 
 @pytest.mark.parametrize("name", CIRCUITS)
 def test_cycles_are_those_of_the_circuit(name):
-    step = step_cycles(TernaryLstmLayer(**CIRCUITS[name]), "fpga")
+    step = step_cycles(circuit_of(name).contract, "fpga")
     assert step.is_exact
     assert (step.interval, step.first_byte, step.last_byte) == measured(name)
 

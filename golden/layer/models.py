@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from golden.layer.floatsd8 import FloatSD8LstmLayer
 from golden.layer.int8 import Int8LstmLayer
 from golden.layer.int8_dynamic import DynamicConstants, DynamicInt8LstmLayer
-from golden.layer.ternary import TernaryLstmLayer
+from golden.layer.ternary import Gates, TernaryLstmLayer
 from golden.lstm.floatsd8 import FloatSD8Lstm
 from golden.lstm.int8 import Int8Constants, Int8Lstm
 from golden.lstm.ternary import TernaryLstm
@@ -42,7 +42,9 @@ class ModelLayer:
         return self.contract.pack(self.parameters)
 
 
-def layer_of(model: object, lanes: int | None = None, neurons: int = 1) -> ModelLayer:
+def layer_of(
+    model: object, lanes: int | None = None, neurons: int = 1, gates: Gates = "in_turn"
+) -> ModelLayer:
     """The layer that runs a model.
 
     Parameters
@@ -54,12 +56,16 @@ def layer_of(model: object, lanes: int | None = None, neurons: int = 1) -> Model
         at a time, and 16 for weights of few bits.
     neurons
         Units side by side; in a layer whose precision is chosen per step, those of a group.
+    gates
+        Of weights of few bits: whether a unit's gates are added "in_turn" or "side_by_side".
 
     Raises
     ------
     ValueError
         If there is no such layer.
     """
+    if gates != "in_turn" and not isinstance(model, TernaryLstm):
+        raise ValueError("Only a layer of few-bit weights has gates side_by_side.")
     if isinstance(model, Int8Lstm) and model.dynamic:
         dynamic = DynamicInt8LstmLayer.of(model, 4 if lanes is None else lanes, neurons)
         return ModelLayer("int8_lstm_layer", dynamic, DynamicConstants.of(model))
@@ -70,6 +76,6 @@ def layer_of(model: object, lanes: int | None = None, neurons: int = 1) -> Model
         layer = FloatSD8LstmLayer.of(model, lanes, neurons)
         return ModelLayer("floatsd8_lstm_layer", layer, model)
     if isinstance(model, TernaryLstm):
-        few = TernaryLstmLayer.of(model, 16 if lanes is None else lanes, neurons)
+        few = TernaryLstmLayer.of(model, 16 if lanes is None else lanes, neurons, gates=gates)
         return ModelLayer("ternary_lstm_layer", few, model)
     raise ValueError("The model is a real one; quantise it first with 'fewbit quantize'.")

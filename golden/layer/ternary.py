@@ -13,6 +13,7 @@ from golden.contract import check_whole
 from golden.layer.contract import LayerContract
 from golden.layer.image import Layout, Section, as_bytes, integers
 from golden.layer.int8_schedule import int8_schedule
+from golden.layer.schedule import Phase, Row, Schedule, Task
 from golden.lstm.int8_step import PARTS
 from golden.lstm.ternary import LevelKind, TernaryLstm, levels_of, reset_state, step
 from golden.lstm.variant import GATES, Int8Variant
@@ -21,20 +22,32 @@ from golden.neuron.ternary import LaneWeights, Packing, check_activation_width
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from golden.layer.schedule import Row, Schedule
-
     Raws = npt.NDArray[np.int64]
     Bytes = npt.NDArray[np.uint8]
 
-__all__ = ["Scales", "TernaryLstmLayer", "random_model"]
+__all__ = [
+    "NONZERO",
+    "SIDE_BY_SIDE",
+    "Gates",
+    "Scales",
+    "TernaryLstmLayer",
+    "gates_of",
+    "random_model",
+]
 
 Scales = Literal["fixed", "powers_of_two"]
 """What scales rows may have."""
 
+Gates = Literal["in_turn", "side_by_side"]
+"""How the rows of a unit's gates are added: one after the other, or all four at once."""
+
+SIDE_BY_SIDE = ("f", "i", "g", "o")
+"""Gates in the order in which the image holds those of a row that are side by side."""
+
 START_BYTES = 4
 _HALF = 1 << 30
 """The multiplier of a power of two."""
-_NONZERO = 6
+NONZERO = 6
 """Bit of a shift's byte that is 1 unless the row's scale is 0, with scales of powers of two."""
 
 
@@ -65,6 +78,10 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
         "fields": each weight in bits of its own; "dense": five ternary weights in 8 bits.
     scales
         "fixed": split multipliers; "powers_of_two": multipliers of 2^30 and 0 alone.
+    gates
+        "in_turn": a neuron adds the rows of a unit's gates one after the other. "side_by_side":
+        all four at once, each on so many lanes; with one neuron, scales of powers of two and the
+        activation by table only.
     activation_width
         Bits of inputs and hidden values, from 4 to 16.
     activation
@@ -83,6 +100,7 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
     exponents: int = 1
     packing: Packing = "fields"
     scales: Scales = "fixed"
+    gates: Gates = "in_turn"
     activation_width: int = 12  # pyright: ignore[reportIncompatibleMethodOverride]
     activation: ActivationKind = "table"
     image: bytes | None = None
@@ -97,8 +115,24 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
             raise ValueError(f'scales must be "fixed" or "powers_of_two", not {self.scales!r}.')
         if self.activation not in get_args(ActivationKind):
             raise ValueError(f'activation must be "table" or "gemmlowp", not {self.activation!r}.')
+        self._check_gates()
         if self.image is not None:
             self.unpack(self.image)
+
+    def _check_gates(self) -> None:
+        if self.gates not in get_args(Gates):
+            raise ValueError(f'gates must be "in_turn" or "side_by_side", not {self.gates!r}.')
+        if self.gates == "in_turn":
+            return
+        for name, needed in (
+            ("neurons", 1),
+            ("scales", "powers_of_two"),
+            ("activation", "table"),
+        ):
+            if getattr(self, name) != needed:
+                raise ValueError(
+                    f"With gates side_by_side, {name} must be {needed}, not {getattr(self, name)}."
+                )
 
     @classmethod
     def of(
@@ -107,6 +141,7 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
         lanes: int = 16,
         neurons: int = 1,
         packing: Packing = "fields",
+        gates: Gates = "in_turn",
     ) -> TernaryLstmLayer:
         """The layer that runs a model, with scales of powers of two if the model's are."""
         return cls(
@@ -118,6 +153,7 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
             exponents=model.exponents,
             packing=packing,
             scales="powers_of_two" if _has_powers_of_two(model) else "fixed",
+            gates=gates,
             activation_width=model.activation_width,
             activation=model.activation,
         )
@@ -144,10 +180,24 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
 
     @property
     def schedule(self) -> Schedule:
-        """What the layer does in a time step: as the plain integer LSTM."""
+        """What the layer does in a time step: as the plain integer LSTM, or all gates at once."""
+        if self.gates == "side_by_side":
+            rows = tuple(Row(part, part) for part in PARTS)
+            task = Task("update", rows, "hidden", writes_cell=True)
+            return Schedule((Phase((task,)),), self.inputs, self.hidden, self.hidden, self.lanes, 1)
         return int8_schedule(
             self.variant, self.inputs, self.hidden, self.hidden, self.lanes, self.neurons
         )
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows that a neuron adds at once."""
+        return len(SIDE_BY_SIDE) if self.gates == "side_by_side" else 1
+
+    @property
+    def start_words(self) -> int:
+        """Words of the section of start values."""
+        return self.rows_at_once * self.schedule.start_words
 
     @property
     def scale_bytes(self) -> int:
@@ -158,25 +208,30 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
     def layout(self) -> Layout:
         """The sections of the parameter image."""
         schedule = self.schedule
+        order = ", ".join(SIDE_BY_SIDE)
+        starts, lanes = "of each neuron's row", "for each neuron its lanes"
+        if self.gates == "side_by_side":
+            starts = f"of each row, of gates {order}"
+            lanes = f"for each of the gates {order} its lanes"
         scale = (
             "upper 24 bits of its split multiplier (3), shift (1)"
             if self.scales == "fixed"
-            else f"shift in 6 bits, and bit {_NONZERO} unless its scale is 0 (1)"
+            else f"shift in 6 bits, and bit {NONZERO} unless its scale is 0 (1)"
         )
         return Layout(
             (
                 Section("configuration", 1, 3, "integer bits of the cell (1 byte), cell clip (2)"),
                 Section(
                     "starts",
-                    schedule.start_words,
+                    self.start_words,
                     (START_BYTES + self.scale_bytes) * self.neurons,
-                    f"of each neuron's row: what its sum starts from (4), {scale}",
+                    f"{starts}: what its sum starts from (4), {scale}",
                 ),
                 Section(
                     "weights",
                     schedule.weight_words,
-                    self.neurons * self.lane_weights.bytes,
-                    "weights of a cycle: for each neuron its lanes, the first in the lowest bits;"
+                    self.neurons * self.rows_at_once * self.lane_weights.bytes,
+                    f"weights of a cycle: {lanes}, the first in the lowest bits;"
                     " rows padded with zeros, or where there is no zero with any weight",
                 ),
             )
@@ -193,28 +248,30 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
         self._check_fit(parameters)
         starts: list[Bytes] = []
         weights: list[Bytes] = []
+        filling = levels_of(self.weights, self.exponents)[0] if self.weights == "binary" else 0
         for _, group, row in self.schedule.walk():
             units = slice(group * self.neurons, (group + 1) * self.neurons)
-            gate, part = _place(row)
-            words = np.concatenate(
-                [
-                    as_bytes(parameters.starts[units, gate, part], START_BYTES),
-                    self._scale_bytes(
-                        parameters.multipliers[units, gate, part],
-                        parameters.shifts[units, gate, part],
-                    ),
-                ],
-                axis=1,
-            )
-            starts.append(np.pad(words, ((0, self.neurons - len(words)), (0, 0))).reshape(-1))
+            part = PARTS.index(row.part)
             matrix = (parameters.input_weights, parameters.recurrent_weights)[part]
-            chosen = matrix[gate, units]
             beats = self.schedule.beats(row)
-            filling = levels_of(self.weights, self.exponents)[0] if self.weights == "binary" else 0
-            padded = np.full((self.neurons, beats * self.lanes), filling, np.int64)
-            padded[: len(chosen), : chosen.shape[1]] = chosen
-            words = self.lane_weights.pack(padded.reshape(self.neurons, beats, self.lanes))
-            weights.append(words.swapaxes(0, 1).reshape(beats, -1))
+            lanes: list[Bytes] = []
+            for gate in gates_of(row):
+                words = np.concatenate(
+                    [
+                        as_bytes(parameters.starts[units, gate, part], START_BYTES),
+                        self._scale_bytes(
+                            parameters.multipliers[units, gate, part],
+                            parameters.shifts[units, gate, part],
+                        ),
+                    ],
+                    axis=1,
+                )
+                starts.append(np.pad(words, ((0, self.neurons - len(words)), (0, 0))).reshape(-1))
+                chosen = matrix[gate, units]
+                padded = np.full((self.neurons, beats * self.lanes), filling, np.int64)
+                padded[: len(chosen), : chosen.shape[1]] = chosen
+                lanes.append(self.lane_weights.pack(padded.reshape(self.neurons, beats, -1)))
+            weights.append(np.concatenate(lanes).swapaxes(0, 1).reshape(beats, -1))
         return self.layout.join(
             {
                 "configuration": np.concatenate(
@@ -250,7 +307,7 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
         if self.scales == "fixed":
             whole = as_bytes(multipliers >> SIGNIFICAND_POSITION, 3)
             return np.concatenate([whole, as_bytes(shifts, 1)], axis=1)
-        return as_bytes((shifts & 0x3F) | (multipliers != 0).astype(np.int64) << _NONZERO, 1)
+        return as_bytes((shifts & 0x3F) | (multipliers != 0).astype(np.int64) << NONZERO, 1)
 
     def _scales_of(self, content: Bytes) -> tuple[Raws, Raws]:
         """Multipliers and shifts of their bytes, the inverse of `_scale_bytes`."""
@@ -258,31 +315,35 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
             multipliers = integers(content[..., :3], signed=False) << SIGNIFICAND_POSITION
             return multipliers, integers(content[..., 3:])
         byte = content[..., 0].astype(np.int64)
-        return (byte >> _NONZERO & 1) * _HALF, ((byte & 0x3F) ^ 0x20) - 0x20
+        return (byte >> NONZERO & 1) * _HALF, ((byte & 0x3F) ^ 0x20) - 0x20
 
     def unpack(self, image: bytes) -> TernaryLstm:
         contents = self.layout.split(image)
         starts = contents["starts"].reshape(-1, self.neurons, START_BYTES + self.scale_bytes)
-        words = contents["weights"].reshape(-1, self.neurons, self.lane_weights.bytes)
+        side_by_side = self.neurons * self.rows_at_once
+        words = contents["weights"].reshape(-1, side_by_side, self.lane_weights.bytes)
         configuration = contents["configuration"][0]
         groups = self.schedule.groups(self.schedule.phases[0])
         rows = len(GATES), groups * self.neurons
         bias = np.zeros(rows, np.int64)
         scales = np.zeros((len(PARTS), 2, *rows), np.int64)
         matrices = [np.zeros((*rows, length), np.int64) for length in (self.inputs, self.hidden)]
-        word = 0
-        for start, (_, group, row) in enumerate(self.schedule.walk()):
+        start = word = 0
+        for _, group, row in self.schedule.walk():
             units = slice(group * self.neurons, (group + 1) * self.neurons)
-            gate, part = _place(row)
-            values = integers(starts[start, :, :START_BYTES])
-            if part == PARTS.index("input"):
-                bias[gate, units] = values
-            scales[part, :, gate, units] = self._scales_of(starts[start, :, START_BYTES:])
+            part = PARTS.index(row.part)
             beats = self.schedule.beats(row)
             levels = self.lane_weights.unpack(words[word : word + beats]).swapaxes(0, 1)
             word += beats
             matrix = matrices[part]
-            matrix[gate, units] = levels.reshape(self.neurons, -1)[:, : matrix.shape[2]]
+            for place, gate in enumerate(gates_of(row)):
+                values = starts[start]
+                start += 1
+                if row.part == "input":
+                    bias[gate, units] = integers(values[:, :START_BYTES])
+                scales[part, :, gate, units] = self._scales_of(values[:, START_BYTES:])
+                chosen = levels[place * self.neurons : (place + 1) * self.neurons]
+                matrix[gate, units] = chosen.reshape(self.neurons, -1)[:, : matrix.shape[2]]
         (input_multipliers, input_shifts), (recurrent_multipliers, recurrent_shifts) = scales[
             ..., : self.hidden
         ]
@@ -317,10 +378,10 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
         return self.pack(random_model(self, rng))
 
 
-def _place(row: Row) -> tuple[int, int]:
-    """Numbers of a row's gate and part."""
-    gate, part = row.name.split("_")
-    return GATES.index(gate), PARTS.index(part)
+def gates_of(row: Row) -> tuple[int, ...]:
+    """Numbers of the gates of a row: of one, or of all that are side by side."""
+    gate, separator, _ = row.name.partition("_")
+    return tuple(GATES.index(each) for each in ((gate,) if separator else SIDE_BY_SIDE))
 
 
 def _has_powers_of_two(model: TernaryLstm) -> bool:

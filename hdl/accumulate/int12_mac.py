@@ -7,7 +7,7 @@ from hdl.accumulate.rows import RowAccumulate, Structure
 from hdl.arithmetic import Row, product_rows, sum_of_rows, wire
 from hdl.columns import Columns
 
-__all__ = ["Int12Mac"]
+__all__ = ["Int12Mac", "add_product"]
 
 
 class Int12Mac(RowAccumulate):
@@ -40,29 +40,9 @@ class Int12Mac(RowAccumulate):
         super().__init__(self.contract, structure)
 
     def _add_lanes(self, m: Module, columns: Columns) -> None:
+        beat = self.i.payload
         for lane in range(self.lanes):
-            self._add_digits(m, columns, lane)
-
-    def _add_digits(self, m: Module, columns: Columns, lane: int) -> None:
-        """A product as rows, one for each digit from -2 to 2 of the weight (Booth, radix 4)."""
-        activation = self.i.payload.activations[lane]
-        width = self.activation_width
-        bits = Cat(Const(0, 1), self.i.payload.weights[lane])
-        for digit in range(len(self.i.payload.weights[lane]) // 2):
-            name = f"lane_{lane}_{digit}"
-            low, middle, high = bits[2 * digit : 2 * digit + 3]
-            is_one = wire(m, low ^ middle, f"{name}_is_one")
-            is_two = wire(m, ~is_one & (middle ^ high), f"{name}_is_two")
-            chosen = wire(
-                m,
-                (Cat(activation, activation[-1]) & is_one.replicate(width + 1))
-                | (Cat(Const(0, 1), activation) & is_two.replicate(width + 1)),
-                f"{name}_chosen",
-            )
-            row = wire(m, chosen ^ high.replicate(width + 1), f"{name}_row")
-            odd = wire(m, chosen[0], f"{name}_odd")
-            columns.add_pair(high, odd, 2 * digit)
-            columns.add_signed(row[1:], 2 * digit + 1)
+            add_product(m, columns, beat.activations[lane], beat.weights[lane], f"lane_{lane}")
 
     def _chained_lanes(self, m: Module, before: Value) -> Value:
         rows: list[Row] = []
@@ -83,3 +63,34 @@ class Int12Mac(RowAccumulate):
     def _plain_products(self, m: Module) -> list[Value]:
         beat = self.i.payload
         return [beat.weights[lane] * beat.activations[lane] for lane in range(self.lanes)]
+
+
+def add_product(
+    m: Module, columns: Columns, multiplicand: Value, multiplier: Value, name: str
+) -> None:
+    """Add a product as rows, one for each digit from -2 to 2 of the multiplier (Booth, radix 4).
+
+    Parameters
+    ----------
+    multiplicand
+        Signed.
+    multiplier
+        Signed, of an even width.
+    """
+    width = len(multiplicand)
+    bits = Cat(Const(0, 1), multiplier)
+    for digit in range(len(multiplier) // 2):
+        place = f"{name}_{digit}"
+        low, middle, high = bits[2 * digit : 2 * digit + 3]
+        is_one = wire(m, low ^ middle, f"{place}_is_one")
+        is_two = wire(m, ~is_one & (middle ^ high), f"{place}_is_two")
+        chosen = wire(
+            m,
+            (Cat(multiplicand, multiplicand[-1]) & is_one.replicate(width + 1))
+            | (Cat(Const(0, 1), multiplicand) & is_two.replicate(width + 1)),
+            f"{place}_chosen",
+        )
+        row = wire(m, chosen ^ high.replicate(width + 1), f"{place}_row")
+        odd = wire(m, chosen[0], f"{place}_odd")
+        columns.add_pair(high, odd, 2 * digit)
+        columns.add_signed(row[1:], 2 * digit + 1)

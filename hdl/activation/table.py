@@ -132,8 +132,10 @@ class Interpolation(wiring.Component):
     Parameters
     ----------
     structure
-        "gates": combinational. "fpga": the result follows a cycle later, as the table lies in a
-        memory that is read with the clock.
+        "gates" or "fpga", see :mod:`hdl.arithmetic`.
+    clocked
+        The result follows a cycle later, as the table lies in a memory that is read with the
+        clock; else it is combinational. By default with "fpga".
 
     Ports
     -----
@@ -143,9 +145,10 @@ class Interpolation(wiring.Component):
         In steps of 2^-15.
     """
 
-    def __init__(self, structure: Structure = "gates") -> None:
+    def __init__(self, structure: Structure = "gates", *, clocked: bool | None = None) -> None:
         check_structure(structure)
         self.structure: Structure = structure
+        self.clocked = structure == "fpga" if clocked is None else clocked
         super().__init__(
             {
                 "raw": In(signed(16)),
@@ -157,7 +160,7 @@ class Interpolation(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.lookup = lookup = TableLookup(self.structure, clocked=self.structure == "fpga")
+        m.submodules.lookup = lookup = TableLookup(self.structure, clocked=self.clocked)
         m.d.comb += [
             lookup.raw.eq(self.raw),
             lookup.is_sigmoid.eq(self.is_sigmoid),

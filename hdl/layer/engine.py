@@ -22,9 +22,10 @@ from golden.layer.schedule import Row, Schedule, Task, chunks
 from hdl.arithmetic import wire
 from hdl.formats import stream_of
 from hdl.layer.front import Front, Place
-from hdl.layer.image import BYTE, ImageStore
+from hdl.layer.image import BYTE, ImageStore, Writer
 from hdl.layer.normalize import GateReading, normalize_gates
 from hdl.layer.selection import bits_of, case, choose, is_one_of
+from hdl.layer.vectors import VectorMemory, Vectors
 
 __all__ = ["Collected", "Issue", "LayerEngine", "NumberSystem"]
 
@@ -39,7 +40,8 @@ class NumberSystem(Protocol):
     """Bits of an input or a hidden value; more than 8 are two bytes of a packet."""
     start_width: int
     """Bits of the value that a row starts from, and of what else comes with it; whole bytes. They
-    hold still up to the row's last beat."""
+    hold still up to the row's last beat. 0 where the neurons read the section "starts" themselves;
+    beats have none."""
     cell_width: int
     """Bits of a cell raw; whole bytes."""
     masks_padding: bool
@@ -120,6 +122,12 @@ class LayerEngine(wiring.Component):
         The number system.
     image
         A parameter image that the memories hold for good; None where packets bring it.
+    vectors
+        How all vectors lie in one memory for the single neuron, whose activations are a word of
+        that. At reset the recurrent sums are then not 0: the port ``fresh`` says that they must
+        count as 0. With ``cells_apart`` it has no ``drains``, but says by ``cell_address`` and
+        ``reads_cell`` which cell ``old_cell`` is from the next cycle on, and its new cell is that
+        of the unit whose result comes next. None: input and hidden vectors have memories apart.
 
     Raises
     ------
@@ -138,11 +146,14 @@ class LayerEngine(wiring.Component):
         layout: Layout,
         system: NumberSystem,
         image: bytes | None = None,
+        *,
+        vectors: Vectors | None = None,
     ) -> None:
         self.schedule = schedule
         self.layout = layout
         self.system = system
         self.image = image
+        self.vectors = vectors
         super().__init__({"i": In(stream_of(OPERANDS)), "o": Out(stream_of(RESULTS))})
 
     def elaborate(self, platform: object) -> Module:
@@ -196,16 +207,24 @@ class LayerEngine(wiring.Component):
         width = system.activation_width
         word = width * lanes
         self._add_weights(m, store)
-        self.row_starts = store.memory(m, "starts").read_port()
+        self.row_starts = None
+        if system.start_width:
+            self.row_starts = store.memory(m, "starts").read_port()
         # Two pages of each vector: one is used while the other is written.
-        m.submodules.input_vector = vector = _memory(2 * chunks(schedule.inputs, lanes), word)
         values = self.front.values_of(Place.INPUT, width)
         in_page = replace(values, address=Cat(self.front.write_page, values.address))
-        in_page.connect(m, vector.write_port(granularity=width))
-        self.input_vector = vector.read_port()
-        m.submodules.hidden_vector = hidden = _memory(2 * chunks(schedule.outputs, lanes), word)
-        self.hidden_vector = hidden.read_port()
-        self.hidden_write = hidden.write_port(granularity=width)
+        self.one_memory = None
+        if self.vectors is not None:
+            self.one_memory = VectorMemory(m, self.vectors, schedule.inputs, schedule.outputs)
+            self.one_memory.take_inputs(in_page)
+        else:
+            m.submodules.input_vector = vector = _memory(2 * chunks(schedule.inputs, lanes), word)
+            in_page.connect(m, vector.write_port(granularity=width))
+            self.input_vector = vector.read_port()
+            hidden = _memory(2 * chunks(schedule.outputs, lanes), word)
+            m.submodules.hidden_vector = hidden
+            self.hidden_vector = hidden.read_port()
+            self.hidden_write = hidden.write_port(granularity=width)
         self.inner_vector = self.inner_write = None
         if any(row.part == "inner" for row in schedule.rows):
             m.submodules.inner_vector = inner = _memory(chunks(schedule.hidden, lanes), word)
@@ -372,15 +391,36 @@ class LayerEngine(wiring.Component):
 
         self._read_weights(m, weight, issues & has_products)
         m.d.comb += [
-            self.row_starts.addr.eq(start),
-            self.row_starts.en.eq(issues & is_first_word),
-            self.input_vector.addr.eq(Cat(self.page, word)),
-            self.input_vector.en.eq(reads & is_part["input"]),
-            self.hidden_vector.addr.eq(
-                Cat(self.hidden_page, Mux(self.busy, word, self.front.word))
-            ),
-            self.hidden_vector.en.eq((reads & is_part["recurrent"]) | self.front.saves),
         ]
+        if self.one_memory is None:
+            m.d.comb += [
+                self.input_vector.addr.eq(Cat(self.page, word)),
+                self.input_vector.en.eq(reads & is_part["input"]),
+                self.hidden_vector.addr.eq(
+                    Cat(self.hidden_page, Mux(self.busy, word, self.front.word))
+                ),
+                self.hidden_vector.en.eq((reads & is_part["recurrent"]) | self.front.saves),
+            ]
+        else:
+            read = self.one_memory.read
+            in_page = Cat(self.page, word)
+            of_hidden = Cat(self.hidden_page, Mux(self.busy, word, self.front.word))
+            is_input = wire(m, is_part["input"] & self.busy, "reads_input")
+            m.d.comb += [
+                read.addr.eq(
+                    Mux(
+                        is_input,
+                        self.one_memory.input_address(in_page),
+                        self.one_memory.hidden_address(of_hidden),
+                    )
+                ),
+                read.en.eq(reads | self.front.saves),
+            ]
+        if self.row_starts is not None:
+            m.d.comb += [
+                self.row_starts.addr.eq(start),
+                self.row_starts.en.eq(issues & is_first_word),
+            ]
 
         def vector(part: str, read: Value) -> Value:
             """What a vector's memory gives, where it counts."""
@@ -392,9 +432,12 @@ class LayerEngine(wiring.Component):
                 _masked(read[end:], held[f"fills_{part}"]),
             )
 
-        activations = vector("input", self.input_vector.data) | vector(
-            "hidden", self.hidden_vector.data
-        )
+        if self.vectors is not None and self.one_memory is not None:
+            activations = self._whole_words(held, rests)
+        else:
+            activations = vector("input", self.input_vector.data) | vector(
+                "hidden", self.hidden_vector.data
+            )
         if self.inner_vector is not None:
             m.d.comb += [
                 self.inner_vector.addr.eq(word),
@@ -409,8 +452,14 @@ class LayerEngine(wiring.Component):
         gate_address = self._gate_address(m, group, row, rows, "gate")
         for index, neuron in enumerate(neurons):
             cell = self.cells[index]
+            takes_cell = held["takes_cell"]
+            cell_address: Value = group
+            if self.one_memory is not None:
+                reads_cell, cell_address = neuron.reads_cell, neuron.cell_address
+                takes_cell = ~fresh
+                m.d.comb += neuron.fresh.eq(fresh)
             m.d.comb += [
-                cell.addr.eq(Mux(self.busy, group, self.front.word)),
+                cell.addr.eq(Mux(self.busy, cell_address, self.front.word)),
                 cell.en.eq(reads_cell | self.front.saves),
                 neuron.i.valid.eq(fed & ready),
                 neuron.i.payload.weights.eq(self._weights_of(index)),
@@ -418,15 +467,17 @@ class LayerEngine(wiring.Component):
                 neuron.i.payload.first.eq(held["first"]),
                 neuron.i.payload.last.eq(held["last"]),
                 (neuron if system.cells_apart else neuron.i.payload).old_cell.eq(
-                    _masked(cell.data, held["takes_cell"])
+                    _masked(cell.data, takes_cell)
                 ),
             ]
-            if system.cells_apart:
+            if system.cells_apart and self.one_memory is None:
                 m.d.comb += neuron.drains.eq(~fed)
             if system.tells_part:
                 m.d.comb += neuron.i.payload.recurrent.eq(held["recurrent"])
             if len(set(segments.values())) > 1:
                 m.d.comb += neuron.i.payload.segment.eq(segment)
+            if self.row_starts is None:
+                continue
             value = _masked(self.row_starts.data.word_select(index, width), held["takes_start"])
             if self._stores_gates:
                 read = self.gate_reads[index]
@@ -476,6 +527,22 @@ class LayerEngine(wiring.Component):
     def _requested(self, state: Value) -> tuple[Value, Value | int]:
         """Byte and kind of the packets that answer a request for the state."""
         return state, Reply.STATE
+
+    def _whole_words(self, held: Mapping[str, Value], rests: Mapping[str, int]) -> Value:
+        """Words of the memory of all vectors, without what lies beyond the end of a vector."""
+        assert self.vectors is not None
+        assert self.one_memory is not None
+        word = self.one_memory.read.data
+        size, group = self.vectors.element.width, self.vectors.group
+        counts = [Const(1, 1)] * (self.schedule.lanes // group)
+        for part, rest in rests.items():
+            for index in range(chunks(rest, group), len(counts)):
+                of_other = ~held["recurrent"] if part == "hidden" else held["recurrent"]
+                counts[index] &= held[f"fills_{part}"] | of_other
+        return Cat(
+            _masked(word[index * size : (index + 1) * size], each) if rests else word
+            for index, each in enumerate(counts if rests else counts[:1])
+        )
 
     @property
     def _groups(self) -> int:
@@ -572,7 +639,10 @@ class LayerEngine(wiring.Component):
                     write.data.eq(value),
                     write.en.eq(collects & selected & task_is(lambda t: t.to == "gate")),
                 ]
-        if self.system.cells_apart:
+        if self.one_memory is not None:
+            cell = neurons[0].cells
+            self._write_cell(m, 0, group, cell.payload, cell.valid)
+        elif self.system.cells_apart:
             self._collect_cells(m, neurons)
         cells = [] if self.system.cells_apart else [each.cell_result for each in choice]
         ends_group = collects & (neuron == count - 1)
@@ -634,22 +704,19 @@ class LayerEngine(wiring.Component):
     ) -> None:
         """Write a result into the hidden or the inner vector, or a loaded state's byte."""
         lanes = self.schedule.lanes
-        write = self.hidden_write
         width = self.system.activation_width
         loads = self.front.values_of(Place.HIDDEN, width)
         own = goes_out & task_is(lambda t: t.to == "hidden")
         enable = Cat(own & (byte == lane) for lane in range(lanes))
-        m.d.comb += [
-            write.addr.eq(
-                Mux(
-                    self.busy,
-                    Cat(~self.hidden_page, word),
-                    Cat(self.hidden_page, loads.address),
-                )
-            ),
-            write.data.eq(Mux(self.busy, self.result, loads.data)[:width].replicate(lanes)),
-            write.en.eq(enable | loads.enable),
-        ]
+        address = Mux(self.busy, Cat(~self.hidden_page, word), Cat(self.hidden_page, loads.address))
+        value = Mux(self.busy, self.result, loads.data)[:width]
+        values = Writer(enable | loads.enable, address, value)
+        if self.one_memory is None:
+            values.connect(m, self.hidden_write)
+        else:
+            # A byte that comes in meanwhile waits a cycle.
+            m.d.comb += self.front.held_off.eq(own)
+            self.one_memory.take_hidden(values, own | (self.front.place != Place.INPUT))
         if self.inner_write is not None:
             inner = goes_out & task_is(lambda t: t.to == "inner")
             m.d.comb += [
@@ -717,7 +784,8 @@ class LayerEngine(wiring.Component):
         width = self.system.activation_width
         count = value_bytes(width)
         place = self.front.byte[count - 1 :][: bits_of(self.schedule.lanes)]
-        saved = self.hidden_vector.data.word_select(place, width)
+        word = self.hidden_vector.data if self.one_memory is None else self.one_memory.raws
+        saved = word.word_select(place, width)
         result: Value = self.result
         if width != BYTE:
             result = _byte_of(result, self.is_high_byte)

@@ -86,6 +86,8 @@ class Front:
         """No vector waits, no step is in progress."""
         self.answered = Signal(name="answered")
         """The byte that is offered as status or state is taken."""
+        self.held_off = Signal(name="held_off")
+        """No byte can be taken in this cycle."""
         lanes, neurons = schedule.lanes, schedule.neurons
         # For each place: bytes of a word, and the last byte of the last word.
         places: list[tuple[int, int, int]] = [
@@ -139,7 +141,8 @@ class Front:
         self.data = beat.s_axis_tdata
         checks = Signal(16)
         next_checks = wire(m, _crc(checks, self.data), "next_checks")
-        takes = wire(m, (state == _State.TAKE) & i.valid, "takes")
+        can_take_byte = (state == _State.TAKE) & ~self.held_off
+        takes = wire(m, can_take_byte & i.valid, "takes")
         self.writes = wire(m, takes & ~complete, "writes")
         self.saves = wire(m, state == _State.SAVE_READ, "saves")
         self._value_bytes = value_bytes
@@ -150,7 +153,7 @@ class Front:
                 m.d.sync += self._low_byte.eq(self.data)
         # The next byte of the places: taken now, or sent.
         moves_on = Signal()
-        m.d.comb += i.ready.eq(state == _State.TAKE)
+        m.d.comb += i.ready.eq(can_take_byte)
 
         with m.If(moves_on):
             m.d.sync += byte.eq(byte + 1)

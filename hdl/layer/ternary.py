@@ -8,11 +8,13 @@ from amaranth.lib import wiring
 from golden.layer.ternary import START_BYTES
 from golden.layer.ternary import TernaryLstmLayer as Contract
 from golden.neuron.ternary import TernaryLstmNeuron
+from hdl.accumulate.rows import Structure as LaneStructure
 from hdl.arithmetic import Structure
 from hdl.layer.engine import LayerEngine
 from hdl.layer.image import BYTE, ImageStore
 from hdl.layer.int8_cycles import update_of, waiting_rows
 from hdl.layer.normalize import GateReading
+from hdl.layer.side_by_side import SideBySideSystem
 from hdl.neuron.int8 import Int8LayerNeuron
 from hdl.neuron.ternary import LaneSum, hidden_scale
 
@@ -26,9 +28,10 @@ class _TernarySystem:
     cells_apart = False
     tells_part = False
 
-    def __init__(self, contract: Contract, structure: Structure) -> None:
+    def __init__(self, contract: Contract, structure: LaneStructure) -> None:
         self.contract = contract
-        self.structure: Structure = structure
+        self.lane_structure: LaneStructure = structure
+        self.structure: Structure = "fpga" if structure == "fpga" else "gates"
         self.activation_width = contract.activation_width
         self.start_width = BYTE * (START_BYTES + contract.scale_bytes)
         # Of binary weights none is 0.
@@ -48,7 +51,7 @@ class _TernarySystem:
             interpolates=update.interpolates,
             structure=self.structure,
             waiting_rows=waiting_rows(contract, update, self.structure),
-            products=LaneSum(contract.lane_weights, contract.activation_width, self.structure),
+            products=LaneSum(contract.lane_weights, contract.activation_width, self.lane_structure),
             row_scales=contract.scales,
             hidden_width=contract.activation_width,
         )
@@ -84,7 +87,8 @@ class TernaryLstmLayer(LayerEngine):
     Parameters
     ----------
     structure
-        "gates" or "fpga", see :mod:`hdl.arithmetic`.
+        "gates" or "fpga", see :mod:`hdl.arithmetic`; "plain" is "gates" with lanes of operators
+        alone, left to synthesis, to compare with.
     image
         A parameter image to be held for good; None where packets bring it.
     parameters
@@ -93,11 +97,21 @@ class TernaryLstmLayer(LayerEngine):
 
     def __init__(
         self,
-        structure: Structure = "gates",
+        structure: LaneStructure = "gates",
         image: bytes | None = None,
         **parameters: int | str,
     ) -> None:
         self.contract = Contract(image=image, **parameters)  # pyright: ignore[reportArgumentType]
-        self.structure: Structure = structure
-        system = _TernarySystem(self.contract, structure)
-        super().__init__(self.contract.schedule, self.contract.layout, system, image)
+        self.structure: LaneStructure = structure
+        if self.contract.gates == "side_by_side":
+            system = SideBySideSystem(self.contract, structure)
+            vectors = system.neuron.vectors
+        else:
+            system, vectors = _TernarySystem(self.contract, structure), None
+        super().__init__(
+            self.contract.schedule,
+            self.contract.layout,
+            system,
+            image,
+            vectors=vectors,
+        )

@@ -18,8 +18,9 @@ from hdl.accumulate.int12_mac import Int12Mac
 from hdl.accumulate.packed import unpack_dense
 from hdl.accumulate.pow2_accumulate import Pow2Accumulate
 from hdl.accumulate.rows import RowAccumulate
+from hdl.accumulate.rows import Structure as LaneStructure
 from hdl.accumulate.ternary_accumulate import TernaryAccumulate
-from hdl.arithmetic import Structure, check_structure
+from hdl.arithmetic import Structure
 from hdl.formats import payload_layout, shape_of, stream_of
 from hdl.neuron.int8 import Int8LayerNeuron, default_chunk
 
@@ -36,16 +37,15 @@ class LaneSum(wiring.Component):
     activation_width
         Bits of an activation.
     structure
-        "gates" or "fpga", see :mod:`hdl.arithmetic`.
+        "gates", "fpga" or "plain", see :mod:`hdl.accumulate.rows`.
     """
 
     def __init__(
-        self, weights: LaneWeights, activation_width: int, structure: Structure = "gates"
+        self, weights: LaneWeights, activation_width: int, structure: LaneStructure = "gates"
     ) -> None:
-        check_structure(structure)
         self.lane_weights = weights
         self.activation_width = activation_width
-        self.structure: Structure = structure
+        self.structure: LaneStructure = structure
         operands = (weights.operand, weights.accumulate(activation_width).operands[1])
         shapes = payload_layout(operands).members
         super().__init__(
