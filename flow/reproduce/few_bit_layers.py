@@ -31,11 +31,12 @@ Layers = Mapping[str, Settings]
 
 LAYER_SIZE: Settings = {"inputs": 48, "hidden": 128}
 LAYERS: Mapping[str, Layers] = {
-    "1 neuron of 16 lanes each": {
-        "int12": {"lanes": 16},
-        "ternary": {"lanes": 16},
-        "binary": {"lanes": 16},
-    },
+    f"1 neuron of {lanes} lanes each": {
+        "int12": {"lanes": lanes},
+        "ternary": {"lanes": lanes},
+        "binary": {"lanes": lanes},
+    }
+    for lanes in (16, 32)
 }
 """Which layers' throughput at equal area is compared."""
 
