@@ -8,8 +8,7 @@ is chosen on the training or calibration sequences; the tests are only reported.
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -184,18 +183,14 @@ def _threshold_for(
     return round(high)
 
 
-def as_json(row: Measured) -> dict[str, Any]:
-    """Fields of a row."""
-    return vars(replace(row)) | {"speed_up": row.speed_up}
-
-
 def main() -> int:
     """Run as a program; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m examples.dynamic_precision")
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--no-offsets", action="store_true")
+    parser.add_argument("--share", type=float, default=SHARE, help=f"default {SHARE}")
     arguments = parser.parse_args()
-    rows = compare(TASKS[arguments.task](), offsets=not arguments.no_offsets)
+    rows = compare(TASKS[arguments.task](), offsets=not arguments.no_offsets, share=arguments.share)
     title = f"{arguments.task}, {'without' if arguments.no_offsets else 'with'} offsets"
     table = Table(title=title)
     for column in ("what chooses", "4 bits", "speed-up", "correct", "of", "rms"):
