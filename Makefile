@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: all setup tools test test-all lint verilog regress area prove reproduce speakers bulk bulk-mac ieee layers train clean
+.PHONY: all setup tools test test-all lint verilog regress area prove reproduce speakers bulk bulk-mac ieee layers dynamic train clean
 
 all: $(SETUP) tools
 	$(BIN)/python -m examples.main_job --jobs $(JOBS)
@@ -84,11 +84,19 @@ layers: $(SETUP) tools
 	$(BIN)/python -m examples.layer_campaign
 	RTL_MODELS=all $(BIN)/python -m pytest tests/test_rtl_models.py
 
+# Precision chosen per step against other choices, whole test sets, in golden.
+dynamic: $(SETUP)
+	$(BIN)/python -m examples.dynamic_precision speaker
+	$(BIN)/python -m examples.dynamic_precision speaker --no-offsets
+	$(BIN)/python -m examples.dynamic_precision order
+	$(BIN)/python -m examples.dynamic_precision order --no-offsets
+
 # Retrains the example's model; needs PyTorch.
 train: $(SETUP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train]'
 	$(BIN)/python -m examples.japanese_vowels.train
 	$(BIN)/python -m examples.japanese_vowels.train_low_bit
+	$(BIN)/python -m examples.temporal_order.train
 
 clean:
 	rm -rf build $(VENV) *.egg-info .pytest_cache .ruff_cache

@@ -6,6 +6,7 @@ sentence on standard error, never a traceback.
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,12 +19,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from flow.arrays import read_array, write_array
+from flow.calibrate import calibrate_to_file, row_of, tries
 from flow.errors import UsageError, check_target, write_text
-from flow.models import open_model
+from flow.models import open_model, refuse_dynamic
 from flow.quantize import FORMATS, OPTIONS, description, quantize_to_file
 from flow.run import BACKENDS, chunks_of, run_sequences
 from golden.activations import ActivationKind
 from golden.arithmetic import Rounding
+from golden.lstm.int8 import ALWAYS_HIGH
 from golden.network import Network
 from golden.quantize.ternary_lstm import Scales
 from hdl.design import ParameterError
@@ -183,6 +186,7 @@ def _build_parser() -> _Parser:
     )
     command.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
 
+    _add_calibrate(commands)
     command = _command(commands, "run", _run, "run sequences through a model")
     _add_model(command, ".tflite, .npz, .safetensors or .onnx")
     command.add_argument(
@@ -212,6 +216,46 @@ def _build_parser() -> _Parser:
     _add_prove(commands)
     _add_reproduce(commands)
     return parser
+
+
+def _add_calibrate(commands: Any) -> None:
+    command = _command(
+        commands, "calibrate", _calibrate, "find where 4 bits of an int8 model's weights do"
+    )
+    _add_model(command, "quantised int8 .npz or .tflite")
+    command.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="X.npy",
+        help="raws of shape (batch, time, inputs), of the training data",
+    )
+    command.add_argument("--real", action="store_true", help="X.npy holds real numbers")
+    command.add_argument(
+        "--tolerance",
+        type=_real,
+        metavar="STEPS",
+        help="largest rms deviation of the output from that with all 8 bits, default 0",
+    )
+    command.add_argument(
+        "--share",
+        type=_real,
+        help="instead: smallest share of steps with 4 bits, from 0 to 1, at the least deviation",
+    )
+    command.add_argument(
+        "--group",
+        type=_count,
+        default=1,
+        help="neighbouring units that share a mode, as many as the circuit has neurons; default 1",
+    )
+    command.add_argument(
+        "--no-offsets", action="store_true", help="for a circuit without the offsets' memory"
+    )
+    command.add_argument(
+        "--activation", choices=get_args(ActivationKind), help="in place of the model's own"
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
+    _add_json(command)
 
 
 def _add_prove(commands: Any) -> None:
@@ -299,6 +343,16 @@ def _count(text: str) -> int:
     return value
 
 
+def _real(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0, not {text}")
+    return value
+
+
 def _window(text: str) -> int | str:
     if text != "none" and not (text.isascii() and text.isdigit() and len(text) < 9):
         raise argparse.ArgumentTypeError(
@@ -383,6 +437,7 @@ def _generate(options: argparse.Namespace) -> int:
         if len(options.designs) != 1:
             raise UsageError("Name one design with --model: the layer of the model's kind.")
         network = _open(options)
+        refuse_dynamic(options.model, network)
         yosys.warm_up()
         paths = generate_model(
             options.designs[0], options.settings, options.out, network, fixed=options.fixed
@@ -503,6 +558,50 @@ def _quantize(options: argparse.Namespace) -> int:
         f"{target}: {_layers(quantised)}, {description(quantised)}, "
         f"calibrated on {len(x)} sequences of {x.shape[1]} steps"
     )
+    return 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    target = check_target(options.out)
+    if target.suffix != ".npz":
+        target = target.with_name(f"{target.name}.npz")
+    network = _open(options)
+    x = read_array(options.data)
+    with _progress("Calibrating", tries(network)) as advance, _enough_memory():
+        found = calibrate_to_file(
+            options.model,
+            network,
+            x,
+            target,
+            tolerance=options.tolerance,
+            share=options.share,
+            group=options.group,
+            offsets=not options.no_offsets,
+            real=options.real,
+            done=advance,
+        )
+    rows: list[dict[str, Any]] = []
+    table = _table(
+        "layer", "threshold", "hold", "4 bits", "speed-up", "rms loss", "chosen", right=0
+    )
+    for layer, (curve, chosen) in enumerate(zip(found.curves, found.chosen, strict=True)):
+        table.add_section()
+        for point in curve:
+            rows.append(row_of(layer, point, chosen=point == chosen))
+            table.add_row(
+                str(layer),
+                str(point.threshold),
+                "all 8 bits" if point.hold == ALWAYS_HIGH else str(point.hold),
+                f"{point.low_share:.1%}",
+                f"{point.speed_up:.2f}",
+                f"{point.loss:.2f}",
+                "yes" if point == chosen else "",
+                style="bold" if point == chosen else None,
+            )
+    table.caption = "4 bits: share of units' steps; rms loss: of the output, in its steps"
+    _console().print(table)
+    print(f"{target}: {_layers(found.network)}, {len(x)} sequences of {x.shape[1]} steps")
+    _write_json(options.json, generator_version(), rows)
     return 0
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flow.errors import UsageError
-from flow.models import told
+from flow.models import refuse_dynamic, told
 from golden.lstm.float64 import Float64Lstm
 from golden.lstm.floatsd8 import HIDDEN_FORMAT, FloatSD8Lstm
 from golden.lstm.int8 import Int8Lstm
@@ -20,7 +20,15 @@ from golden.model import Lstm
 from golden.network import NETWORK_INPUT, Backend, Network, golden_backend, run
 from golden.quantize.int8 import dequantize, quantize
 
-__all__ = ["BACKENDS", "BackendKind", "Run", "chunks_of", "make_backend", "run_sequences"]
+__all__ = [
+    "BACKENDS",
+    "BackendKind",
+    "Run",
+    "as_input",
+    "chunks_of",
+    "make_backend",
+    "run_sequences",
+]
 
 BackendKind = Literal["golden", "rtl"]
 BACKENDS = ("golden", "rtl")
@@ -122,9 +130,11 @@ def run_sequences(
         )
     if kind == "rtl" and not network.quantised:
         raise UsageError(f"'{path}' is a real model; quantise it first with 'fewbit quantize'.")
+    if kind == "rtl":
+        refuse_dynamic(path, network)
     backend = make_backend(kind, lanes, neurons)
     with told():
-        given = _input(network, x, real=real)
+        given = as_input(network, x, real=real)
         parts = np.array_split(given, chunks_of(given, kind))
         output = np.zeros((*x.shape[:2], network.width), _type_of(network.nodes[0].lstm))
         start = time.perf_counter()
@@ -141,7 +151,14 @@ def run_sequences(
         return Run(output, steps / max(seconds, 1e-9))
 
 
-def _input(network: Network, x: npt.NDArray[Any], *, real: bool) -> npt.NDArray[Any]:
+def as_input(network: Network, x: npt.NDArray[Any], *, real: bool) -> npt.NDArray[Any]:
+    """What a network reads of a user's array: checked, and with `real` quantised.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range or of another kind than the network's.
+    """
     if not network.quantised:
         given = x.astype(np.float64)
         if not np.isfinite(given).all():

@@ -1,7 +1,7 @@
 """Train the LSTM of the temporal order problem in float and write ``float_model.npz``.
 
-``python -m examples.temporal_order.train``; needs PyTorch (``pip install 'fewbit[train]'``), runs on
-one core of a CPU in some two minutes and gives the same file every time on one machine.
+``python -m examples.temporal_order.train``; needs PyTorch (``pip install 'fewbit[train]'``), runs
+on one core of a CPU in some two minutes and gives the same file every time on one machine.
 
 Every batch is new. Sequences start short and grow each time that nine in ten are told apart, for
 over 200 steps the gradient of an untrained LSTM says nothing. Seeds of the batches are from

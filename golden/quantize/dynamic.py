@@ -30,6 +30,7 @@ __all__ = [
     "calibrate",
     "low_offsets",
     "rms_deviation",
+    "settings_count",
     "settings_of",
 ]
 
@@ -133,6 +134,11 @@ def rms_deviation(reference: npt.ArrayLike, lengths: npt.ArrayLike | None = None
     return loss
 
 
+def settings_count() -> int:
+    """Most settings that `settings_of` gives."""
+    return len(HOLDS) * len(QUANTILES) + 2
+
+
 def settings_of(
     model: Int8Lstm, x: npt.ArrayLike, lengths: npt.ArrayLike | None = None
 ) -> list[tuple[int, int]]:
@@ -195,7 +201,7 @@ def calibrate(
     offsets
         Whether the layers get offsets.
     done
-        Called after every setting; there are `len(settings_of(...))` a layer.
+        Called after every setting; there are at most `settings_count` a layer.
 
     Raises
     ------

@@ -1,0 +1,138 @@
+"""Other signals for the precision chosen per step, to compare the change of the cell with.
+
+None of them is in a circuit. `RandomChoice` says what a share of LOW steps costs when they are
+chosen without looking; a signal is worth its gates where it does better. All but it use the last
+step's values for the next one, as `golden.lstm.dynamic.CellChange` does, and take the first two
+steps of a sequence whole.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from golden.activations import ACTIVATIONS
+from golden.arithmetic import Raws
+from golden.lstm.dynamic import FIRST_STEPS, SignalStep
+from golden.lstm.variant import GATES
+
+__all__ = [
+    "CellInput",
+    "LayerChange",
+    "OpenInput",
+    "OutputGate",
+    "RandomChoice",
+    "Saturation",
+]
+
+Modes = npt.NDArray[np.bool_]
+INPUT_GATE, CELL_GATE, OUTPUT_GATE = (GATES.index(gate) for gate in "igo")
+_ONE = 1 << 15
+
+
+@dataclass
+class RandomChoice:
+    """Each unit is HIGH with a probability, whatever it does.
+
+    Parameters
+    ----------
+    high_share
+        Probability of HIGH.
+    seed
+        Of numpy's default generator, started anew with every batch.
+    """
+
+    high_share: float
+    seed: int = 1
+
+    def start(self, batch: int, hidden: int) -> None:
+        """Start the generator anew."""
+        self._shape = (batch, hidden)
+        self._random = np.random.default_rng(self.seed)
+
+    def high(self, moment: int) -> Modes:
+        """Which units are HIGH."""
+        return (self._random.random(self._shape) < self.high_share) | (moment < FIRST_STEPS)
+
+    def observe(self, step: SignalStep) -> None:
+        """Nothing to see."""
+
+
+@dataclass
+class _Memoryless(ABC):
+    """HIGH where the last step's measure was above the threshold."""
+
+    threshold: float
+
+    def start(self, batch: int, hidden: int) -> None:
+        """Forget all sequences before."""
+        self._above = np.zeros((batch, hidden), np.bool_)
+
+    def high(self, moment: int) -> Modes:
+        """Which units are HIGH."""
+        return self._above | (moment < FIRST_STEPS)
+
+    def observe(self, step: SignalStep) -> None:
+        """Compare the step's measure with the threshold."""
+        measure = self.measure(step)
+        self._above = np.broadcast_to(measure > self.threshold, step.new_cell.shape)
+
+    @abstractmethod
+    def measure(self, step: SignalStep) -> npt.NDArray[np.integer | np.floating]:
+        """Shape (batch, hidden), or (batch, 1) for all units together."""
+
+
+class LayerChange(_Memoryless):
+    """Change of the cell, in raws, its mean over the layer: all units share a mode."""
+
+    def measure(self, step: SignalStep) -> npt.NDArray[np.floating]:
+        """Mean of the changes."""
+        return np.abs(step.new_cell - step.old_cell).mean(axis=1, keepdims=True)
+
+
+class Saturation(_Memoryless):
+    """Minus the least of the four gates' absolute pre-activations, in steps of 2^-12.
+
+    A threshold of -4096 t makes a unit LOW once all gates are beyond t.
+    """
+
+    def measure(self, step: SignalStep) -> Raws:
+        """Minus the least saturated gate."""
+        return -np.abs(step.pre()).min(axis=-1)
+
+
+class OutputGate(_Memoryless):
+    """Output gate, in steps of 2^-15: where it is shut nobody sees the unit."""
+
+    def measure(self, step: SignalStep) -> Raws:
+        """Output gate."""
+        return ACTIVATIONS["table"].sigmoid(step.pre()[..., OUTPUT_GATE])
+
+
+class CellInput(_Memoryless):
+    """What the step wrote: the size of i*g, in steps of 2^-15."""
+
+    def measure(self, step: SignalStep) -> Raws:
+        """Size of the product."""
+        i, g = _input_and_cell_gate(step)
+        return i * np.abs(g) // _ONE
+
+
+class OpenInput(_Memoryless):
+    """``i - |i g|``, in steps of 2^-15: how far an error in the cell gate can reach the cell.
+
+    The slope of tanh is ``1 - g^2``, from one to two times ``1 - |g|``; the input gate passes i of
+    it on. A neuron has the product i g already: the signal costs it a subtractor, as the change of
+    the cell does.
+    """
+
+    def measure(self, step: SignalStep) -> Raws:
+        """What is open."""
+        i, g = _input_and_cell_gate(step)
+        return i - i * np.abs(g) // _ONE
+
+
+def _input_and_cell_gate(step: SignalStep) -> tuple[Raws, Raws]:
+    pre, activation = step.pre(), ACTIVATIONS["table"]
+    return activation.sigmoid(pre[..., INPUT_GATE]), activation.tanh(pre[..., CELL_GATE])
