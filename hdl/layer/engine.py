@@ -142,6 +142,7 @@ class LayerEngine(wiring.Component):
             self.system.cell_width // BYTE,
             value_bytes(self.system.activation_width),
             is_fixed=self.image is not None,
+            can_be_held_off=self.vectors is not None,
         )
         m.d.comb += [
             front.idle.eq(~self.busy & ~front.full.any()),
@@ -363,6 +364,11 @@ class LayerEngine(wiring.Component):
             self.weights.addr.eq(weight),
             self.weights.en.eq(issues & has_products),
         ]
+        if self.row_starts is not None:
+            m.d.comb += [
+                self.row_starts.addr.eq(start),
+                self.row_starts.en.eq(issues & is_first_word),
+            ]
         if self.one_memory is None:
             m.d.comb += [
                 self.input_vector.addr.eq(Cat(self.page, word)),
@@ -386,11 +392,6 @@ class LayerEngine(wiring.Component):
                     )
                 ),
                 read.en.eq(reads | self.front.saves),
-            ]
-        if self.row_starts is not None:
-            m.d.comb += [
-                self.row_starts.addr.eq(start),
-                self.row_starts.en.eq(issues & is_first_word),
             ]
 
         def vector(part: str, read: Value) -> Value:
@@ -642,6 +643,7 @@ class LayerEngine(wiring.Component):
             values.connect(m, self.hidden_write)
         else:
             # A byte that comes in meanwhile waits a cycle.
+            assert self.front.held_off is not None
             m.d.comb += self.front.held_off.eq(own)
             self.one_memory.take_hidden(values, own | (self.front.place != Place.INPUT))
         if self.inner_write is not None:
