@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: all setup tools test test-all lint verilog regress area prove reproduce speakers bulk bulk-mac ieee layers train clean
+.PHONY: all setup tools test test-all lint verilog regress area prove reproduce speakers bulk bulk-mac ieee layers few-bit-layers train clean
 
 all: $(SETUP) tools
 	$(BIN)/python -m examples.main_job --jobs $(JOBS)
@@ -77,6 +77,10 @@ ieee: $(SETUP) tools
 layers: $(SETUP) tools
 	$(BIN)/python -m examples.layer_campaign
 	RTL_MODELS=all $(BIN)/python -m pytest tests/test_rtl_models.py
+
+# Few-bit layers beside 12-bit weights at equal area; about an hour.
+few-bit-layers: $(SETUP)
+	$(BIN)/python -m examples.few_bit_layers
 
 # Retrains the example's model; needs PyTorch.
 train: $(SETUP)

@@ -465,7 +465,7 @@ class LayerEngine(wiring.Component):
         assert self.one_memory is not None
         word = self.one_memory.read.data
         size, group = self.vectors.element.width, self.vectors.group
-        counts = [Const(1, 1)] * (self.schedule.lanes // group)
+        counts: list[Value] = [Const(1, 1)] * (self.schedule.lanes // group)
         for part, rest in rests.items():
             for index in range(chunks(rest, group), len(counts)):
                 of_other = ~held["recurrent"] if part == "hidden" else held["recurrent"]
