@@ -63,7 +63,14 @@ CIRCUITS = {
     # neighbour.
     "side-by-side": SIDE_BY_SIDE | {"inputs": 7, "hidden": 23, "lanes": 4},
     "side-by-side-binary": SIDE_BY_SIDE
-    | {"inputs": 5, "hidden": 6, "lanes": 8, "weights": "binary", "activation_width": 8},
+    | {
+        "inputs": 5,
+        "hidden": 6,
+        "lanes": 8,
+        "weights": "binary",
+        "activation_width": 8,
+        "structure": "fpga",
+    },
 }
 KINDS = [
     LaneWeights(4),
@@ -254,28 +261,27 @@ def test_lanes_are_summed(weights, structure):
     simulator.run()
 
 
-@pytest.mark.parametrize("structure", ["gates", "plain"])
-@pytest.mark.parametrize("weights", KINDS, ids=NAMES)
-def test_prepared_lanes_are_summed(weights, structure):
+@pytest.mark.parametrize("index", [0, 1, 4, 5], ids=[NAMES[index] for index in (0, 1, 4, 5)])
+def test_prepared_lanes_are_summed(index):
     """The lanes' sum from words as they are written, of values that come one by one."""
     width, count, sum_width = 7, 24, 23
-    weights = dataclasses.replace(weights, lanes=2 * weights.lanes)
+    weights = dataclasses.replace(KINDS[index], lanes=2 * KINDS[index].lanes)
     rng = np.random.default_rng(5)
     levels = rng.choice(levels_of(weights.weights, weights.exponents), (count, weights.lanes))
     activations = rng.integers(-64, 64, (count, weights.lanes))
     activations[:8], levels[:4] = -64, levels_of(weights.weights, weights.exponents)[0]
     words = weights.pack(levels)
     m = Module()
-    m.submodules.dut = dut = PreparedSum(weights, width, sum_width, structure)
+    m.submodules.dut = dut = PreparedSum(weights, width, sum_width)
     vectors = dut.vectors
     value, enable = Signal(width), Signal(weights.lanes)
     written = vectors.gather(m, Writer(enable, Const(0), value), weights.lanes, "vector")
     element = vectors.prepare(m, written.data)
     size = vectors.element.width
     word = Signal(size * len(written.enable))
-    for index, writes in enumerate(written.enable):
+    for place, writes in enumerate(written.enable):
         with m.If(writes):
-            m.d.sync += word.word_select(index, size).eq(element)
+            m.d.sync += word.word_select(place, size).eq(element)
     m.d.comb += dut.activations.eq(word)
 
     async def add(ctx):

@@ -168,6 +168,7 @@ class LayerEngine(wiring.Component):
             value_bytes(self.system.activation_width),
             is_fixed=self.image is not None,
             registers=self._registers,
+            can_be_held_off=self.vectors is not None,
         )
         m.d.comb += [
             front.idle.eq(~self.busy & ~front.full.any()),
@@ -390,8 +391,11 @@ class LayerEngine(wiring.Component):
                     m.d.sync += segment.eq(code)
 
         self._read_weights(m, weight, issues & has_products)
-        m.d.comb += [
-        ]
+        if self.row_starts is not None:
+            m.d.comb += [
+                self.row_starts.addr.eq(start),
+                self.row_starts.en.eq(issues & is_first_word),
+            ]
         if self.one_memory is None:
             m.d.comb += [
                 self.input_vector.addr.eq(Cat(self.page, word)),
@@ -415,11 +419,6 @@ class LayerEngine(wiring.Component):
                     )
                 ),
                 read.en.eq(reads | self.front.saves),
-            ]
-        if self.row_starts is not None:
-            m.d.comb += [
-                self.row_starts.addr.eq(start),
-                self.row_starts.en.eq(issues & is_first_word),
             ]
 
         def vector(part: str, read: Value) -> Value:
@@ -534,7 +533,7 @@ class LayerEngine(wiring.Component):
         assert self.one_memory is not None
         word = self.one_memory.read.data
         size, group = self.vectors.element.width, self.vectors.group
-        counts = [Const(1, 1)] * (self.schedule.lanes // group)
+        counts: list[Value] = [Const(1, 1)] * (self.schedule.lanes // group)
         for part, rest in rests.items():
             for index in range(chunks(rest, group), len(counts)):
                 of_other = ~held["recurrent"] if part == "hidden" else held["recurrent"]
@@ -715,6 +714,7 @@ class LayerEngine(wiring.Component):
             values.connect(m, self.hidden_write)
         else:
             # A byte that comes in meanwhile waits a cycle.
+            assert self.front.held_off is not None
             m.d.comb += self.front.held_off.eq(own)
             self.one_memory.take_hidden(values, own | (self.front.place != Place.INPUT))
         if self.inner_write is not None:

@@ -59,6 +59,8 @@ class Front:
     registers
         Registers of a byte each that a packet which asks for the state may write. With any, the
         passes follow the state.
+    can_be_held_off
+        Whether the engine drives ``held_off``.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Front:
         *,
         is_fixed: bool,
         registers: int = 0,
+        can_be_held_off: bool = False,
     ) -> None:
         self._sizes = {section.name: section.word_bytes for section in layout.sections}
         self.loaded = Const(1, 1) if is_fixed else Signal(name="loaded")
@@ -86,7 +89,7 @@ class Front:
         """No vector waits, no step is in progress."""
         self.answered = Signal(name="answered")
         """The byte that is offered as status or state is taken."""
-        self.held_off = Signal(name="held_off")
+        self.held_off = Signal(name="held_off") if can_be_held_off else None
         """No byte can be taken in this cycle."""
         lanes, neurons = schedule.lanes, schedule.neurons
         # For each place: bytes of a word, and the last byte of the last word.
@@ -141,7 +144,9 @@ class Front:
         self.data = beat.s_axis_tdata
         checks = Signal(16)
         next_checks = wire(m, _crc(checks, self.data), "next_checks")
-        can_take_byte = (state == _State.TAKE) & ~self.held_off
+        can_take_byte = state == _State.TAKE
+        if self.held_off is not None:
+            can_take_byte &= ~self.held_off
         takes = wire(m, can_take_byte & i.valid, "takes")
         self.writes = wire(m, takes & ~complete, "writes")
         self.saves = wire(m, state == _State.SAVE_READ, "saves")
