@@ -1,6 +1,6 @@
 """The layer of the integer LSTM that chooses a precision for every group of units and time step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
@@ -12,11 +12,13 @@ from golden.layer.int8_dynamic import DynamicInt8LstmLayer as Contract
 from golden.layer.packets import PASSES_SIZE, Reply
 from golden.layer.schedule import chunks
 from hdl.accumulate.int8_halves import HALVES, Int8HalfProducts
+from hdl.activation.table import Interpolation
 from hdl.arithmetic import Structure, wire
 from hdl.layer.engine import Collected, Issue, LayerEngine
 from hdl.layer.front import Place
 from hdl.layer.image import BYTE, ImageStore
 from hdl.layer.int8 import Int8System
+from hdl.layer.int8_cycles import shares_activation
 from hdl.layer.selection import choose
 
 __all__ = ["DynamicInt8LstmLayer"]
@@ -40,6 +42,24 @@ class _DynamicSystem(Int8System):
         super().__init__(contract, structure)
         self.start_width = BYTE * (contract.start_bytes + 1)
         self._sum_width = sum_width(contract)
+        self.shares_activation = shares_activation(contract, self.update, structure)
+
+    def attach(self, m: Module, image: ImageStore) -> tuple[Sequence[wiring.Component], Value]:
+        """Adds the neurons, their scales and the configuration."""
+        neurons, reset_hidden = super().attach(m, image)
+        if self.shares_activation:
+            m.submodules.interpolation = shared = Interpolation(self.structure)
+            asked: Value = Const(0, 1)
+            given = {name: Value.cast(Const(0)) for name in ("raw", "is_sigmoid", "integer_bits")}
+            for neuron in neurons:
+                granted = neuron.asks & ~asked
+                m.d.comb += [neuron.granted.eq(granted), neuron.activated.eq(shared.result)]
+                for name, value in given.items():
+                    port = getattr(neuron, name)
+                    given[name] = value | (port[:] & granted.replicate(len(port)))
+                asked |= neuron.asks
+            m.d.comb += [getattr(shared, name).eq(value) for name, value in given.items()]
+        return neurons, reset_hidden
 
     def products(self) -> wiring.Component:
         """The lanes of a neuron."""
