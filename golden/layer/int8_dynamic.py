@@ -154,7 +154,9 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
     @property
     def plain(self) -> Int8LstmLayer:
         """The layer that takes whole weights at every step."""
-        return Int8LstmLayer(**{**vars(self), "image": None})
+        return Int8LstmLayer(
+            self.inputs, self.hidden, self.lanes, self.neurons, activation=self.activation
+        )
 
     @property
     def settings(self) -> dict[str, int | str]:
@@ -286,7 +288,7 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
         whole = (high << HALF | low) ^ MIDDLE
         whole = whole[: self.schedule.weight_words].reshape(-1, self.neurons, self.lanes)
         whole[self._is_padding] = 0
-        return whole.reshape(len(whole), -1)
+        return whole.reshape(len(whole), -1).astype(np.uint8)
 
     @property
     def _is_padding(self) -> npt.NDArray[np.bool_]:
@@ -371,9 +373,10 @@ def random_dynamic_constants(
 def _joined(halves: Bytes) -> Bytes:
     """Half weights, shape (words, count), two a byte."""
     padded = np.pad(halves, ((0, 0), (0, halves.shape[1] % 2)))
-    return padded[:, ::2] | padded[:, 1::2] << HALF
+    return (padded[:, ::2] | padded[:, 1::2] << HALF).astype(np.uint8)
 
 
 def _split(words: Bytes) -> Bytes:
     """Half weights of bytes that hold two each."""
-    return np.stack([words & HALF_MASK, words >> HALF], axis=2).reshape(len(words), -1)
+    halves = np.stack([words & HALF_MASK, words >> HALF], axis=2)
+    return halves.reshape(len(words), -1).astype(np.uint8)

@@ -24,9 +24,9 @@ def nibbles(lanes: int) -> data.StructLayout:
 
 
 class Int8HalfProducts(wiring.Component):
-    """Sums of products of half weights, at high or low places, modulo 2^32; combinational::
+    """Sums of products of half weights, at high or low places, modulo 2^32; combinational.
 
-        total = start + 8 correction + 64 offset + 16^a sum first + 16^b sum second
+    ``total = start + 8 correction + 64 offset + 16^a sum first + 16^b sum second``.
 
     Each half has ``lanes`` products of a signed weight of 4 bits and an activation of 8, so both
     together have as many digits as ``lanes`` products of 8 bits.

@@ -28,7 +28,7 @@ class Int8System:
     cells_apart = False
     tells_part = False
     shares_activation = False
-    """Whether the neurons take turns at one interpolation."""
+    """Whether neurons take turns at an interpolation."""
     registers = 0
     """Bytes at the end of the configuration that packets write one by one."""
 

@@ -82,8 +82,12 @@ def waiting_rows(contract: Contract, update: Update, structure: Structure) -> in
     return (3 if structure == "fpga" else 2) if update.interpolates else 1
 
 
+SHARERS = 2
+"""Neurons that take turns at an interpolation: of two none has to wait for long."""
+
+
 def shares_activation(contract: Contract, update: Update, structure: Structure) -> bool:
-    """Whether the neurons take turns at one interpolation.
+    """Whether neurons take turns at an interpolation.
 
     Layers that halve weights do: their lanes are fast enough for the fastest update, which no
     neuron asks to activate in more than one cycle of four.
@@ -346,9 +350,10 @@ class _Run:
         neuron.loads = loads
 
     def _ask(self, neuron: _Neuron) -> None:
-        """Wait for the shared activation until no neuron before this one asks for it."""
+        """Wait for a shared activation until no neuron of the pair before this one asks for it."""
         neuron.asked = neuron.activated
-        before = self.neurons[: self.neurons.index(neuron)]
+        index = self.neurons.index(neuron)
+        before = self.neurons[index // SHARERS * SHARERS : index]
         while any(neuron.activated in each.taken for each in before):
             neuron.activated += 1
         neuron.frozen = neuron.activated - neuron.asked

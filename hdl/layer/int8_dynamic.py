@@ -18,14 +18,14 @@ from hdl.layer.engine import Collected, Issue, LayerEngine
 from hdl.layer.front import Place
 from hdl.layer.image import BYTE, ImageStore
 from hdl.layer.int8 import Int8System
-from hdl.layer.int8_cycles import shares_activation
+from hdl.layer.int8_cycles import SHARERS, shares_activation
 from hdl.layer.selection import choose
+from hdl.neuron.int8 import Int8LayerNeuron
 
 __all__ = ["DynamicInt8LstmLayer"]
 
 REGISTERS = 3
 """Bytes of threshold and hold."""
-PASSES_WIDTH = 8 * PASSES_SIZE // 2
 
 
 def sum_width(contract: Contract) -> int:
@@ -48,22 +48,27 @@ class _DynamicSystem(Int8System):
         """Adds the neurons, their scales and the configuration."""
         neurons, reset_hidden = super().attach(m, image)
         if self.shares_activation:
-            m.submodules.interpolation = shared = Interpolation(self.structure)
-            asked: Value = Const(0, 1)
-            given = {name: Value.cast(Const(0)) for name in ("raw", "is_sigmoid", "integer_bits")}
-            for neuron in neurons:
-                granted = neuron.asks & ~asked
-                m.d.comb += [neuron.granted.eq(granted), neuron.activated.eq(shared.result)]
-                for name, value in given.items():
-                    port = getattr(neuron, name)
-                    given[name] = value | (port[:] & granted.replicate(len(port)))
-                asked |= neuron.asks
-            m.d.comb += [getattr(shared, name).eq(value) for name, value in given.items()]
+            for first in range(0, len(neurons), SHARERS):
+                self._share(m, self._neurons[first : first + SHARERS], f"interpolation_{first}")
         return neurons, reset_hidden
 
     def products(self) -> wiring.Component:
         """The lanes of a neuron."""
         return Int8HalfProducts(self.contract.lanes, self._sum_width, self.structure)
+
+    def _share(self, m: Module, neurons: Sequence[Int8LayerNeuron], name: str) -> None:
+        """Add an interpolation for some neurons; the first one that asks gets it."""
+        m.submodules[name] = shared = Interpolation(self.structure)
+        asked: Value = Const(0, 1)
+        given = {port: Value.cast(Const(0)) for port in ("raw", "is_sigmoid", "integer_bits")}
+        for index, neuron in enumerate(neurons):
+            granted = wire(m, neuron.asks & ~asked, f"{name}_granted_{index}")
+            m.d.comb += [neuron.granted.eq(granted), neuron.activated.eq(shared.result)]
+            for port, value in given.items():
+                asks = getattr(neuron, port)
+                given[port] = value | (asks[:] & granted.replicate(len(asks)))
+            asked = asked | neuron.asks
+        m.d.comb += [getattr(shared, port).eq(value) for port, value in given.items()]
 
 
 class _VectorSum:
@@ -296,13 +301,7 @@ class DynamicInt8LstmLayer(LayerEngine):
             self.next_counter.addr.eq(next_group),
             self.low.eq(~(is_always | self.next_counter.data.any())),
         ]
-        self.passes = [Signal(PASSES_WIDTH, name=f"{kind}_passes") for kind in ("high", "low")]
-        for count, counts in zip(self.passes, (~self.low, self.low), strict=True):
-            with m.If(ends_group & counts):
-                m.d.sync += count.eq(count + 1)
-            if self.image is None:
-                with m.If(~self.front.loaded):
-                    m.d.sync += count.eq(0)
+        self._count_passes(m, ends_group)
         self.input_sum = _VectorSum(
             m,
             self.front.data,
@@ -326,6 +325,40 @@ class DynamicInt8LstmLayer(LayerEngine):
             sum_width(self.contract),
             "hidden",
         )
+
+    def _count_passes(self, m: Module, counts: Value) -> None:
+        """Add a pass of the mode in which a group is issued, byte by byte in a memory.
+
+        Registers would cost more, and there is time: a group has eight rows, of which an update
+        takes one in two cycles at best.
+        """
+        m.submodules.passes = passes = Memory(shape=BYTE, depth=PASSES_SIZE, init=[])
+        write, self.passes_read = passes.write_port(), passes.read_port()
+        adds = Signal()
+        has_read = Signal(reset_less=True)
+        place = Signal(range(PASSES_SIZE), name="passes_place")
+        byte = wire(m, (self.passes_read.data + 1)[:BYTE], "passes_byte")
+        goes_on = wire(m, ~byte.any() & ~place[:2].all(), "passes_carry")
+        if self.image is None:
+            clears = wire(m, ~self.front.loaded, "clears_passes")
+        else:
+            clears = Signal(init=1, name="clears_passes")
+            with m.If(place.all()):
+                m.d.sync += clears.eq(0)
+        m.d.comb += [
+            self.passes_read.addr.eq(Mux(adds, place, self.front.byte[:3])),
+            write.addr.eq(place),
+            write.data.eq(byte & (~clears).replicate(BYTE)),
+            write.en.eq(clears | (adds & has_read)),
+        ]
+        with m.If(clears):
+            m.d.sync += [place.eq(place + 1), adds.eq(0)]
+        with m.Elif(counts):
+            m.d.sync += [adds.eq(1), has_read.eq(0), place.eq(Cat(Const(0, 2), self.low))]
+        with m.Elif(adds):
+            m.d.sync += has_read.eq(~has_read)
+            with m.If(has_read):
+                m.d.sync += [place.eq(place + 1), adds.eq(goes_on)]
 
     # What becomes of the units.
 
@@ -370,5 +403,6 @@ class DynamicInt8LstmLayer(LayerEngine):
 
     def _requested(self, state: Value) -> tuple[Value, Value | int]:
         is_passes = self.front.place == Place.PASSES
-        passes = Cat(self.passes).word_select(self.front.byte[:3], BYTE)
-        return Mux(is_passes, passes, state), Mux(is_passes, Reply.PASSES, Reply.STATE)
+        return Mux(is_passes, self.passes_read.data, state), Mux(
+            is_passes, Reply.PASSES, Reply.STATE
+        )
