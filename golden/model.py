@@ -229,6 +229,10 @@ _LAYERS: dict[str, dict[str, StoredArray]] = {
         "projection_weight_scale": StoredArray(("float32",), optional=True),
         "projection_bias": StoredArray(("int32",), ("outputs",), optional=True),
         "projection_clip": StoredArray(("int32",), optional=True),
+        "precision_threshold": StoredArray(("int32",), optional=True),
+        "precision_hold": StoredArray(("int32",), optional=True),
+        "precision_group": StoredArray(("int32",), optional=True),
+        "low_offsets": StoredArray(("int8",), ("gates", "parts", "hidden"), optional=True),
     },
     "floatsd8_lstm": {
         "input_weights": StoredArray(("uint8",), ("gates", "hidden", "inputs")),
@@ -280,7 +284,7 @@ LAYER_ARRAYS = frozenset(_KIND).union(*_LAYERS.values())
 def arrays_of_layer(lstm: Lstm) -> dict[str, npt.NDArray[Any]]:
     """Arrays from which `layer_from` makes the layer again, ``kind`` among them.
 
-    Fields that the layer lacks, or that are an optional 0, are left out.
+    Fields that the layer lacks, or that have an optional number's usual value, are left out.
     """
     kind = next(kind for kind, made in _CLASSES.items() if isinstance(lstm, made))
     arrays: dict[str, npt.NDArray[Any]] = {"kind": np.array(kind)}
@@ -289,8 +293,10 @@ def arrays_of_layer(lstm: Lstm) -> dict[str, npt.NDArray[Any]]:
         if field.name == "window" and value is None:
             value = _EXACT_WINDOW
         expected = _LAYERS[kind][field.name]
-        # Of a scalar that may be missing, 0 is what it is then.
-        if not expected.optional or (value is not None if expected.shape else value):
+        # What may be missing has its default then: None for an array, often 0 for a number.
+        if not expected.optional or (
+            value is not None if expected.shape else value != field.default
+        ):
             arrays[field.name] = _as_stored(value, expected)
     return arrays
 

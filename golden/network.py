@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golden.lstm import float64, floatsd8, int8, ternary
+from golden.lstm import dynamic, float64, floatsd8, int8, ternary
 from golden.lstm.float64 import Float64Lstm
 from golden.lstm.floatsd8 import HIDDEN_FORMAT, FloatSD8Lstm
 from golden.lstm.int8 import Int8Lstm
@@ -225,7 +225,7 @@ class Imported:
 def golden_backend(lstm: Lstm, x: Values) -> Values:
     """Output of a layer as the golden model computes it, shape (batch, time, outputs)."""
     if isinstance(lstm, Int8Lstm):
-        return int8.run(lstm, x)
+        return dynamic.run(lstm, x).hidden if lstm.dynamic else int8.run(lstm, x)
     if isinstance(lstm, FloatSD8Lstm):
         return floatsd8.run(lstm, x)
     return ternary.run(lstm, x) if isinstance(lstm, TernaryLstm) else float64.run(lstm, x)

@@ -67,7 +67,15 @@ def int8_layer() -> Int8Lstm:
 def full_layer() -> Int8Lstm:
     """A layer with every optional field."""
     variant = Variant(False, True, True, True, True, True)
-    return replace(random_case(5, exponent=-12, variant=variant).model, peephole_ties_up=1)
+    model = random_case(5, exponent=-12, variant=variant).model
+    return replace(
+        model,
+        peephole_ties_up=1,
+        precision_threshold=300,
+        precision_hold=0,
+        precision_group=2,
+        low_offsets=np.full((len(model.gates), 2, model.hidden), -128, np.int8),
+    )
 
 
 def read_out(seed: int = 2) -> ReadOut:
@@ -116,7 +124,7 @@ def test_every_variant_comes_back(tmp_path: Path, variant: Variant) -> None:
 def test_what_a_layer_lacks_is_not_stored() -> None:
     """Files of plain layers hold what they did before there were variants."""
     optional = {field.name for field in fields(Int8Lstm) if field.name not in PLAIN_FIELDS}
-    assert len(optional) == 10
+    assert len(optional) == 14
     assert set(arrays_of_layer(int8_layer())) == PLAIN_FIELDS | {"kind"}
     assert set(arrays_of_layer(full_layer())) == PLAIN_FIELDS | {"kind"} | optional
 

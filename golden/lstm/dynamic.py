@@ -13,10 +13,11 @@ whole weights. The scheme in integers is ours.
 
 Counters start at 0. `threshold` has 16 bits, `hold` 8, both run-time registers. A hold of 255 is
 for good: every step is HIGH, and the layer is the int8 layer. A hold of 0 makes all but the first
-two steps LOW. All gates of a unit share the mode. d needs no history: it is the difference between
-the cell that a unit reads and the one that it writes, so the counter for step t + 1 is settled when
-step t writes the cell. Loading a state is the start of a sequence: counters at 0, the next two
-steps HIGH. Reading it out changes nothing.
+two steps LOW. All gates of a unit share the mode. So do the units of a group, from the first each
+`group` neighbours: they share a counter, and any of them that moves sets it. d needs no history: it
+is the difference between the cell that a unit reads and the one that it writes, so the counter for
+step t + 1 is settled when step t writes the cell. Loading a state is the start of a sequence:
+counters at 0, the next two steps HIGH. Reading it out changes nothing.
 
 **Arithmetic.** A weight is ``16 W_high + W_low``, W_high signed, W_low unsigned, 4 bits each. The
 sum of a row, part by part as everywhere, wrapped to 32 bits::
@@ -48,7 +49,13 @@ import numpy as np
 import numpy.typing as npt
 
 from golden.arithmetic import Raws, as_shaped_raws, saturate, wrap
-from golden.lstm.int8 import ALWAYS_HIGH, HIGHEST_THRESHOLD, Int8Lstm, reset_state
+from golden.lstm.int8 import (
+    ALWAYS_HIGH,
+    HIGHEST_THRESHOLD,
+    LARGEST_GROUP,
+    Int8Lstm,
+    reset_state,
+)
 from golden.lstm.int8_fast import FastSteps, order
 from golden.lstm.int8_step import (
     INT8,
@@ -124,6 +131,8 @@ class CellChange:
         From 0 to 65535.
     hold
         From 0 to 255.
+    group
+        Neighbouring units that share a mode, at least 1.
 
     Raises
     ------
@@ -133,24 +142,30 @@ class CellChange:
 
     threshold: int
     hold: int
+    group: int = 1
 
     def __post_init__(self) -> None:
         """Check the registers."""
         check_integer(self, "threshold", 0, HIGHEST_THRESHOLD)
         check_integer(self, "hold", 0, ALWAYS_HIGH)
+        check_integer(self, "group", 1, LARGEST_GROUP)
 
     def start(self, batch: int, hidden: int) -> None:
         """Counters to 0."""
-        self._counters = np.zeros((batch, hidden), np.int64)
+        self._hidden = hidden
+        self._counters = np.zeros((batch, -(-hidden // self.group)), np.int64)
 
     def high(self, moment: int) -> Modes:
         """Which units are HIGH."""
-        return (self._counters > 0) | (moment < FIRST_STEPS) | (self.hold == ALWAYS_HIGH)
+        by_group = (self._counters > 0) | (moment < FIRST_STEPS) | (self.hold == ALWAYS_HIGH)
+        return np.repeat(by_group, self.group, axis=1)[:, : self._hidden]
 
     def observe(self, step: SignalStep) -> None:
         """Settle the counters for the next step."""
         moved = np.abs(step.new_cell - step.old_cell) > self.threshold
-        self._counters = np.where(moved, self.hold, np.maximum(self._counters - 1, 0))
+        padded = np.pad(moved, ((0, 0), (0, -self._hidden % self.group)))
+        set_now = padded.reshape(len(moved), -1, self.group).any(axis=2)
+        self._counters = np.where(set_now, self.hold, np.maximum(self._counters - 1, 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,7 +240,7 @@ def run(
     hidden: npt.ArrayLike | None = None,
     cell: npt.ArrayLike | None = None,
 ) -> DynamicRun:
-    """Run a batch of sequences with the model's own threshold, hold and offsets.
+    """Run a batch of sequences with the model's own threshold, hold, group and offsets.
 
     Parameters
     ----------
@@ -237,7 +252,7 @@ def run(
         Raws before the first step, shapes (batch, outputs) and (batch, hidden); those at reset if
         not given.
     """
-    signal = CellChange(model.precision_threshold, model.precision_hold)
+    signal = CellChange(model.precision_threshold, model.precision_hold, model.precision_group)
     return run_signal(model, x, signal, hidden=hidden, cell=cell)
 
 

@@ -50,6 +50,7 @@ __all__ = [
     "GATES",
     "HIGHEST_CELL_EXPONENT",
     "HIGHEST_THRESHOLD",
+    "LARGEST_GROUP",
     "LOWEST_CELL_EXPONENT",
     "PARTS",
     "Int8Constants",
@@ -67,6 +68,7 @@ __all__ = [
 ALWAYS_HIGH = 255
 """The hold at which all 8 bits of every weight are taken at every step; also the highest."""
 HIGHEST_THRESHOLD = (1 << 16) - 1
+LARGEST_GROUP = 1 << 16
 
 WEIGHT_AXES = ("gate", "unit", "operand")
 
@@ -194,10 +196,10 @@ class Int8Lstm:
     projection_clip
         Outputs saturate to ``-projection_clip...projection_clip``, in raws, around raw 0 whatever
         the zero point; 0 for no clip. `clip_code` gives it.
-    precision_threshold, precision_hold, low_offsets
+    precision_threshold, precision_hold, precision_group, low_offsets
         How `golden.lstm.dynamic` runs the layer: from 0 to 65535; from 0 to 255, where 255 means
-        with all 8 bits of the weights at every step; int8, shape (G, 2, hidden), or None for zeros.
-        `run` and `step` know nothing of them.
+        with all 8 bits of the weights at every step; at least 1; int8, shape (G, 2, hidden), or
+        None for zeros. `run` and `step` know nothing of them.
 
     Raises
     ------
@@ -233,6 +235,7 @@ class Int8Lstm:
     projection_clip: int = 0
     precision_threshold: int = 0
     precision_hold: int = ALWAYS_HIGH
+    precision_group: int = 1
     low_offsets: npt.NDArray[np.int8] | None = None
 
     def __post_init__(self) -> None:
@@ -279,6 +282,7 @@ class Int8Lstm:
         """Check the fields of the precision chosen per step."""
         check_integer(self, "precision_threshold", 0, HIGHEST_THRESHOLD)
         check_integer(self, "precision_hold", 0, ALWAYS_HIGH)
+        check_integer(self, "precision_group", 1, LARGEST_GROUP)
         if self.low_offsets is not None:
             freeze(self, "low_offsets", np.int8, (gates, len(PARTS), hidden))
 

@@ -1,0 +1,304 @@
+"""When 4 bits of a weight do: threshold, hold and offsets from calibration sequences.
+
+Every layer of an int8 network is searched by itself, the first first, over a grid of thresholds
+(quantiles of the change of its cells) and holds. Each setting is run in the golden model, on all
+calibration sequences. A setting's loss is what its output loses against the run in which every step
+of the layer is HIGH.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from golden.arithmetic import Raws, saturate
+from golden.lstm import dynamic, int8
+from golden.lstm.dynamic import ALWAYS_HIGH, FIRST_STEPS, HIGHEST_THRESHOLD, OFFSET_STEP
+from golden.lstm.int8 import Int8Lstm
+from golden.model import Lstm
+from golden.network import Network, Values, golden_backend, join, trace
+from golden.network import run as run_network
+
+__all__ = [
+    "HOLDS",
+    "QUANTILES",
+    "Calibration",
+    "Loss",
+    "Point",
+    "calibrate",
+    "low_offsets",
+    "rms_deviation",
+    "settings_of",
+]
+
+Loss = Callable[[Values], float]
+"""What an output of the network costs, raws (batch, time, width): the lower, the better."""
+
+HOLDS = (1, 2, 4)
+QUANTILES = (0.2, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A setting of a layer, and what came of it on the calibration sequences.
+
+    Parameters
+    ----------
+    threshold, hold
+        Of the layer, see `golden.lstm.dynamic`.
+    low_share
+        Share of LOW steps among those of its units.
+    loss
+        Of the network's output.
+    """
+
+    threshold: int
+    hold: int
+    low_share: float
+    loss: float
+
+    @property
+    def speed_up(self) -> float:
+        """Steps of the layer in the time of one all HIGH, as LOW takes half of it."""
+        return 1 / (1 - self.low_share / 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """A network with its thresholds and holds, and how they were found.
+
+    Parameters
+    ----------
+    network
+        With the settings chosen.
+    curves
+        For each layer all settings tried, by rising share of LOW steps; the first is all HIGH.
+    chosen
+        For each layer the one taken.
+    """
+
+    network: Network
+    curves: tuple[tuple[Point, ...], ...]
+    chosen: tuple[Point, ...]
+
+
+def low_offsets(
+    model: Int8Lstm, x: npt.ArrayLike, lengths: npt.ArrayLike | None = None
+) -> npt.NDArray[np.int8]:
+    """Offsets of LOW sums for the mean vectors of a run with all steps HIGH: shape (G, 2, hidden).
+
+    ``sum (W_low - 8) mean / 64`` for each row, to the nearest, ties to even, saturated to 8 bits.
+
+    Parameters
+    ----------
+    model
+        The layer.
+    x
+        Input raws, shape (batch, time, inputs).
+    lengths
+        Number of vectors in each sequence, shape (batch,); all of them if not given.
+    """
+    read = np.asarray(x, np.int64)
+    hidden = int8.run(model, read)
+    old = np.full_like(hidden, model.hidden_zero_point)
+    old[:, 1:] = hidden[:, :-1]
+    valid = _valid(read, lengths)
+    rows = [
+        (weights.astype(np.int64) % 16 - 8) @ vectors[valid].mean(axis=0)
+        for weights, vectors in ((model.input_weights, read), (model.recurrent_weights, old))
+    ]
+    steps = np.rint(np.stack(rows, axis=1) / OFFSET_STEP).astype(np.int64)
+    return saturate(steps, 8).astype(np.int8)
+
+
+def rms_deviation(reference: npt.ArrayLike, lengths: npt.ArrayLike | None = None) -> Loss:
+    """Loss of outputs that should be `reference`: root of the mean square deviation, in raws.
+
+    Parameters
+    ----------
+    reference
+        Raws of shape (batch, time, width).
+    lengths
+        Number of vectors that count in each sequence, shape (batch,); all if not given.
+    """
+    wanted = np.asarray(reference, np.int64)
+    valid = _valid(wanted, lengths)
+
+    def loss(output: Values) -> float:
+        deviation = (np.asarray(output, np.int64) - wanted)[valid]
+        return math.sqrt(float(np.mean(deviation * deviation)))
+
+    return loss
+
+
+def settings_of(
+    model: Int8Lstm, x: npt.ArrayLike, lengths: npt.ArrayLike | None = None
+) -> list[tuple[int, int]]:
+    """Thresholds and holds worth a try, all HIGH the first and all LOW the last.
+
+    Thresholds are the `QUANTILES` of what decides for a group, the largest change among its cells,
+    in a run with all steps HIGH. The parameters are those of `low_offsets`.
+    """
+    read = np.asarray(x, np.int64)
+    _, cells = int8.run_with_cell(model, read)
+    changes = np.abs(np.diff(cells, axis=1))
+    padded = np.pad(changes, ((0, 0), (0, 0), (0, -model.hidden % model.precision_group)))
+    largest = padded.reshape(*changes.shape[:2], -1, model.precision_group).max(axis=3)
+    decisive = largest[_valid(read, lengths)[:, FIRST_STEPS - 1 :]] if changes.size else largest
+    thresholds = [0]
+    if decisive.size:
+        quantiles = np.quantile(decisive, QUANTILES, method="lower").astype(np.int64)
+        thresholds = [min(value, HIGHEST_THRESHOLD) for value in sorted(set(quantiles.tolist()))]
+    tried = [(threshold, hold) for hold in HOLDS for threshold in thresholds]
+    return [(0, ALWAYS_HIGH), *tried, (0, 0)]
+
+
+def calibrate(
+    network: Network,
+    x: npt.ArrayLike,
+    lengths: npt.ArrayLike | None = None,
+    *,
+    loss: Loss | None = None,
+    tolerance: float = 0.0,
+    share: float | None = None,
+    group: int = 1,
+    offsets: bool = True,
+    done: Callable[[], None] = lambda: None,
+) -> Calibration:
+    """Find threshold and hold of every layer of an int8 network.
+
+    Of the settings whose loss is at most `tolerance` above that of all HIGH, the one with the
+    largest share of LOW steps is taken; or, where `share` is given, of those with at least that
+    share the one with the least loss. Of equal ones the smaller loss, or the larger share.
+
+    Parameters
+    ----------
+    network
+        Of int8 layers. Precisions that they have already are overwritten.
+    x
+        Calibration sequences, raws of shape (batch, time, inputs). Take them from the training
+        data.
+    lengths
+        Number of vectors in each sequence, shape (batch,); all of them if not given. Only for a
+        network without layers in reverse.
+    loss
+        Of the network's output; `rms_deviation` from the output with all HIGH if not given.
+    tolerance
+        At least 0, in the units of the loss. In a network of n layers the k-th may take the loss to
+        k/n of it.
+    share
+        From 0 to 1, in place of a tolerance.
+    group
+        Neighbouring units that share a mode.
+    offsets
+        Whether the layers get offsets.
+    done
+        Called after every setting; there are `len(settings_of(...))` a layer.
+
+    Raises
+    ------
+    ValueError
+        If a layer is not int8, a number is out of its range, or no setting has such a share.
+    """
+    if share is not None and not 0 <= share <= 1:
+        raise ValueError(f"share must be from 0 to 1, not {share}.")
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f"tolerance must be a finite number of at least 0, not {tolerance}.")
+    if lengths is not None and any(node.reverse for node in network.nodes):
+        raise ValueError("lengths must be None where a layer runs in reverse; leave padding out.")
+    read = np.asarray(x, np.int64)
+    current = _all_high(network, group)
+    outputs = trace(current, read)
+    measure = loss or rms_deviation(join(network.outputs, read, outputs), lengths)
+    curves: list[tuple[Point, ...]] = []
+    chosen: list[Point] = []
+    for index, node in enumerate(current.nodes):
+        given = join(node.sources, read, outputs)
+        given = given[:, ::-1] if node.reverse else given
+        lstm = node.lstm
+        assert isinstance(lstm, Int8Lstm)
+        settings = settings_of(lstm, given, lengths)
+        if offsets:
+            lstm = replace(lstm, low_offsets=low_offsets(lstm, given, lengths))
+        points: list[Point] = []
+        for threshold, hold in settings:
+            tried = replace(lstm, precision_threshold=threshold, precision_hold=hold)
+            points.append(_measured(_with(current, index, tried), tried, read, lengths, measure))
+            done()
+        points.sort(key=lambda point: (point.low_share, -point.loss))
+        high = next(point for point in points if point.hold == ALWAYS_HIGH)
+        allowed = high.loss + tolerance * (index + 1) / len(network.nodes)
+        point = _choose(points, allowed, share)
+        lstm = replace(lstm, precision_threshold=point.threshold, precision_hold=point.hold)
+        current = _with(current, index, lstm)
+        outputs = trace(current, read)
+        curves.append((high, *(point for point in points if point is not high)))
+        chosen.append(point)
+    return Calibration(current, tuple(curves), tuple(chosen))
+
+
+def _valid(x: Raws, lengths: npt.ArrayLike | None) -> npt.NDArray[np.bool_]:
+    """Which steps are no padding, shape (batch, time)."""
+    batch, time = x.shape[:2]
+    counts = np.full(batch, time, np.int64)
+    if lengths is not None:
+        counts = np.asarray(lengths, np.int64)
+    return np.less(np.arange(time, dtype=np.int64), counts[:, np.newaxis])
+
+
+def _all_high(network: Network, group: int) -> Network:
+    nodes = [
+        replace(
+            node,
+            lstm=replace(
+                node.lstm,
+                precision_threshold=0,
+                precision_hold=ALWAYS_HIGH,
+                precision_group=group,
+                low_offsets=None,
+            ),
+        )
+        for node in network.nodes
+        if isinstance(node.lstm, Int8Lstm)
+    ]
+    if len(nodes) != len(network.nodes):
+        raise ValueError("Only int8 layers have a precision chosen per step; quantise to int8.")
+    return Network(tuple(nodes), network.outputs)
+
+
+def _with(network: Network, index: int, lstm: Int8Lstm) -> Network:
+    nodes = list(network.nodes)
+    nodes[index] = replace(nodes[index], lstm=lstm)
+    return Network(tuple(nodes), network.outputs)
+
+
+def _measured(
+    network: Network, tried: Int8Lstm, x: Raws, lengths: npt.ArrayLike | None, loss: Loss
+) -> Point:
+    shares: list[float] = []
+
+    def backend(lstm: Lstm, given: Values) -> Values:
+        if lstm is not tried:
+            return golden_backend(lstm, given)
+        outcome = dynamic.run(tried, given)
+        shares.append(outcome.low_share(lengths))
+        return outcome.hidden
+
+    measured = loss(run_network(network, x, backend))
+    return Point(tried.precision_threshold, tried.precision_hold, shares[0], measured)
+
+
+def _choose(points: Sequence[Point], allowed: float, share: float | None) -> Point:
+    if share is None:
+        within = [point for point in points if point.loss <= allowed]
+        return max(within, key=lambda point: (point.low_share, -point.loss))
+    enough = [point for point in points if point.low_share >= share]
+    if not enough:
+        most = max(point.low_share for point in points)
+        raise ValueError(
+            f"share must be at most {most:.3f}, which is all but the first {FIRST_STEPS} steps of "
+            f"a sequence, not {share}."
+        )
+    return min(enough, key=lambda point: (point.loss, -point.low_share))
