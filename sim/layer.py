@@ -45,7 +45,7 @@ class LayerBackend:
     """
 
     lanes: int | None = None
-    neurons: int = 1
+    neurons: int | None = None
     structure: str = "gates"
     stall_seed: int | None = None
     cache_dir: Path = Path("build/bulk")

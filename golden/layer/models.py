@@ -42,7 +42,7 @@ class ModelLayer:
         return self.contract.pack(self.parameters)
 
 
-def layer_of(model: object, lanes: int | None = None, neurons: int = 1) -> ModelLayer:
+def layer_of(model: object, lanes: int | None = None, neurons: int | None = None) -> ModelLayer:
     """The layer that runs a model.
 
     Parameters
@@ -53,7 +53,8 @@ def layer_of(model: object, lanes: int | None = None, neurons: int = 1) -> Model
         Products a neuron and cycle; if not given, 4 for an integer LSTM, what a FloatSD8 LSTM adds
         at a time, and 16 for weights of few bits.
     neurons
-        Units side by side; in a layer whose precision is chosen per step, those of a group.
+        Units side by side; if not given, 1, or as many as share a mode where the precision is
+        chosen per step, and then it can't be another number.
 
     Raises
     ------
@@ -61,8 +62,10 @@ def layer_of(model: object, lanes: int | None = None, neurons: int = 1) -> Model
         If there is no such layer.
     """
     if isinstance(model, Int8Lstm) and model.dynamic:
-        dynamic = DynamicInt8LstmLayer.of(model, 4 if lanes is None else lanes, neurons)
+        group = model.precision_group if neurons is None else neurons
+        dynamic = DynamicInt8LstmLayer.of(model, 4 if lanes is None else lanes, group)
         return ModelLayer("int8_lstm_layer", dynamic, DynamicConstants.of(model))
+    neurons = 1 if neurons is None else neurons
     if isinstance(model, Int8Lstm):
         integer = Int8LstmLayer.of(model, 4 if lanes is None else lanes, neurons)
         return ModelLayer("int8_lstm_layer", integer, model.constants)
