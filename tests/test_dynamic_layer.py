@@ -443,6 +443,7 @@ def test_the_data_sheet_gives_both_cycles():
     layer = DynamicInt8LstmLayer(inputs=48, hidden=128, lanes=16, neurons=4)
     section = cycles_section(layer)
     plain = cycles_section(layer.plain)
-    assert section["cycles"] == plain["cycles"] == 1422
-    assert section["cycles_low"] == 844
+    # A sum waits at one more place than there.
+    assert (section["cycles"], plain["cycles"]) == (1423, 1422)
+    assert section["cycles_low"] == 814
     assert "cycles_low" not in plain

@@ -78,8 +78,9 @@ def waiting_rows(contract: Contract, update: Update, structure: Structure) -> in
     """Rows that wait at a neuron, so that the lanes go on while the update is behind them."""
     if contract.variant.norm:
         return 0
-    # An FPGA's memory gives the table a cycle later.
-    return (3 if structure == "fpga" else 2) if update.interpolates else 1
+    # An FPGA's memory gives the table a cycle later. Rows of half as many beats are more uneven.
+    long = structure == "fpga" or contract.schedule.halves
+    return (3 if long else 2) if update.interpolates else 1
 
 
 SHARERS = 2
