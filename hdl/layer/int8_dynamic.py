@@ -42,6 +42,9 @@ class _DynamicSystem(Int8System):
         super().__init__(contract, structure)
         self.start_width = BYTE * (contract.start_bytes + 1)
         self._sum_width = sum_width(contract)
+        # A start of three bytes and the products of the longest row that goes with it, of 2^14
+        # each and a little more in LOW, are less than 2^24; a start of four may wrap.
+        self._accumulator_width = 25 if contract.start_bytes == 3 else 32
         self.shares_activation = shares_activation(contract, self.update, structure)
 
     def attach(self, m: Module, image: ImageStore) -> tuple[Sequence[wiring.Component], Value]:
@@ -54,7 +57,9 @@ class _DynamicSystem(Int8System):
 
     def products(self) -> wiring.Component:
         """The lanes of a neuron."""
-        return Int8HalfProducts(self.contract.lanes, self._sum_width, self.structure)
+        return Int8HalfProducts(
+            self.contract.lanes, self._sum_width, self.structure, self._accumulator_width
+        )
 
     def _share(self, m: Module, neurons: Sequence[Int8LayerNeuron], name: str) -> None:
         """Add an interpolation for some neurons; the first one that asks gets it."""

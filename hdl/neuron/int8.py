@@ -187,7 +187,7 @@ class Int8LayerNeuron(wiring.Component):
             ]
         else:
             m.submodules.update = update
-        sum_so_far = Signal(signed(32), reset_less=True)
+        sum_so_far = Signal(lanes.signature.members["total"].shape, reset_less=True)
         row = update.i.payload
         shares = self.row_scales == "shared"
         start = beat.start if shares else beat.start.value
