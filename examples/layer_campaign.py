@@ -32,6 +32,15 @@ SHAPES: tuple[dict[str, Value], ...] = (
     {"inputs": 4, "hidden": 3, "lanes": 1, "neurons": 2, "structure": "gates"},
 )
 
+# With a precision chosen per step: rows of odd and of even numbers of words, groups that are full
+# and not, one neuron, pairs of them and an odd one that share an activation.
+DYNAMIC: tuple[dict[str, Value], ...] = (
+    {"inputs": 6, "hidden": 9, "lanes": 2, "neurons": 4, "structure": "gates"},
+    {"inputs": 21, "hidden": 18, "lanes": 16, "neurons": 3, "structure": "gates"},
+    {"inputs": 5, "hidden": 7, "lanes": 3, "neurons": 2, "structure": "fpga"},
+    {"inputs": 2, "hidden": 3, "lanes": 5, "neurons": 1, "structure": "gates"},
+)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -47,7 +56,7 @@ class Row:
 
 
 def circuits() -> Iterator[tuple[str, dict[str, Value]]]:
-    """Name and parameters of every variant with both activations; the shapes alternate."""
+    """Name and parameters of every variant, with both activations; the shapes alternate."""
     for number, flags in enumerate(VARIANTS):
         name = "+".join(part for part, flag in zip(PARTS, flags, strict=True) if flag) or "plain"
         for place, activation in enumerate(("table", "gemmlowp")):
@@ -58,6 +67,9 @@ def circuits() -> Iterator[tuple[str, dict[str, Value]]]:
             if parameters["projection"]:
                 parameters["projection"] = 2
             yield name, parameters
+    for shape in DYNAMIC:
+        yield "dynamic", {**shape, "activation": "table", "dynamic": 1}
+    yield "dynamic", {**DYNAMIC[0], "activation": "gemmlowp", "dynamic": 1}
 
 
 def check(name: str, parameters: dict[str, Value], count: int, seed: int) -> tuple[Row, str]:

@@ -46,7 +46,7 @@ class LayerBackend:
     """
 
     lanes: int | None = None
-    neurons: int = 1
+    neurons: int | None = None
     gates: Gates = "in_turn"
     structure: str = "gates"
     stall_seed: int | None = None

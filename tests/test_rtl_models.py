@@ -241,7 +241,8 @@ def test_the_campaign_takes_every_variant_and_tells_what_differs(monkeypatch, ca
         "projection, table: byte 7 differs",
         "layer_norm, table: nothing was compared.",
     ]
-    assert "3,100" in output
+    assert "3,600" in output
     parts = [*layer_campaign.PARTS, "activation"]
     seen = {tuple(str(parameters[part]) for part in parts) for parameters in taken}
     assert len(seen) == 32
+    assert sum(int(parameters["dynamic"]) for parameters in taken) == 5

@@ -51,12 +51,15 @@ class DynamicConstants:
         The layer's constants with all bits of the weights.
     threshold, hold, offsets
         As in :mod:`golden.lstm.dynamic`; offsets int8, shape (gates, 2, hidden).
+    group
+        Units that share a mode: the layer's neurons.
     """
 
     whole: Int8Constants
     threshold: int
     hold: int
     offsets: npt.NDArray[np.int8]
+    group: int
 
     @classmethod
     def of(cls, model: Int8Lstm) -> DynamicConstants:
@@ -64,7 +67,13 @@ class DynamicConstants:
         offsets = model.low_offsets
         if offsets is None:
             offsets = np.zeros(model.constants.folded_bias.shape, np.int8)
-        return cls(model.constants, model.precision_threshold, model.precision_hold, offsets)
+        return cls(
+            model.constants,
+            model.precision_threshold,
+            model.precision_hold,
+            offsets,
+            model.precision_group,
+        )
 
 
 class PrecisionHistory(History):
@@ -154,7 +163,9 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
     @property
     def plain(self) -> Int8LstmLayer:
         """The layer that takes whole weights at every step."""
-        return Int8LstmLayer(**{**vars(self), "image": None})
+        return Int8LstmLayer(
+            self.inputs, self.hidden, self.lanes, self.neurons, activation=self.activation
+        )
 
     @property
     def settings(self) -> dict[str, int | str]:
@@ -230,6 +241,11 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
         ValueError
             If the constants are those of another layer, round once, or have a bias of more bytes.
         """
+        if constants.group != self.neurons:
+            raise ValueError(
+                f"The model's precision is chosen for groups of {constants.group} units, so the"
+                f" layer must have {constants.group} neurons, not {self.neurons}."
+            )
         plain = self.plain.layout.split(self.plain.pack(constants.whole))
         folded = constants.whole.folded_bias
         if constants.offsets.shape != folded.shape:
@@ -286,7 +302,7 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
         whole = (high << HALF | low) ^ MIDDLE
         whole = whole[: self.schedule.weight_words].reshape(-1, self.neurons, self.lanes)
         whole[self._is_padding] = 0
-        return whole.reshape(len(whole), -1)
+        return whole.reshape(len(whole), -1).astype(np.uint8)
 
     @property
     def _is_padding(self) -> npt.NDArray[np.bool_]:
@@ -336,6 +352,7 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
                     for gate in whole.gates
                 ]
             ).astype(np.int8),
+            self.neurons,
         )
 
     def reset_state(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -365,15 +382,17 @@ def random_dynamic_constants(
         threshold=int(rng.choice([0, 1, 300, 1000, 4000, 20000, 65535])),
         hold=int(rng.choice([0, 1, 2, 3, 254, 255])),
         offsets=offsets,
+        group=layer.neurons,
     )
 
 
 def _joined(halves: Bytes) -> Bytes:
     """Half weights, shape (words, count), two a byte."""
     padded = np.pad(halves, ((0, 0), (0, halves.shape[1] % 2)))
-    return padded[:, ::2] | padded[:, 1::2] << HALF
+    return (padded[:, ::2] | padded[:, 1::2] << HALF).astype(np.uint8)
 
 
 def _split(words: Bytes) -> Bytes:
     """Half weights of bytes that hold two each."""
-    return np.stack([words & HALF_MASK, words >> HALF], axis=2).reshape(len(words), -1)
+    halves = np.stack([words & HALF_MASK, words >> HALF], axis=2)
+    return halves.reshape(len(words), -1).astype(np.uint8)

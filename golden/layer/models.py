@@ -43,7 +43,10 @@ class ModelLayer:
 
 
 def layer_of(
-    model: object, lanes: int | None = None, neurons: int = 1, gates: Gates = "in_turn"
+    model: object,
+    lanes: int | None = None,
+    neurons: int | None = None,
+    gates: Gates = "in_turn",
 ) -> ModelLayer:
     """The layer that runs a model.
 
@@ -55,7 +58,8 @@ def layer_of(
         Products a neuron and cycle; if not given, 4 for an integer LSTM, what a FloatSD8 LSTM adds
         at a time, and 16 for weights of few bits.
     neurons
-        Units side by side; in a layer whose precision is chosen per step, those of a group.
+        Units side by side; if not given, 1, or as many as share a mode where the precision is
+        chosen per step, and then it can't be another number.
     gates
         Of weights of few bits: whether a unit's gates are added "in_turn" or "side_by_side".
 
@@ -67,8 +71,10 @@ def layer_of(
     if gates != "in_turn" and not isinstance(model, TernaryLstm):
         raise ValueError("Only a layer of few-bit weights has gates side_by_side.")
     if isinstance(model, Int8Lstm) and model.dynamic:
-        dynamic = DynamicInt8LstmLayer.of(model, 4 if lanes is None else lanes, neurons)
+        group = model.precision_group if neurons is None else neurons
+        dynamic = DynamicInt8LstmLayer.of(model, 4 if lanes is None else lanes, group)
         return ModelLayer("int8_lstm_layer", dynamic, DynamicConstants.of(model))
+    neurons = 1 if neurons is None else neurons
     if isinstance(model, Int8Lstm):
         integer = Int8LstmLayer.of(model, 4 if lanes is None else lanes, neurons)
         return ModelLayer("int8_lstm_layer", integer, model.constants)

@@ -24,9 +24,9 @@ def nibbles(lanes: int) -> data.StructLayout:
 
 
 class Int8HalfProducts(wiring.Component):
-    """Sums of products of half weights, at high or low places, modulo 2^32; combinational::
+    """Sums of products of half weights, at high or low places, modulo 2^width; combinational.
 
-        total = start + 8 correction + 64 offset + 16^a sum first + 16^b sum second
+    ``total = start + 8 correction + 64 offset + 16^a sum first + 16^b sum second``.
 
     Each half has ``lanes`` products of a signed weight of 4 bits and an activation of 8, so both
     together have as many digits as ``lanes`` products of 8 bits.
@@ -39,6 +39,8 @@ class Int8HalfProducts(wiring.Component):
         Bits of ``correction``, signed.
     structure
         "gates" or "fpga", see :mod:`hdl.arithmetic`.
+    width
+        Bits of ``start`` and ``total``, signed.
 
     Ports
     -----
@@ -52,13 +54,20 @@ class Int8HalfProducts(wiring.Component):
         The sum.
     """
 
-    def __init__(self, lanes: int, correction_width: int, structure: Structure = "gates") -> None:
+    def __init__(
+        self,
+        lanes: int,
+        correction_width: int,
+        structure: Structure = "gates",
+        width: int = 32,
+    ) -> None:
         if lanes < 1:
             raise ValueError(f"lanes must be at least 1, not {lanes}.")
         check_structure(structure)
         self.lanes = lanes
         self.correction_width = correction_width
         self.structure: Structure = structure
+        self.width = width
         of_lanes = data.ArrayLayout(signed(8), lanes)
         super().__init__(
             {
@@ -67,8 +76,8 @@ class Int8HalfProducts(wiring.Component):
                 "raises": In(2),
                 "correction": In(signed(correction_width)),
                 "offset": In(signed(8)),
-                "start": In(signed(32)),
-                "total": Out(signed(32)),
+                "start": In(signed(width)),
+                "total": Out(signed(width)),
             }
         )
 
@@ -85,7 +94,7 @@ class Int8HalfProducts(wiring.Component):
             bits = row.bits
             rows.append(Row(Cat(bits[:-1], ~bits[-1]), row.offset))
             constant -= 1 << (len(bits) - 1 + row.offset)
-        m.d.comb += self.total.eq(sum_of_rows(m, rows, 32, "sum", constant, self.structure))
+        m.d.comb += self.total.eq(sum_of_rows(m, rows, self.width, "sum", constant, self.structure))
         return m
 
     def _raised(self, m: Module, index: int) -> Row:

@@ -27,6 +27,8 @@ class Int8System:
     masks_padding = False
     cells_apart = False
     tells_part = False
+    shares_activation = False
+    """Whether neurons take turns at an interpolation."""
     registers = 0
     """Bytes at the end of the configuration that packets write one by one."""
 
@@ -48,6 +50,7 @@ class Int8System:
             structure=self.structure,
             waiting_rows=self.waiting_rows,
             products=self.products(),
+            shares_activation=self.shares_activation,
         )
 
     def products(self) -> wiring.Component | None:

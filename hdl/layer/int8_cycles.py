@@ -78,8 +78,23 @@ def waiting_rows(contract: Contract, update: Update, structure: Structure) -> in
     """Rows that wait at a neuron, so that the lanes go on while the update is behind them."""
     if contract.variant.norm:
         return 0
-    # An FPGA's memory gives the table a cycle later.
-    return (3 if structure == "fpga" else 2) if update.interpolates else 1
+    # An FPGA's memory gives the table a cycle later. Rows of half as many beats are more uneven.
+    long = structure == "fpga" or contract.schedule.halves
+    return (3 if long else 2) if update.interpolates else 1
+
+
+SHARERS = 2
+"""Neurons that take turns at an interpolation: of two none has to wait for long."""
+
+
+def shares_activation(contract: Contract, update: Update, structure: Structure) -> bool:
+    """Whether neurons take turns at an interpolation.
+
+    Layers that halve weights do: their lanes are fast enough for the fastest update, which no
+    neuron asks to activate in more than one cycle of four.
+    """
+    schedule = contract.schedule
+    return schedule.halves and update.interpolates and structure == "gates" and schedule.neurons > 1
 
 
 @cache
@@ -136,7 +151,7 @@ _BEFORE = -100
 """A cycle before any that counts."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Neuron:
     """Cycles of the last events of a neuron."""
 
@@ -156,6 +171,22 @@ class _Neuron:
     """Operations of the task that are still to come."""
     begins: bool = False
     """Whether the next operation is the first of its task."""
+    asked: int = _BEFORE
+    """In which it asked last for a shared activation."""
+    frozen: int = 0
+    """Cycles for which it then had to stand still."""
+    taken: set[int] = field(default_factory=set[int])
+    """Cycles in which the shared activation was its."""
+
+    def after(self, cycle: int, count: int) -> int:
+        """The cycle so many cycles later in which it moves, those not counted in between."""
+        end = cycle + count
+        return end + self.frozen if cycle < self.asked <= end else end
+
+    def next_move(self, cycle: int) -> int:
+        """The cycle, or the first one after it in which it moves."""
+        stands = self.asked <= cycle < self.asked + self.frozen
+        return self.asked + self.frozen if stands else cycle
 
 
 class _Run:
@@ -176,6 +207,7 @@ class _Run:
         """Whether rows are taken with high halves of weights alone."""
         self.low_groups = groups
         """Of each group, if they differ."""
+        self.shares = shares_activation(contract, update, structure)
         self.value_bytes = contract.value_bytes
         self.places = waiting_rows(contract, update, structure)
         self.beside = 0 if not update.interpolates else 1 if structure == "gates" else 2
@@ -242,7 +274,9 @@ class _Run:
         groups = schedule.groups(phase)
         total = schedule.hidden if phase.over == "units" else schedule.outputs
         ends: list[int] = []
-        for group in range(groups if self.low_groups else min(groups, GROUPS_RUN)):
+        # Neurons that take turns fall into step after some groups.
+        count = GROUPS_RUN * (4 if self.shares else 1)
+        for group in range(groups if self.low_groups else min(groups, count)):
             if self.low_groups:
                 self.low = self.low_groups[group]
             for task in phase.tasks:
@@ -257,6 +291,8 @@ class _Run:
         spare = groups * schedule.neurons - total
         saved = spare * (self.value_bytes - 1)
         self.end -= saved
+        if self.shares:
+            return self.end - (groups - 1) * period, period
         return ends[0] - saved, period
 
     def _skip(self, cycles: int) -> None:
@@ -268,6 +304,8 @@ class _Run:
             neuron.ended += cycles
             neuron.activated += cycles
             neuron.given += cycles
+            neuron.asked += cycles
+            neuron.taken = {each + cycles for each in neuron.taken}
 
     def _run_task(self, task: Task) -> None:
         for neuron in self.neurons:
@@ -283,8 +321,11 @@ class _Run:
                 self._operate(neuron, to_the_end=index == len(task.rows) - 1)
         for neuron in self.neurons:
             # One byte a cycle leaves.
-            self.end = neuron.given = max(neuron.ended, self.end) + (
-                self.value_bytes if task.to == "hidden" else 1
+            valid = neuron.after(neuron.ended, 1)
+            self.end = neuron.given = (
+                neuron.next_move(max(valid, self.end + 1))
+                + (self.value_bytes if task.to == "hidden" else 1)
+                - 1
             )
 
     def _place_is_free(self, neuron: _Neuron, is_first: bool) -> int:
@@ -292,7 +333,7 @@ class _Run:
         return neuron.loads[1] if self.places else self._update_is_free(neuron, is_first)
 
     def _update_is_free(self, neuron: _Neuron, is_first: bool) -> int:
-        free = max(neuron.used, neuron.loads[-1] + 1)
+        free = neuron.next_move(max(neuron.used, neuron.loads[-1] + 1))
         # With several segments a unit's first row comes when the unit before is gone.
         return max(free, neuron.given) if self.program.waiting and is_first else free
 
@@ -305,25 +346,40 @@ class _Run:
             else:
                 free = self._update_is_free(neuron, is_first)
             loads.append(max(loads[-1] + 1, free))
+        if self.places:
+            loads[-1] = neuron.next_move(loads[-1])
         neuron.loads = loads
+
+    def _ask(self, neuron: _Neuron) -> None:
+        """Wait for a shared activation until no neuron of the pair before this one asks for it."""
+        neuron.asked = neuron.activated
+        index = self.neurons.index(neuron)
+        before = self.neurons[index // SHARERS * SHARERS : index]
+        while any(neuron.activated in each.taken for each in before):
+            neuron.activated += 1
+        neuron.frozen = neuron.activated - neuron.asked
+        neuron.taken.add(neuron.activated)
 
     def _operate(self, neuron: _Neuron, *, to_the_end: bool) -> None:
         """Operations up to the one that uses up the row, or all that are left."""
         while neuron.left:
             operation = neuron.left.pop(0)
-            start = neuron.ended + 1
+            start = neuron.after(neuron.ended, 1)
             if operation.row or operation.needs_row:
-                start = max(start, neuron.loads[-1] + 1)
+                start = max(start, neuron.after(neuron.loads[-1], 1))
             if neuron.begins:
                 start = max(start, neuron.given)
             if not operation.independent:
                 # A product is finished in the cycle after its last step.
-                start = max(start, neuron.ended + 1 + neuron.multiplied, neuron.activated + 1)
+                finished = neuron.after(neuron.ended, 1 + neuron.multiplied)
+                start = max(start, finished, neuron.after(neuron.activated, 1))
             neuron.begins = False
-            neuron.ended = start + self.lengths[operation.kind] - 1
+            neuron.ended = neuron.after(neuron.next_move(start), self.lengths[operation.kind] - 1)
             neuron.multiplied = operation.kind not in (Kind.LOAD, Kind.RECALL)
             if operation.activates:
-                neuron.activated = neuron.ended + neuron.multiplied + self.beside
+                neuron.activated = neuron.after(neuron.ended, neuron.multiplied + self.beside)
+                if self.shares:
+                    self._ask(neuron)
             if operation.row:
                 neuron.used = neuron.ended
                 if not to_the_end:

@@ -1,6 +1,6 @@
 """The layer of the integer LSTM that chooses a precision for every group of units and time step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
@@ -12,18 +12,20 @@ from golden.layer.int8_dynamic import DynamicInt8LstmLayer as Contract
 from golden.layer.packets import PASSES_SIZE, Reply
 from golden.layer.schedule import chunks
 from hdl.accumulate.int8_halves import HALVES, Int8HalfProducts
+from hdl.activation.table import Interpolation
 from hdl.arithmetic import Structure, wire
 from hdl.layer.engine import Collected, Issue, LayerEngine
 from hdl.layer.front import Place
 from hdl.layer.image import BYTE, ImageStore
 from hdl.layer.int8 import Int8System
+from hdl.layer.int8_cycles import SHARERS, shares_activation
 from hdl.layer.selection import choose
+from hdl.neuron.int8 import Int8LayerNeuron
 
 __all__ = ["DynamicInt8LstmLayer"]
 
 REGISTERS = 3
 """Bytes of threshold and hold."""
-PASSES_WIDTH = 8 * PASSES_SIZE // 2
 
 
 def sum_width(contract: Contract) -> int:
@@ -40,10 +42,38 @@ class _DynamicSystem(Int8System):
         super().__init__(contract, structure)
         self.start_width = BYTE * (contract.start_bytes + 1)
         self._sum_width = sum_width(contract)
+        # A start of three bytes and the products of the longest row that goes with it, of 2^14
+        # each and a little more in LOW, are less than 2^24; a start of four may wrap.
+        self._accumulator_width = 25 if contract.start_bytes == 3 else 32
+        self.shares_activation = shares_activation(contract, self.update, structure)
+
+    def attach(self, m: Module, image: ImageStore) -> tuple[Sequence[wiring.Component], Value]:
+        """Adds the neurons, their scales and the configuration."""
+        neurons, reset_hidden = super().attach(m, image)
+        if self.shares_activation:
+            for first in range(0, len(neurons), SHARERS):
+                self._share(m, self._neurons[first : first + SHARERS], f"interpolation_{first}")
+        return neurons, reset_hidden
 
     def products(self) -> wiring.Component:
         """The lanes of a neuron."""
-        return Int8HalfProducts(self.contract.lanes, self._sum_width, self.structure)
+        return Int8HalfProducts(
+            self.contract.lanes, self._sum_width, self.structure, self._accumulator_width
+        )
+
+    def _share(self, m: Module, neurons: Sequence[Int8LayerNeuron], name: str) -> None:
+        """Add an interpolation for some neurons; the first one that asks gets it."""
+        m.submodules[name] = shared = Interpolation(self.structure)
+        asked: Value = Const(0, 1)
+        given = {port: Value.cast(Const(0)) for port in ("raw", "is_sigmoid", "integer_bits")}
+        for index, neuron in enumerate(neurons):
+            granted = wire(m, neuron.asks & ~asked, f"{name}_granted_{index}")
+            m.d.comb += [neuron.granted.eq(granted), neuron.activated.eq(shared.result)]
+            for port, value in given.items():
+                asks = getattr(neuron, port)
+                given[port] = value | (asks[:] & granted.replicate(len(asks)))
+            asked = asked | neuron.asks
+        m.d.comb += [getattr(shared, port).eq(value) for port, value in given.items()]
 
 
 class _VectorSum:
@@ -276,13 +306,7 @@ class DynamicInt8LstmLayer(LayerEngine):
             self.next_counter.addr.eq(next_group),
             self.low.eq(~(is_always | self.next_counter.data.any())),
         ]
-        self.passes = [Signal(PASSES_WIDTH, name=f"{kind}_passes") for kind in ("high", "low")]
-        for count, counts in zip(self.passes, (~self.low, self.low), strict=True):
-            with m.If(ends_group & counts):
-                m.d.sync += count.eq(count + 1)
-            if self.image is None:
-                with m.If(~self.front.loaded):
-                    m.d.sync += count.eq(0)
+        self._count_passes(m, ends_group)
         self.input_sum = _VectorSum(
             m,
             self.front.data,
@@ -306,6 +330,40 @@ class DynamicInt8LstmLayer(LayerEngine):
             sum_width(self.contract),
             "hidden",
         )
+
+    def _count_passes(self, m: Module, counts: Value) -> None:
+        """Add a pass of the mode in which a group is issued, byte by byte in a memory.
+
+        Registers would cost more, and there is time: a group has eight rows, of which an update
+        takes one in two cycles at best.
+        """
+        m.submodules.passes = passes = Memory(shape=BYTE, depth=PASSES_SIZE, init=[])
+        write, self.passes_read = passes.write_port(), passes.read_port()
+        adds = Signal()
+        has_read = Signal(reset_less=True)
+        place = Signal(range(PASSES_SIZE), name="passes_place")
+        byte = wire(m, (self.passes_read.data + 1)[:BYTE], "passes_byte")
+        goes_on = wire(m, ~byte.any() & ~place[:2].all(), "passes_carry")
+        if self.image is None:
+            clears = wire(m, ~self.front.loaded, "clears_passes")
+        else:
+            clears = Signal(init=1, name="clears_passes")
+            with m.If(place.all()):
+                m.d.sync += clears.eq(0)
+        m.d.comb += [
+            self.passes_read.addr.eq(Mux(adds, place, self.front.byte[:3])),
+            write.addr.eq(place),
+            write.data.eq(byte & (~clears).replicate(BYTE)),
+            write.en.eq(clears | (adds & has_read)),
+        ]
+        with m.If(clears):
+            m.d.sync += [place.eq(place + 1), adds.eq(0)]
+        with m.Elif(counts):
+            m.d.sync += [adds.eq(1), has_read.eq(0), place.eq(Cat(Const(0, 2), self.low))]
+        with m.Elif(adds):
+            m.d.sync += has_read.eq(~has_read)
+            with m.If(has_read):
+                m.d.sync += [place.eq(place + 1), adds.eq(goes_on)]
 
     # What becomes of the units.
 
@@ -350,5 +408,6 @@ class DynamicInt8LstmLayer(LayerEngine):
 
     def _requested(self, state: Value) -> tuple[Value, Value | int]:
         is_passes = self.front.place == Place.PASSES
-        passes = Cat(self.passes).word_select(self.front.byte[:3], BYTE)
-        return Mux(is_passes, passes, state), Mux(is_passes, Reply.PASSES, Reply.STATE)
+        return Mux(is_passes, self.passes_read.data, state), Mux(
+            is_passes, Reply.PASSES, Reply.STATE
+        )

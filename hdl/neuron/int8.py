@@ -5,7 +5,18 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from amaranth.hdl import Cat, Const, Module, Mux, Shape, ShapeLike, Signal, Value, signed
+from amaranth.hdl import (
+    Cat,
+    Const,
+    EnableInserter,
+    Module,
+    Mux,
+    Shape,
+    ShapeLike,
+    Signal,
+    Value,
+    signed,
+)
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -26,6 +37,9 @@ def default_chunk(lanes: int, activation: ActivationKind) -> int:
     few, some = (4, 8) if activation == "table" else (1, 2)
     return 4 if lanes <= few else 8 if lanes <= some else 16
 
+
+_ASKED = ("asks", "raw", "is_sigmoid", "integer_bits")
+"""What goes to a shared interpolation."""
 
 RowScales = Literal["shared", "fixed", "powers_of_two"]
 """Where a row's scale comes from: a memory that all units share, or the row itself; then any, or
@@ -51,7 +65,7 @@ class Int8LayerNeuron(wiring.Component):
     row_scales
         "shared", where ``scale`` asks for the scale; else it comes with its row, and ``multiplier``
         and ``shift`` are those of "hidden" alone.
-    activation, chunk, variant, interpolates, structure, hidden_width
+    activation, chunk, variant, interpolates, structure, hidden_width, shares_activation
         As those of :class:`hdl.neuron.int8_update.Int8Update`.
 
     Ports
@@ -81,6 +95,7 @@ class Int8LayerNeuron(wiring.Component):
         products: wiring.Component | None = None,
         row_scales: RowScales = "shared",
         hidden_width: int = 8,
+        shares_activation: bool = False,
     ) -> None:
         if waiting_rows not in range(4):
             raise ValueError(f"waiting_rows must be from 0 to 3, not {waiting_rows}.")
@@ -95,6 +110,7 @@ class Int8LayerNeuron(wiring.Component):
             interpolates=interpolates,
             structure=structure,
             hidden_width=hidden_width,
+            shares_activation=shares_activation,
         )
         self.products: wiring.Component = products or Int8Products(lanes, structure)
         self.extras = {
@@ -159,8 +175,19 @@ class Int8LayerNeuron(wiring.Component):
 
         # The lanes: a running sum, handed over with the last beat of a row.
         m.submodules.lanes = lanes = self.products  # pyright: ignore[reportArgumentType]
-        m.submodules.update = update = self.update
-        sum_so_far = Signal(signed(32), reset_less=True)
+        update = self.update
+        moves: Value = Const(1, 1)
+        if update.shares_activation:
+            moves = Signal(name="update_moves")
+            m.submodules.update = EnableInserter(moves)(update)
+            m.d.comb += [
+                moves.eq(~update.asks | self.granted),
+                *(getattr(self, name).eq(getattr(update, name)) for name in _ASKED),
+                update.activated.eq(self.activated),
+            ]
+        else:
+            m.submodules.update = update
+        sum_so_far = Signal(lanes.signature.members["total"].shape, reset_less=True)
         row = update.i.payload
         shares = self.row_scales == "shared"
         start = beat.start if shares else beat.start.value
@@ -174,10 +201,11 @@ class Int8LayerNeuron(wiring.Component):
             row.old_cell.eq(beat.old_cell),
             self.scale.eq(update.scale),
             *(getattr(update, name).eq(port) for name, port in ports.items() if shares),
-            self.o.valid.eq(update.o.valid),
+            self.o.valid.eq(update.o.valid & moves if update.shares_activation else update.o.valid),
             self.o.payload.eq(update.o.payload),
             update.o.ready.eq(self.o.ready),
         ]
+        update_is_ready = update.i.ready & moves if update.shares_activation else update.i.ready
         takes = wire(m, self.i.valid & self.i.ready, "takes")
         handed: dict[str, Value] = {"accumulator": lanes.total.as_signed()}
         if len(self.segments) > 1:
@@ -191,11 +219,11 @@ class Int8LayerNeuron(wiring.Component):
             rows_are_taken = Signal()
             for _ in range(self.waiting_rows):
                 handed = dict(zip(handed, pipeline.register(**handed), strict=True))
-            pipeline.connect(rows_are_taken, update.i.valid, update.i.ready)
+            pipeline.connect(rows_are_taken, update.i.valid, update_is_ready)
             m.d.comb += self.i.ready.eq(~beat.last | rows_are_taken)
         else:
             m.d.comb += [
-                self.i.ready.eq(~beat.last | update.i.ready),
+                self.i.ready.eq(~beat.last | update_is_ready),
                 update.i.valid.eq(self.i.valid & beat.last),
             ]
         of_row = {name: handed.pop(name) for name in scale}

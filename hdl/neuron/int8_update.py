@@ -34,6 +34,17 @@ _ACTIVATED = ("i", "f", "g", "o", "cell_tanh")
 """Finishes of activations."""
 
 
+_SHARED = {
+    "asks": Out(1),
+    "raw": Out(signed(16)),
+    "is_sigmoid": Out(1),
+    "integer_bits": Out(3),
+    "activated": In(signed(16)),
+    "granted": In(1),
+}
+"""Ports to an interpolation that is shared."""
+
+
 def configuration_of(variant: Int8Variant) -> dict[str, ShapeLike]:
     """Shapes of the ports, by name, that hold still while a unit is in the circuit."""
     ports: dict[str, ShapeLike] = {
@@ -73,6 +84,10 @@ class Int8Update(wiring.Component):
         the table lies in a memory.
     hidden_width
         Bits of the hidden raw, to which it saturates.
+    shares_activation
+        Whether the interpolation is not its own after all, but one outside: it ``asks`` with
+        ``raw``, ``is_sigmoid`` and ``integer_bits`` for ``activated``, and must stand still, by
+        its clock enable, while it asks and is not ``granted``.
 
     Ports
     -----
@@ -107,6 +122,7 @@ class Int8Update(wiring.Component):
         interpolates: bool | None = None,
         structure: Structure = "gates",
         hidden_width: int = 8,
+        shares_activation: bool = False,
     ) -> None:
         if activation not in ("table", "gemmlowp"):
             raise ValueError(f'activation must be "table" or "gemmlowp", not {activation!r}.')
@@ -127,6 +143,11 @@ class Int8Update(wiring.Component):
             raise ValueError("With a projection hidden_width must be 8.")
         self.structure: Structure = structure
         self.hidden_width = hidden_width
+        if shares_activation and (not interpolates or structure != "gates"):
+            raise ValueError(
+                'Only with an interpolation of its own and structure "gates" can another be shared.'
+            )
+        self.shares_activation = shares_activation
         beside = 0 if not interpolates else 1 if structure == "gates" else 2
         self._program = Program(self.variant, beside, quick=chunk == 16)
         super().__init__(
@@ -148,6 +169,7 @@ class Int8Update(wiring.Component):
                     )
                 ),
                 **{name: In(shape) for name, shape in configuration_of(self.variant).items()},
+                **(_SHARED if shares_activation else {}),
             }
         )
 
@@ -614,7 +636,13 @@ class Int8Update(wiring.Component):
             to_other.eq(activates("cell", "f" if coupled else "i")),
             to_gate.eq(activates("f", "g", "o")),
         ]
-        m.submodules.interpolation = interpolation = Interpolation(self.structure)
+        if self.shares_activation:
+            interpolation = self
+            result = self.activated
+            m.d.comb += self.asks.eq(begins)
+        else:
+            m.submodules.interpolation = interpolation = Interpolation(self.structure)
+            result = interpolation.result
         m.d.comb += [
             interpolation.raw.eq(Mux(of_cell, cell, value)),
             interpolation.is_sigmoid.eq(is_sigmoid),
@@ -636,7 +664,6 @@ class Int8Update(wiring.Component):
             ]
             to_other, to_gate = later_to_other, later_to_gate
         m.d.comb += activating.eq(begins | ends)
-        result = interpolation.result
         with m.If(ends & to_gate):
             m.d.sync += gate_value.eq(result)
         with m.If(ends & to_other):
