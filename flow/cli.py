@@ -21,7 +21,7 @@ from rich.table import Table
 from flow.arrays import read_array, write_array
 from flow.calibrate import calibrate_to_file, row_of, tries
 from flow.errors import UsageError, check_target, write_text
-from flow.models import open_model, refuse_dynamic
+from flow.models import open_model
 from flow.quantize import FORMATS, OPTIONS, description, quantize_to_file
 from flow.run import BACKENDS, chunks_of, run_sequences
 from golden.activations import ActivationKind
@@ -437,7 +437,6 @@ def _generate(options: argparse.Namespace) -> int:
         if len(options.designs) != 1:
             raise UsageError("Name one design with --model: the layer of the model's kind.")
         network = _open(options)
-        refuse_dynamic(options.model, network)
         yosys.warm_up()
         paths = generate_model(
             options.designs[0], options.settings, options.out, network, fixed=options.fixed
@@ -567,7 +566,10 @@ def _calibrate(options: argparse.Namespace) -> int:
         target = target.with_name(f"{target.name}.npz")
     network = _open(options)
     x = read_array(options.data)
-    with _progress("Calibrating", tries(network)) as advance, _enough_memory():
+    with (
+        _progress("Calibrating", tries(network)) as advance,
+        _enough_memory("calibrate with fewer"),
+    ):
         found = calibrate_to_file(
             options.model,
             network,

@@ -11,7 +11,7 @@ from golden.lstm.int8 import Int8Lstm
 from golden.lstm.ternary import TernaryLstm
 from golden.network import Imported, Network, load_network
 
-__all__ = ["open_model", "refuse_dynamic", "told"]
+__all__ = ["open_model", "told"]
 
 _READ = ".tflite, .safetensors, .onnx or .npz"
 _REMEDIES = {
@@ -83,21 +83,6 @@ def open_model(
     if activation is None:
         return imported
     return replace(imported, network=_with_activation(path, imported.network, activation))
-
-
-def refuse_dynamic(path: Path, network: Network) -> None:
-    """Refuse a model whose precision is chosen per step, which no generated layer runs yet.
-
-    Raises
-    ------
-    UsageError
-        If a layer's is.
-    """
-    if any(isinstance(node.lstm, Int8Lstm) and node.lstm.dynamic for node in network.nodes):
-        raise UsageError(
-            f"'{path}' chooses its precision per step, which only the golden model does; give the "
-            "model from before 'fewbit calibrate'."
-        )
 
 
 def _with_activation(path: Path, network: Network, activation: ActivationKind) -> Network:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flow.errors import UsageError
-from flow.models import refuse_dynamic, told
+from flow.models import told
 from golden.lstm.float64 import Float64Lstm
 from golden.lstm.floatsd8 import HIDDEN_FORMAT, FloatSD8Lstm
 from golden.lstm.int8 import Int8Lstm
@@ -130,8 +130,6 @@ def run_sequences(
         )
     if kind == "rtl" and not network.quantised:
         raise UsageError(f"'{path}' is a real model; quantise it first with 'fewbit quantize'.")
-    if kind == "rtl":
-        refuse_dynamic(path, network)
     backend = make_backend(kind, lanes, neurons)
     with told():
         given = as_input(network, x, real=real)

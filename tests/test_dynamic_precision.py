@@ -434,14 +434,3 @@ def test_mistakes_are_answered_in_one_sentence(capsys, tmp_path, words, message)
     assert err.startswith(message)
     assert err.count("\n") == 1
     assert not (tmp_path / "found.npz").exists()
-
-
-def test_generated_layers_do_not_take_it_for_a_plain_one(capsys, tmp_path):
-    model = layer()
-    given, data = tmp_path / "model.npz", tmp_path / "x.npy"
-    save_network(given, Network((Node(model),)))
-    np.save(data, inputs(model).astype(np.int8))
-    words = ["run", given, "--input", data, "--output", tmp_path / "y.npy", "--backend", "rtl"]
-    status, _, err = fewbit(capsys, *words)
-    assert status == 2
-    assert "chooses its precision per step, which only the golden model does" in err
