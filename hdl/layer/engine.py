@@ -532,6 +532,8 @@ class LayerEngine(wiring.Component):
         assert self.vectors is not None
         assert self.one_memory is not None
         word = self.one_memory.read.data
+        if not rests:
+            return word
         size, group = self.vectors.element.width, self.vectors.group
         counts: list[Value] = [Const(1, 1)] * (self.schedule.lanes // group)
         for part, rest in rests.items():
@@ -539,8 +541,8 @@ class LayerEngine(wiring.Component):
                 of_other = ~held["recurrent"] if part == "hidden" else held["recurrent"]
                 counts[index] &= held[f"fills_{part}"] | of_other
         return Cat(
-            _masked(word[index * size : (index + 1) * size], each) if rests else word
-            for index, each in enumerate(counts if rests else counts[:1])
+            _masked(word[index * size : (index + 1) * size], each)
+            for index, each in enumerate(counts)
         )
 
     @property
