@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: all setup tools test test-all lint verilog regress area prove reproduce speakers bulk bulk-mac ieee layers dynamic few-bit-layers train clean
+.PHONY: all setup tools test test-all lint verilog regress area prove reproduce speakers bulk bulk-mac ieee layers dynamic train clean
 
 all: $(SETUP) tools
 	$(BIN)/python -m examples.main_job --jobs $(JOBS)
@@ -90,10 +90,6 @@ dynamic: $(SETUP)
 	$(BIN)/python -m examples.dynamic_precision speaker --no-offsets
 	$(BIN)/python -m examples.dynamic_precision order
 	$(BIN)/python -m examples.dynamic_precision order --no-offsets
-
-# Few-bit layers beside 12-bit weights at equal area; about an hour.
-few-bit-layers: $(SETUP)
-	$(BIN)/python -m examples.few_bit_layers
 
 # Retrains the example's model; needs PyTorch.
 train: $(SETUP)
