@@ -39,12 +39,16 @@ class Row:
     figures: dict[str, float] = field(default_factory=dict)
     """What the measured figure is made of."""
     note: str = ""
+    less_is_better: bool = False
+    """Whether the claim holds where at most the paper's figure is measured."""
 
     @property
     def holds(self) -> bool | None:
         """Whether at least the paper's figure is measured; None where there is none of the two."""
         if self.paper is None or self.measured is None:
             return None
+        if self.less_is_better:
+            return self.measured <= self.paper
         return self.measured >= self.paper
 
     def as_json(self) -> dict[str, Any]:

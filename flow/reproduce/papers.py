@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 
 from flow.errors import UsageError
-from flow.reproduce import floatsd8, ternary
+from flow.reproduce import dynamic_precision, floatsd8, ternary
 from flow.reproduce.claims import Paper
 
 __all__ = ["PAPERS", "find_papers"]
 
-PAPERS = {paper.name: paper for paper in (floatsd8.PAPER, ternary.PAPER)}
+PAPERS = {paper.name: paper for paper in (floatsd8.PAPER, ternary.PAPER, dynamic_precision.PAPER)}
 """All papers by name."""
 
 

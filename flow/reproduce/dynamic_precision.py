@@ -1,0 +1,213 @@
+"""What arXiv 1911.04244 claims of precision chosen per time step.
+
+The tasks are this project's examples, which a checkout has and an installed package has not. So
+they are looked for when the command runs, and their rows point to it where they are missing.
+"""
+
+from collections.abc import Sequence
+from functools import cache, partial
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from flow.reproduce.claims import Options, Paper, Row, Step
+from flow.synth import synthesize
+from golden.lstm import int8, signals
+from golden.lstm.dynamic import CellChange, run, run_signal
+from golden.lstm.int8 import Int8Lstm
+from golden.network import Network, Node
+from golden.quantize.dynamic import calibrate
+from hdl.designs import find
+from sim.layer import LayerBackend
+
+__all__ = ["BIT_AREA", "PAPER", "measure_area", "measure_task"]
+
+BIT_AREA = 0.3
+"""Gate equivalents that a bit of memory counts for: an assumption."""
+_LAYER = "int8_lstm_layer"
+_SIZE = {"inputs": 48, "hidden": 128, "lanes": 16, "neurons": 4}
+_CHECKED = "checked, of its abstract; on its own networks and accelerator"
+_GOAL = "this project's own goal of {} is {}"
+# Of a neuron whose lanes set the pace in LOW steps, too, and not its update.
+_LANES = 2
+_SIMULATED = 20
+"""Test sequences whose cycles are counted."""
+
+
+def measure_area() -> list[Row]:
+    """What the layer costs beyond the one without."""
+    settings = " ".join(f"{name}={value}" for name, value in _SIZE.items())
+    command = f"fewbit synth {_LAYER} --set {settings}"
+    how = f"{command}; {command} dynamic=1"
+    plain, dynamic = (synthesize(find(_LAYER), _SIZE | {"dynamic": chosen}) for chosen in (0, 1))
+
+    def overhead(
+        claim: str, paper: float | None, goal: float | None, figures: Sequence[float]
+    ) -> Row:
+        without, with_it = figures
+        measured = 100 * (with_it / without - 1)
+        note = ""
+        if goal is not None:
+            note = _GOAL.format(f"{goal} %", "reached" if measured <= goal else "not reached")
+        named = {"without": without, "with": with_it}
+        return Row(claim, paper, measured, "%", _CHECKED, how, named, note, less_is_better=True)
+
+    def both(name: str) -> list[float]:
+        return [float(each[name]) for each in (plain, dynamic)]
+
+    whole = [
+        area + BIT_AREA * bits
+        for area, bits in zip(both("area_ge"), both("memory_bits"), strict=True)
+    ]
+    return [
+        overhead("more logic, GE", 8.8, 8.8, both("combinational_ge")),
+        overhead("more logic and flip-flops, GE", 8.8, 8.8, both("area_ge")),
+        overhead(f"more area with memories, {BIT_AREA} GE a bit", None, 5, whole),
+    ]
+
+
+@cache
+def _task(name: str) -> Any:
+    """An example's task; None where the examples are missing."""
+    try:
+        module = import_module("examples.dynamic_precision")
+    except ModuleNotFoundError:
+        return None
+    return module.TASKS[name]()
+
+
+def measure_task(name: str, title: str, share: float, *, offsets: bool) -> list[Row]:
+    """Share of LOW, accuracy, and cycles and reads of the circuit on a task's test sequences.
+
+    Parameters
+    ----------
+    name
+        Of the task in `examples.dynamic_precision`.
+    title
+        The task in words.
+    share
+        Of LOW steps, which threshold and hold are chosen for on the calibration sequences.
+    offsets
+        Whether rows are corrected by offsets.
+
+    Raises
+    ------
+    AssertionError
+        If the circuit gives other codes or modes than the golden model.
+    """
+    how = f"python -m examples.dynamic_precision {name}{'' if offsets else ' --no-offsets'}"
+    task = _task(name)
+    if task is None:
+        note = "in a checkout of the project only"
+        return [Row(f"share of LOW steps, {title}", 66, None, "%", _CHECKED, how, note=note)]
+    network = Network((Node(task.lstm),))
+    found = calibrate(network, task.x, task.lengths, share=share, offsets=offsets)
+    lstm = found.network.nodes[0].lstm
+    assert isinstance(lstm, Int8Lstm)
+    low = run(lstm, task.test_x)
+    whole = task.correct(run(task.lstm, task.test_x).hidden)
+    correct = task.correct(low.hidden)
+    measured = 100 * low.low_share(task.test_lengths)
+    chance = _at_random(task, lstm, low.low_share(task.test_lengths))
+    chosen = f"threshold {lstm.precision_threshold}, hold {lstm.precision_hold}"
+    rows = [
+        Row(
+            f"share of LOW steps, {title}",
+            66,
+            measured,
+            "%",
+            _CHECKED,
+            how,
+            note=f"{chosen}; "
+            + _GOAL.format("75 %", "reached" if measured >= 75 else "not reached"),
+        ),
+        Row(
+            f"sequences lost of {len(task.test_x):,} at that share, {title}",
+            0,
+            whole - correct,
+            "",
+            _CHECKED,
+            how,
+            {"8 bits": whole, "chosen": correct, "at random, same share": chance},
+            "a random choice of as many LOW steps is the control",
+            less_is_better=True,
+        ),
+    ]
+    return rows + _simulate(task, lstm, title)
+
+
+def _at_random(task: Any, lstm: Int8Lstm, share: float) -> int:
+    """Sequences decided rightly with as many LOW steps chosen by chance."""
+    most = run_signal(lstm, task.test_x, CellChange(0, 0)).low_share(task.test_lengths)
+    chance = signals.RandomChoice(max(0.0, 1 - share / most))
+    return task.correct(run_signal(lstm, task.test_x, chance).hidden)
+
+
+def _simulate(task: Any, lstm: Int8Lstm, title: str) -> list[Row]:
+    """Cycles and reads of the layer's circuit, and of the one without."""
+    x, lengths = task.test_x[:_SIMULATED], task.test_lengths[:_SIMULATED]
+    golden = run(lstm, x)
+    cycles: list[int] = []
+    for model, wanted in ((task.lstm, int8.run(task.lstm, x)), (lstm, golden.hidden)):
+        backend = LayerBackend(lanes=_LANES, structure="fpga", asks_state=True)
+        backend(model, x[:0])
+        loading = backend.cycles
+        codes = backend(model, x, lengths)
+        within = np.arange(x.shape[1]) < lengths[:, np.newaxis]
+        if (codes != wanted)[within].any():
+            where = np.argwhere((codes != wanted) & within[..., np.newaxis])[0]
+            raise AssertionError(
+                f"{title}: the layer differs from golden first at sequence, step, unit {where}."
+            )
+        cycles.append(backend.cycles - 2 * loading)
+        passes = backend.passes
+    if passes != golden.passes(lengths):
+        raise AssertionError(
+            f"{title}: the layer counts {passes} HIGH and LOW passes, golden"
+            f" {golden.passes(lengths)}."
+        )
+    high, low = passes
+    sizes = f"{lstm.inputs} inputs, {lstm.hidden} units, {_LANES} lanes, 1 neuron"
+    how = "fewbit reproduce dynamic_precision"
+    speed_up = cycles[0] / cycles[1]
+    saved = 50 * low / (high + low)
+    note = f"simulated, the first {len(x)} test sequences, every code and pass as golden; {sizes}"
+    return [
+        Row(
+            f"speed-up, {title}",
+            1.56,
+            speed_up,
+            "×",
+            _CHECKED,
+            how,
+            {"cycles without": cycles[0], "cycles with": cycles[1]},
+            f"{note}; {_GOAL.format('1.6', 'reached' if speed_up >= 1.6 else 'not reached')}",
+        ),
+        Row(
+            f"bits of weights not read, {title}",
+            23,
+            saved,
+            "%",
+            f"{_CHECKED}; of energy, of which reads of weights are a part",
+            how,
+            {"HIGH passes": high, "LOW passes": low},
+            "energy proxy: LOW reads half of each weight; "
+            + _GOAL.format("35 %", "reached" if saved >= 35 else "not reached"),
+        ),
+    ]
+
+
+def _steps(_: Options) -> Sequence[Step]:
+    return [
+        measure_area,
+        partial(measure_task, "speaker", "speakers", 0.76, offsets=True),
+        partial(measure_task, "order", "temporal order, 200 steps", 0.76, offsets=False),
+    ]
+
+
+PAPER = Paper(
+    "dynamic_precision",
+    "Boosting LSTM Performance Through Dynamic Precision Selection, arXiv 1911.04244",
+    _steps,
+)
