@@ -84,12 +84,13 @@ layers: $(SETUP) tools
 	$(BIN)/python -m examples.layer_campaign
 	RTL_MODELS=all $(BIN)/python -m pytest tests/test_rtl_models.py
 
-# Precision chosen per step against other choices, whole test sets, in golden.
-dynamic: $(SETUP)
+# Precision chosen per step against other choices, whole test sets, in golden; cycles of its layer.
+dynamic: $(SETUP) tools
 	$(BIN)/python -m examples.dynamic_precision speaker
 	$(BIN)/python -m examples.dynamic_precision speaker --no-offsets
 	$(BIN)/python -m examples.dynamic_precision order
 	$(BIN)/python -m examples.dynamic_precision order --no-offsets
+	$(BIN)/python -m examples.dynamic_cycles
 
 # Retrains the example's model; needs PyTorch.
 train: $(SETUP)
