@@ -213,7 +213,8 @@ def test_a_netlist_that_is_wrong_is_a_failed_check(capsys, monkeypatch):
 
 def test_wrong_use_is_one_sentence(capsys, tmp_path):
     status, _, err = run(capsys, "reproduce", "nosuch")
-    assert (status, err) == (2, "There is no paper 'nosuch'; there are floatsd8, ternary.\n")
+    names = "floatsd8, ternary, dynamic_precision"
+    assert (status, err) == (2, f"There is no paper 'nosuch'; there are {names}.\n")
     packed = tmp_path / "process.lib.gz"
     packed.write_bytes(b"\x1f\x8b\x08\x00")
     status, _, err = run(capsys, "reproduce", "floatsd8", "--liberty", packed)
