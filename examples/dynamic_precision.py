@@ -24,6 +24,7 @@ from golden.lstm.int8 import Int8Lstm
 from golden.network import Network, Node
 from golden.quantize.dynamic import calibrate
 from golden.quantize.int8 import dequantize
+from golden.shapes import valid_steps
 
 __all__ = ["TASKS", "Measured", "Task", "compare", "measure"]
 
@@ -124,7 +125,7 @@ class Measured:
 def measure(task: Task, lstm: Int8Lstm, name: str, signal: Signal) -> Measured:
     """Run the test set with modes that a signal decides."""
     outcome = run_signal(lstm, task.test_x, signal)
-    within = np.arange(task.test_x.shape[1]) < task.test_lengths[:, np.newaxis]
+    within = valid_steps(task.test_x, task.test_lengths)
     deviation = (outcome.hidden - int8.run(task.lstm, task.test_x))[within]
     return Measured(
         name,

@@ -20,6 +20,7 @@ from golden.lstm import int8, signals
 from golden.lstm.dynamic import FIRST_STEPS, CellChange, Signal, run_signal
 from golden.lstm.int8 import Int8Lstm
 from golden.quantize.dynamic import low_offsets
+from golden.shapes import valid_steps
 
 THRESHOLDS = (20, 60, 120, 200, 300, 450, 700, 1500)
 SKIPS = (0, 5, 20, 40, 100, 200, 400)
@@ -50,7 +51,7 @@ def skip(lstm: Int8Lstm, x: npt.NDArray[np.int64], threshold: int) -> tuple[np.n
 
 def share_of(marks: npt.NDArray[np.bool_], lengths: npt.NDArray[np.int64]) -> float:
     """Share of marked steps of units within the sequences."""
-    return float(marks[np.arange(marks.shape[1]) < lengths[:, np.newaxis]].mean())
+    return float(marks[valid_steps(marks, lengths)].mean())
 
 
 def curve(task: Task, lstm: Int8Lstm) -> list[tuple[str, float, int, int | None]]:

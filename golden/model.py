@@ -34,6 +34,7 @@ from golden.lstm.float64 import Float64Lstm, Reals
 from golden.lstm.floatsd8 import FloatSD8Lstm
 from golden.lstm.int8 import Int8Lstm
 from golden.lstm.ternary import TernaryLstm, WeightKind
+from golden.shapes import valid_steps
 
 __all__ = [
     "LARGEST_FILE",
@@ -130,7 +131,7 @@ class ReadOut:
         if self.pooling == "last":
             pooled = hidden[np.arange(batch), lengths - 1]
         else:
-            valid = np.less(np.arange(time, dtype=np.int64), lengths[:, np.newaxis])
+            valid = valid_steps(hidden, lengths)
             kept = np.where(valid[..., np.newaxis], hidden, 0.0)
             pooled = kept.sum(axis=1) / lengths[:, np.newaxis]
         return pooled @ self.weights.T + self.bias

@@ -16,7 +16,7 @@ from golden.layer.models import layer_of
 from golden.layer.packets import Kind, Packet, Reply, Status
 from golden.layer.ternary import Gates
 from golden.model import Lstm
-from golden.shapes import check_shape
+from golden.shapes import check_shape, valid_steps
 from hdl.designs import find
 from sim.bulk import BulkSimulation
 
@@ -123,7 +123,7 @@ class LayerBackend:
         replies = self._send(circuit, sent, wanted)
         self.steps += int(ends.sum())
         vectors = [reply.data for reply in replies if reply.kind == Reply.HIDDEN]
-        within = np.arange(time) < ends[:, np.newaxis]
+        within = valid_steps(hidden, ends)
         hidden[within] = np.frombuffer(b"".join(vectors), kind).reshape(-1, outputs)
         states = [reply.data for reply in replies if reply.kind == Reply.STATE]
         if self.asks_state:

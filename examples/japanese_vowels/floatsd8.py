@@ -23,6 +23,7 @@ from golden.formats import BINARY16
 from golden.lstm import float64
 from golden.lstm.float64 import Float64Lstm
 from golden.lstm.floatsd8 import FloatSD8Lstm
+from golden.shapes import valid_steps
 
 CASES = [(4, window) for window in (None, 18, 16, 14, 13, 12, 11, 10, 9, 8)] + [(8, 14), (16, 14)]
 
@@ -31,7 +32,7 @@ def main() -> int:
     """Run as a program; return the exit status."""
     _, test = load_recordings()
     model = load_float_model()
-    within = np.arange(test.padded.shape[1]) < test.lengths[:, np.newaxis]
+    within = valid_steps(test.padded, test.lengths)
     exact = float64.run(model.lstm, test.padded)
 
     table = Table(title=f"Speakers recognised in {len(test)} utterances not trained on")

@@ -16,6 +16,7 @@ from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
 from golden.formats import FLOATSD8
 from golden.lstm import float64, floatsd8
 from golden.lstm.floatsd8 import HIDDEN_FORMAT, FloatSD8Lstm
+from golden.shapes import valid_steps
 
 __all__ = ["CodeBeats", "RealBeats", "code_beats", "real_beats"]
 
@@ -131,7 +132,7 @@ def code_beats(
 
 def _within(recordings: Recordings, padded: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Vectors of all frames one after the other, without the padding: shape (frames, length)."""
-    return padded[np.arange(padded.shape[1]) < recordings.lengths[:, np.newaxis]]
+    return padded[valid_steps(padded, recordings.lengths)]
 
 
 def _delayed(hidden: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -35,6 +35,7 @@ from golden.lstm import floatsd8, int8, ternary
 from golden.lstm.floatsd8 import FloatSD8Lstm
 from golden.lstm.ternary import TernaryLstm, WeightKind
 from golden.quantize.ternary_lstm import Scales
+from golden.shapes import valid_steps
 from sim.bulk import BulkError
 from sim.layer import LayerBackend
 from sim.yosys import YosysError
@@ -68,7 +69,7 @@ def recognise_in_rtl(
     backend = LayerBackend(lanes, cache_dir=cache_dir, asks_state=True)
     hidden = backend(model.lstm, x, lengths)
     expected_hidden, expected_cell = _golden_with_cell(model.lstm, x)
-    within = np.arange(x.shape[1]) < lengths[:, None]
+    within = valid_steps(x, lengths)
     last_cells = expected_cell[np.arange(len(recordings)), lengths - 1]
     differing = (hidden != expected_hidden)[within].sum() + (backend.last_cells != last_cells).sum()
     return RtlRun(

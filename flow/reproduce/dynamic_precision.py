@@ -18,6 +18,7 @@ from golden.lstm.dynamic import CellChange, run, run_signal
 from golden.lstm.int8 import Int8Lstm
 from golden.network import Network, Node
 from golden.quantize.dynamic import calibrate
+from golden.shapes import valid_steps
 from hdl.designs import find
 from sim.layer import LayerBackend
 
@@ -154,7 +155,7 @@ def _simulate(task: Any, lstm: Int8Lstm, title: str) -> list[Row]:
         backend(model, x[:0])
         loading = backend.cycles
         codes = backend(model, x, lengths)
-        within = np.arange(x.shape[1]) < lengths[:, np.newaxis]
+        within = valid_steps(x, lengths)
         if (codes != wanted)[within].any():
             where = np.argwhere((codes != wanted) & within[..., np.newaxis])[0]
             raise AssertionError(

@@ -12,8 +12,8 @@ from golden.layer.image import Layout, Section, as_bytes, integers
 from golden.layer.int8 import Int8LstmLayer, random_constants
 from golden.layer.packets import PASSES_SIZE
 from golden.layer.schedule import chunks
-from golden.lstm.dynamic import ALWAYS_HIGH, FIRST_STEPS, low_constants
-from golden.lstm.int8_step import Int8Constants, accumulators, gates_and_state, pre_activations
+from golden.lstm.dynamic import CellChange, low_constants, mixed_step
+from golden.lstm.int8_step import Int8Constants
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -89,8 +89,7 @@ class PrecisionHistory(History):
 
     def __init__(self, constants: DynamicConstants, neurons: int) -> None:
         self.constants = constants
-        self.neurons = neurons
-        self.threshold, self.hold = constants.threshold, constants.hold
+        self._decision = CellChange(constants.threshold, constants.hold, neurons)
         self.high_passes = self.low_passes = 0
         self._halves = low_constants(constants.whole, constants.offsets)
         self.restart()
@@ -98,39 +97,39 @@ class PrecisionHistory(History):
     def restart(self) -> None:
         """The next step is the first of a sequence."""
         self._moment = 0
-        units = self.constants.whole.input_weights.shape[1]
-        self._counters = np.zeros(chunks(units, self.neurons), np.int64)
+        self._decision.start(1, self.constants.whole.input_weights.shape[1])
 
     def ask(self, request: bytes) -> bytes:
         """Set registers by the bytes behind the first, and give the passes of each kind."""
-        wanted = bytearray([self.threshold & 0xFF, self.threshold >> 8, self.hold])
+        decision = self._decision
+        wanted = bytearray([*decision.threshold.to_bytes(2, "little"), decision.hold])
         given = request[1 : 1 + len(wanted)]
         wanted[: len(given)] = given
-        self.threshold, self.hold = int.from_bytes(wanted[:2], "little"), wanted[2]
+        decision.threshold, decision.hold = int.from_bytes(wanted[:2], "little"), wanted[2]
         passes = np.array([self.high_passes, self.low_passes], np.int64)
         return as_bytes(passes, 4).tobytes()
 
     @property
     def high(self) -> npt.NDArray[np.bool_]:
         """Which groups the next step takes with whole weights."""
-        return (self._counters > 0) | (self._moment < FIRST_STEPS) | (self.hold == ALWAYS_HIGH)
+        return self._decision.high_groups(self._moment)[0]
 
     def step(self, x: Raws, hidden: Raws, cell: Raws) -> tuple[Raws, Raws]:
         """New hidden raws and cell raws for input raws (inputs,)."""
-        whole = self.constants.whole
         high = self.high
-        units = np.repeat(high, self.neurons)[: len(cell), np.newaxis, np.newaxis]
-        vectors = x[np.newaxis], hidden[np.newaxis]
-        sums = np.where(units, accumulators(whole, *vectors), accumulators(self._halves, *vectors))
-        pre = pre_activations(whole, sums)
-        (new_hidden,), (new_cell,) = gates_and_state(whole, pre, cell[np.newaxis])
-        moved = np.abs(new_cell - cell) > self.threshold
-        padded = np.pad(moved, (0, -len(moved) % self.neurons)).reshape(-1, self.neurons)
-        self._counters = np.where(padded.any(axis=1), self.hold, np.maximum(self._counters - 1, 0))
+        (new_hidden,), observed = mixed_step(
+            self.constants.whole,
+            self._halves,
+            x[np.newaxis],
+            hidden[np.newaxis],
+            cell[np.newaxis],
+            self._decision.high(self._moment),
+        )
+        self._decision.observe(observed)
         self._moment += 1
         self.high_passes = (self.high_passes + int(high.sum())) % 2**32
         self.low_passes = (self.low_passes + int((~high).sum())) % 2**32
-        return new_hidden, new_cell
+        return new_hidden, observed.new_cell[0]
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ from golden.lstm.int8_step import (
     gates_and_state,
     pre_activations,
 )
+from golden.shapes import valid_steps
 
 __all__ = [
     "ALWAYS_HIGH",
@@ -77,6 +78,7 @@ __all__ = [
     "Signal",
     "SignalStep",
     "low_constants",
+    "mixed_step",
     "run",
     "run_signal",
 ]
@@ -157,8 +159,11 @@ class CellChange:
 
     def high(self, moment: int) -> Modes:
         """Which units are HIGH."""
-        by_group = (self._counters > 0) | (moment < FIRST_STEPS) | (self.hold == ALWAYS_HIGH)
-        return np.repeat(by_group, self.group, axis=1)[:, : self._hidden]
+        return np.repeat(self.high_groups(moment), self.group, axis=1)[:, : self._hidden]
+
+    def high_groups(self, moment: int) -> Modes:
+        """Which groups are HIGH, shape (batch, groups)."""
+        return (self._counters > 0) | (moment < FIRST_STEPS) | (self.hold == ALWAYS_HIGH)
 
     def observe(self, step: SignalStep) -> None:
         """Settle the counters for the next step."""
@@ -192,9 +197,7 @@ class DynamicRun:
         lengths
             Number of steps that count in each sequence, shape (batch,); all if not given.
         """
-        batch, time, _ = self.high.shape
-        counts = np.full(batch, time) if lengths is None else np.asarray(lengths)
-        counted = self.high[np.arange(time) < counts[:, np.newaxis]]
+        counted = self.high[valid_steps(self.high, lengths)]
         high = int(counted.sum())
         return high, counted.size - high
 
@@ -231,6 +234,35 @@ def low_constants(
 
 def _middles(weights: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
     return (16 * (weights.astype(np.int64) // 16) + 8).astype(np.int8)
+
+
+def mixed_step(
+    whole: Int8Constants,
+    halves: Int8Constants,
+    x: Raws,
+    hidden: Raws,
+    cell: Raws,
+    high: Modes,
+) -> tuple[Raws, SignalStep]:
+    """New hidden raws, and what the step did.
+
+    Parameters
+    ----------
+    whole, halves
+        The layer in which every step is HIGH, and the one in which every step is LOW.
+    x, hidden, cell
+        Raws, shapes (batch, inputs), (batch, outputs) and (batch, hidden).
+    high
+        Which units are HIGH, shape (batch, hidden).
+    """
+    sums = np.where(
+        high[..., np.newaxis, np.newaxis],
+        accumulators(whole, x, hidden),
+        accumulators(halves, x, hidden),
+    )
+    pre = pre_activations(whole, sums)
+    new_hidden, new_cell = gates_and_state(whole, pre, cell)
+    return new_hidden, SignalStep(cell, new_cell, lambda: pre)
 
 
 def run(
@@ -304,15 +336,11 @@ class _PlainSteps:
         self._inputs, self._hidden, self._cell = iter(x.transpose(1, 0, 2)), hidden, cell
 
     def step(self, high: Modes) -> tuple[Raws, SignalStep]:
-        x, old_cell = next(self._inputs), self._cell
-        sums = np.where(
-            high[..., np.newaxis, np.newaxis],
-            accumulators(self._whole, x, self._hidden),
-            accumulators(self._halves, x, self._hidden),
+        self._hidden, observed = mixed_step(
+            self._whole, self._halves, next(self._inputs), self._hidden, self._cell, high
         )
-        pre = pre_activations(self._whole, sums)
-        self._hidden, self._cell = gates_and_state(self._whole, pre, old_cell)
-        return self._hidden, SignalStep(old_cell, self._cell, lambda: pre)
+        self._cell = observed.new_cell
+        return self._hidden, observed
 
 
 class _FastSteps:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from golden.lstm.float64 import Float64Lstm, Reals
 from golden.network import Node
+from golden.shapes import valid_steps
 
 __all__ = ["calibration_batch", "real_layer"]
 
@@ -59,7 +60,7 @@ def calibration_batch(
         raise ValueError(
             f"Calibration data must have {inputs} inputs, as the model has, not {padded.shape[2]}."
         )
-    valid = np.less(np.arange(padded.shape[1], dtype=np.int64), counts[:, np.newaxis])
+    valid = valid_steps(padded, counts)
     kept = np.where(valid[..., np.newaxis], padded, 0.0)
     if not np.isfinite(kept).all():
         at = tuple(np.argwhere(~np.isfinite(kept))[0].tolist())

@@ -20,6 +20,7 @@ from golden.lstm.int8 import Int8Lstm
 from golden.model import Lstm
 from golden.network import Network, Values, golden_backend, join, trace
 from golden.network import run as run_network
+from golden.shapes import valid_steps
 
 __all__ = [
     "HOLDS",
@@ -105,7 +106,7 @@ def low_offsets(
     hidden = int8.run(model, read)
     old = np.full_like(hidden, model.hidden_zero_point)
     old[:, 1:] = hidden[:, :-1]
-    valid = _valid(read, lengths)
+    valid = valid_steps(read, lengths)
     rows = [
         (weights.astype(np.int64) % 16 - 8) @ vectors[valid].mean(axis=0)
         for weights, vectors in ((model.input_weights, read), (model.recurrent_weights, old))
@@ -125,7 +126,7 @@ def rms_deviation(reference: npt.ArrayLike, lengths: npt.ArrayLike | None = None
         Number of vectors that count in each sequence, shape (batch,); all if not given.
     """
     wanted = np.asarray(reference, np.int64)
-    valid = _valid(wanted, lengths)
+    valid = valid_steps(wanted, lengths)
 
     def loss(output: Values) -> float:
         deviation = (np.asarray(output, np.int64) - wanted)[valid]
@@ -152,7 +153,9 @@ def settings_of(
     changes = np.abs(np.diff(cells, axis=1))
     padded = np.pad(changes, ((0, 0), (0, 0), (0, -model.hidden % model.precision_group)))
     largest = padded.reshape(*changes.shape[:2], -1, model.precision_group).max(axis=3)
-    decisive = largest[_valid(read, lengths)[:, FIRST_STEPS - 1 :]] if changes.size else largest
+    decisive = (
+        largest[valid_steps(read, lengths)[:, FIRST_STEPS - 1 :]] if changes.size else largest
+    )
     thresholds = [0]
     if decisive.size:
         quantiles = np.quantile(decisive, QUANTILES, method="lower").astype(np.int64)
@@ -243,15 +246,6 @@ def calibrate(
         curves.append((high, *(point for point in points if point is not high)))
         chosen.append(point)
     return Calibration(current, tuple(curves), tuple(chosen))
-
-
-def _valid(x: Raws, lengths: npt.ArrayLike | None) -> npt.NDArray[np.bool_]:
-    """Which steps are no padding, shape (batch, time)."""
-    batch, time = x.shape[:2]
-    counts = np.full(batch, time, np.int64)
-    if lengths is not None:
-        counts = np.asarray(lengths, np.int64)
-    return np.less(np.arange(time, dtype=np.int64), counts[:, np.newaxis])
 
 
 def _all_high(network: Network, group: int) -> Network:

@@ -41,6 +41,7 @@ from golden.lstm.floatsd8 import (
 )
 from golden.network import NETWORK_INPUT, Network
 from golden.quantize.calibration import calibration_batch, real_layer
+from golden.shapes import valid_steps
 
 __all__ = ["quantize_lstm", "quantize_network", "relative_errors"]
 
@@ -110,7 +111,7 @@ def quantize_lstm(
         finite, or no two biases fit together.
     """
     padded, counts = calibration_batch(model.inputs, x, lengths)
-    valid = np.less(np.arange(padded.shape[1], dtype=np.int64), counts[:, np.newaxis])
+    valid = valid_steps(padded, counts)
     tensors = _Tensors.of(model)
     input_bias = _input_bias(relative_errors(E5M2, padded[valid]), [tensors])
     return tensors.quantised(input_bias, products, window)

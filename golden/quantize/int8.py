@@ -39,6 +39,7 @@ from golden.lstm.float64 import Float64Lstm, Reals, Trace, trace
 from golden.lstm.int8 import HIGHEST_CELL_EXPONENT, LOWEST_CELL_EXPONENT, Int8Lstm
 from golden.network import NETWORK_INPUT, Network, join
 from golden.quantize.calibration import calibration_batch, real_layer
+from golden.shapes import valid_steps
 
 __all__ = [
     "asymmetric_parameters",
@@ -181,7 +182,7 @@ def quantize_lstm(
         If the calibration data are empty, of a wrong shape or not finite, or have no range.
     """
     padded, counts = calibration_batch(model.inputs, x, lengths)
-    valid = np.less(np.arange(padded.shape[1], dtype=np.int64), counts[:, np.newaxis])
+    valid = valid_steps(padded, counts)
     traced = trace(model, padded)
     return _quantize_layer(
         model,

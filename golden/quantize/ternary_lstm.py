@@ -68,6 +68,7 @@ from golden.quantize.ternary import (
     ardakani_ternary,
     normalized_ternary,
 )
+from golden.shapes import valid_steps
 
 __all__ = [
     "MOST_EXPONENTS",
@@ -267,7 +268,7 @@ def quantize_lstm(
     """
     target = _Target(to, _exponents(to, exponents), activation_width, scales, activation)
     padded, counts = calibration_batch(model.inputs, x, lengths)
-    valid = _valid(padded, counts)
+    valid = valid_steps(padded, counts)
     step = target.input_step(padded[valid])
     return _quantised(_folded(model, target, step), padded, valid, target, step)[0]
 
@@ -295,7 +296,7 @@ def quantize_folded(
     """
     target = _Target(to, _exponents(to, exponents), activation_width, scales, activation)
     padded, counts = calibration_batch(folded.inputs, x, lengths)
-    valid = _valid(padded, counts)
+    valid = valid_steps(padded, counts)
     return _quantised(folded, padded, valid, target, target.input_step(padded[valid]))[0]
 
 
@@ -331,7 +332,7 @@ def quantize_network(
     """
     target = _Target(to, _exponents(to, exponents), activation_width, scales, activation)
     given, counts = calibration_batch(network.inputs, x, None)
-    valid = _valid(given, counts)
+    valid = valid_steps(given, counts)
     input_step = _network_input_step(network, given, target)
     nodes: list[Node] = []
     outputs: list[Reals] = []
@@ -357,10 +358,6 @@ def _exponents(to: WeightKind, exponents: int | None) -> int:
             f"binary, not {exponents}."
         )
     return exponents
-
-
-def _valid(padded: Reals, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    return np.less(np.arange(padded.shape[1], dtype=np.int64), counts[:, np.newaxis])
 
 
 def _network_input_step(network: Network, given: Reals, target: _Target) -> float:
