@@ -8,7 +8,6 @@ hidden value for a step instead. Thresholds are those given, not calibrated.
 
 import argparse
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.dynamic_precision import TASKS, Task
-from golden.lstm import int8, signals
+from golden.lstm import int8
 from golden.lstm.dynamic import FIRST_STEPS, CellChange, Signal, run_signal
 from golden.lstm.int8 import Int8Lstm
+from golden.lstm.signals import random_choice
 from golden.quantize.dynamic import low_offsets
 from golden.shapes import valid_steps
 
@@ -65,7 +65,7 @@ def curve(task: Task, lstm: Int8Lstm) -> list[tuple[str, float, int, int | None]
     rows: list[tuple[str, float, int, int | None]] = []
     for threshold in THRESHOLDS:
         share, told = tried(CellChange(threshold, HOLD))
-        _, chance = tried(signals.RandomChoice(max(0.0, 1 - share / most)))
+        _, chance = tried(random_choice(task.test_x, share, task.test_lengths))
         rows.append((str(threshold), share, told, chance))
     return [*rows, ("all LOW but two steps", most, correct, None)]
 
@@ -94,7 +94,7 @@ def main() -> int:
     for column in ("threshold", "skipped", "correct"):
         table.add_column(column, justify="right")
     for threshold in SKIPS:
-        hidden, skipped = skip(task.lstm, cast("npt.NDArray[np.int64]", task.test_x), threshold)
+        hidden, skipped = skip(task.lstm, task.test_x, threshold)
         share = share_of(skipped, task.test_lengths)
         table.add_row(str(threshold), f"{share:.1%}", str(task.correct(hidden)))
     console.print(table)

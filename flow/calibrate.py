@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from flow.errors import UsageError, check_target
 from flow.models import told
-from flow.run import as_input
+from flow.run import as_input, check_sequences
 from golden.network import Network, save_network
 from golden.quantize.dynamic import Calibration, Point, calibrate, settings_count
 
@@ -66,14 +66,9 @@ def calibrate_to_file(
         If the model is not int8, the sequences don't suit it, an option is out of its range, or the
         file can't be written.
     """
-    if not network.quantised:
-        raise UsageError(f"'{path}' is a real model; quantise it first with 'fewbit quantize'.")
+    check_sequences(path, network, x, quantised=True)
     if tolerance is not None and share is not None:
         raise UsageError("--tolerance and --share exclude each other; leave one out.")
-    if x.shape[2] != network.inputs:
-        raise UsageError(
-            f"The sequences must have {network.inputs} inputs, as '{path}' has, not {x.shape[2]}."
-        )
     if 0 in x.shape:
         raise UsageError(f"There must be sequences to calibrate on, but their shape is {x.shape}.")
     check_target(target)

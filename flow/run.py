@@ -25,6 +25,7 @@ __all__ = [
     "BackendKind",
     "Run",
     "as_input",
+    "check_sequences",
     "chunks_of",
     "make_backend",
     "run_sequences",
@@ -88,6 +89,22 @@ def chunks_of(x: npt.NDArray[Any], kind: BackendKind) -> int:
     return math.ceil(len(x) / _CHUNK) if kind == "golden" else 1
 
 
+def check_sequences(path: Path, network: Network, x: npt.NDArray[Any], *, quantised: bool) -> None:
+    """Refuse sequences that a model doesn't take, and a real model where it must be quantised.
+
+    Raises
+    ------
+    UsageError
+        With the remedy.
+    """
+    if x.shape[2] != network.inputs:
+        raise UsageError(
+            f"The sequences must have {network.inputs} inputs, as '{path}' has, not {x.shape[2]}."
+        )
+    if quantised and not network.quantised:
+        raise UsageError(f"'{path}' is a real model; quantise it first with 'fewbit quantize'.")
+
+
 def run_sequences(
     path: Path,
     network: Network,
@@ -124,12 +141,7 @@ def run_sequences(
     UsageError
         If the input doesn't fit the model, or the backend doesn't go with it.
     """
-    if x.shape[2] != network.inputs:
-        raise UsageError(
-            f"The sequences must have {network.inputs} inputs, as '{path}' has, not {x.shape[2]}."
-        )
-    if kind == "rtl" and not network.quantised:
-        raise UsageError(f"'{path}' is a real model; quantise it first with 'fewbit quantize'.")
+    check_sequences(path, network, x, quantised=kind == "rtl")
     backend = make_backend(kind, lanes, neurons)
     with told():
         given = as_input(network, x, real=real)

@@ -9,9 +9,10 @@ import pytest
 from amaranth.hdl import Cat, Module
 from amaranth.sim import Simulator
 from int8_cases import random_case
+from layer_bench import check_packer
 
 from examples.layer_cycles import without_left_shifts
-from flow.layer_files import c_header, constants_of, cycles_section, packer
+from flow.layer_files import c_header, cycles_section
 from golden.layer import int8_dynamic, packets
 from golden.layer.int8 import Int8LstmLayer
 from golden.layer.int8_dynamic import (
@@ -75,10 +76,7 @@ def test_an_image_holds_every_constant(seed):
     assert np.array_equal(found.offsets, given.offsets)
     for name in ("input_weights", "recurrent_weights", "folded_bias", "multipliers", "shifts"):
         assert np.array_equal(getattr(found.whole, name), getattr(given.whole, name)), name
-    program: dict = {"__name__": "packer"}
-    exec(compile(packer("layer", layer), "packer", "exec"), program)
-    assert program["pack"](constants_of(given)) == image
-    program["check"](image)
+    check_packer(layer, given)
 
 
 def test_an_image_of_one_lane_by_hand():

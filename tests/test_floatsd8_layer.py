@@ -15,8 +15,9 @@ from commands import run as fewbit
 from floatsd8_cases import random_inputs, random_lstm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layer_bench import check_packer, count_cycles, packer_of
 
-from flow.layer_files import constants_of, cycles_section, packer
+from flow.layer_files import constants_of, cycles_section
 from golden.layer import packets
 from golden.layer.floatsd8 import FloatSD8LstmLayer, random_model
 from golden.layer.image import ImageError
@@ -26,7 +27,7 @@ from golden.lstm.floatsd8 import FloatSD8Lstm, run, run_with_cell
 from golden.model import Model, save_model
 from hdl.designs import find
 from hdl.layer.floatsd8_cycles import step_cycles
-from sim.bulk import BulkFailure, BulkSimulation, check_bulk, compare
+from sim.bulk import BulkSimulation, check_bulk, compare
 from sim.layer import LayerBackend
 from sim.runner import simulate
 from sim.verilog import verilog_of
@@ -71,18 +72,7 @@ def test_an_image_holds_every_code(layer, seed):
 @given(layers(), st.integers(0, 2**32 - 1))
 def test_the_emitted_packer_makes_the_same_image(layer, seed):
     model = random_model(layer, np.random.default_rng(seed))
-    program = program_of(layer)
-    image = layer.pack(model)
-    assert program["pack"](constants_of(model)) == image
-    program["check"](image)
-    with pytest.raises(SystemExit, match="checksum is wrong"):
-        program["check"](bytes([image[0] ^ 1]) + image[1:])
-
-
-def program_of(layer) -> dict:
-    program: dict = {"__name__": "packer"}
-    exec(compile(packer("layer", layer), "packer", "exec"), program)
-    return program
+    check_packer(layer, model)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +93,7 @@ def test_the_packer_refuses(name, value, sentence):
     else:
         arrays[name] = np.full_like(arrays.get(name, np.asarray(0)), value)
     with pytest.raises(SystemExit, match=f"^{re.escape(sentence)}$"):
-        program_of(layer)["pack"](arrays)
+        packer_of(layer)["pack"](arrays)
 
 
 def test_an_unpacked_model_computes_the_same():
@@ -226,22 +216,8 @@ def test_a_broken_circuit_is_found():
 def measured(parameters) -> tuple[float, int, int]:
     """Cycles of a step, and to the first and the last byte of a single answer."""
     circuit = circuit_of(**parameters)
-    layer = circuit.contract
     rng = np.random.default_rng(2)
-    image = Packet(Kind.PARAMETERS, layer.random_image(rng))
-    circuit.run(packets.beats([image]), 1, reset=True)
-    cycles = {}
-    for count in (1, 2, 6):
-        sent = [Packet(Kind.INPUT, rng.bytes(layer.inputs)) for _ in range(count)]
-        circuit.run(packets.beats(sent), count * layer.hidden, reset=False)
-        cycles[count] = circuit.cycles
-    loading = layer.inputs + 1
-    first = cycles[1]
-    if layer.hidden > 1:
-        with pytest.raises(BulkFailure, match="a result came after the last"):
-            circuit.run(packets.beats(sent[:1]), 1, reset=False)
-        first = circuit.cycles
-    return (cycles[6] - cycles[2]) / 4, first - loading, cycles[1] - loading
+    return count_cycles(circuit, circuit.contract.random_image(rng), rng)
 
 
 @pytest.mark.parametrize("parameters", CIRCUITS.values(), ids=CIRCUITS)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from int8_cases import random_case
+from layer_bench import check_packer, packer_of
 
 from flow.layer_files import c_header, constants_of, packer
 from golden.layer import packets
@@ -77,13 +78,7 @@ def test_an_image_holds_every_constant(layer, seed):
 @given(layers(), st.integers(0, 2**32 - 1))
 def test_the_emitted_packer_makes_the_same_image(layer, seed):
     constants = random_constants(layer, np.random.default_rng(seed))
-    program: dict = {"__name__": "packer"}
-    exec(compile(packer("layer", layer), "packer", "exec"), program)
-    image = layer.pack(constants)
-    assert program["pack"](constants_of(constants)) == image
-    program["check"](image)
-    with pytest.raises(SystemExit, match="checksum is wrong"):
-        program["check"](bytes([image[0] ^ 1]) + image[1:])
+    check_packer(layer, constants)
 
 
 WRONG = {
@@ -107,8 +102,7 @@ WRONG = {
 def test_packer_and_pack_refuse_the_same(name):
     layer = Int8LstmLayer(inputs=2, hidden=3)
     constants = random_constants(layer, np.random.default_rng(4))
-    program: dict = {"__name__": "packer"}
-    exec(compile(packer("layer", layer), "packer", "exec"), program)
+    program = packer_of(layer)
     arrays = constants_of(constants)
     assert program["pack"](arrays) == layer.pack(constants)
     value = WRONG[name]
@@ -128,8 +122,7 @@ def test_packer_and_pack_refuse_the_same(name):
 def test_the_packer_refuses_what_is_missing():
     layer = Int8LstmLayer(inputs=2, hidden=3, projection=2)
     plain = random_constants(Int8LstmLayer(inputs=2, hidden=3), np.random.default_rng(4))
-    program: dict = {"__name__": "packer"}
-    exec(compile(packer("layer", layer), "packer", "exec"), program)
+    program = packer_of(layer)
     with pytest.raises(SystemExit, match="Array projection_.* is missing"):
         program["pack"](constants_of(plain))
 

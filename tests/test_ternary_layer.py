@@ -16,9 +16,9 @@ from amaranth.sim import Simulator
 from commands import run as fewbit
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layer_bench import check_packer, count_cycles, packer_of
 
-from flow.layer_files import constants_of, cycles_section, packer
-from golden.layer import packets
+from flow.layer_files import constants_of, cycles_section
 from golden.layer.models import layer_of
 from golden.layer.packets import Kind, Packet, Reply, Status
 from golden.layer.ternary import TernaryLstmLayer, random_model
@@ -32,7 +32,7 @@ from hdl.layer.image import Writer
 from hdl.layer.ternary_cycles import step_cycles
 from hdl.neuron.prepared_sum import PreparedSum
 from hdl.neuron.ternary import LaneSum
-from sim.bulk import BulkFailure, BulkSimulation, compare
+from sim.bulk import BulkSimulation, compare
 from sim.layer import LayerBackend
 from sim.runner import simulate
 
@@ -120,11 +120,7 @@ def test_an_image_holds_the_model(layer, seed):
 @given(layers(), st.integers(0, 2**32 - 1))
 def test_the_emitted_packer_makes_the_same_image(layer, seed):
     model = random_model(layer, np.random.default_rng(seed))
-    program: dict = {"__name__": "packer"}
-    exec(compile(packer("layer", layer), "packer", "exec"), program)
-    image = layer.pack(model)
-    assert program["pack"](constants_of(model)) == image
-    program["check"](image)
+    check_packer(layer, model)
 
 
 @pytest.mark.parametrize(
@@ -150,10 +146,8 @@ def test_the_packer_refuses(parameters, name, value, sentence):
     layer = TernaryLstmLayer(inputs=2, hidden=3, **parameters)
     arrays = constants_of(random_model(layer, np.random.default_rng(1)))
     arrays[name] = np.full(arrays[name].shape, value)
-    program: dict = {"__name__": "packer"}
-    exec(compile(packer("layer", layer), "packer", "exec"), program)
     with pytest.raises(SystemExit, match=f"^{re.escape(sentence)}$"):
-        program["pack"](arrays)
+        packer_of(layer)["pack"](arrays)
 
 
 @pytest.mark.parametrize(
@@ -372,17 +366,7 @@ def measured(name) -> tuple[float, int, int]:
         f"{part}_shifts": np.minimum(getattr(model, f"{part}_shifts"), 0)
         for part in ("input", "recurrent")
     }
-    image = Packet(Kind.PARAMETERS, layer.pack(dataclasses.replace(model, **shifts)))
-    circuit.run(packets.beats([image]), 1, reset=True)
-    cycles = {}
-    for count in (1, 2, 6):
-        sent = [Packet(Kind.INPUT, rng.bytes(layer.input_size)) for _ in range(count)]
-        circuit.run(packets.beats(sent), count * layer.output_size, reset=False)
-        cycles[count] = circuit.cycles
-    loading = layer.input_size + 1
-    with pytest.raises(BulkFailure, match="a result came after the last"):
-        circuit.run(packets.beats(sent[:1]), 1, reset=False)
-    return (cycles[6] - cycles[2]) / 4, circuit.cycles - loading, cycles[1] - loading
+    return count_cycles(circuit, layer.pack(dataclasses.replace(model, **shifts)), rng)
 
 
 @pytest.mark.parametrize("name", CIRCUITS)

@@ -5,11 +5,16 @@ holding. Both sides of a ratio are measured the same way, by the same tool.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Options", "Paper", "Row", "Step", "ratio"]
+from hdl.design import Value
+
+__all__ = ["Options", "Paper", "Row", "Settings", "Step", "command", "ratio", "with_goal"]
+
+Settings = dict[str, Value | str]
+"""Of a design, by the names of its parameters."""
 
 
 @dataclass(frozen=True)
@@ -92,3 +97,20 @@ def ratio(
     first, second = list(figures.values())[:2]
     named = {f"{name}, {unit}": value for name, value in figures.items()}
     return Row(claim, paper, first / second, "×", standing, how, named, note)
+
+
+def with_goal(row: Row, goal: float) -> Row:
+    """The row with a note that says whether the project's own goal is reached."""
+    assert row.measured is not None
+    is_reached = row.measured <= goal if row.less_is_better else row.measured >= goal
+    percent = " %" if row.unit == "%" else ""
+    note = f"this project's own goal of {goal:g}{percent} is{'' if is_reached else ' not'} reached"
+    return replace(row, note="; ".join(filter(None, (row.note, note))))
+
+
+def command(verb: str, designs: str, settings: Settings, more: str = "") -> str:
+    """Command line of a design or of several, and their settings."""
+    return " ".join(
+        ["fewbit", verb, designs, *(f"--set {name}={value}" for name, value in settings.items())]
+        + [more] * bool(more)
+    )

@@ -1,10 +1,8 @@
 """What arXiv 1809.11086 has of ternary and binary weights, and what they are compared with."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from flow.reproduce.claims import Row
 from golden.lstm.ternary import LevelKind
-from hdl.design import Value
 
 __all__ = [
     "BASELINES",
@@ -13,12 +11,7 @@ __all__ = [
     "MACS",
     "STANDING",
     "Kind",
-    "Settings",
-    "command",
-    "with_goal",
 ]
-
-Settings = dict[str, Value | str]
 
 STANDING = "recalled, not checked"
 MAC = "int12_mac"
@@ -49,19 +42,3 @@ KINDS = (
     Kind("binary", "binary_accumulate", 2.56 / 0.24, 336 / 37, 1000, 12.5, 10),
 )
 """Square millimetres and milliwatts of a 65 nm process at 400 MHz."""
-
-
-def command(verb: str, designs: str, settings: Settings, more: str = "") -> str:
-    """Command line of a design or of several, and their settings."""
-    return " ".join(
-        ["fewbit", verb, designs, *(f"--set {name}={value}" for name, value in settings.items())]
-        + [more] * bool(more)
-    )
-
-
-def with_goal(row: Row, goal: float) -> Row:
-    """The row with a note that says whether the project's own goal is reached."""
-    assert row.measured is not None
-    reached = "reached" if row.measured >= goal else "not reached"
-    note = f"this project's own goal of {goal:g} is {reached}"
-    return replace(row, note="; ".join(filter(None, (row.note, note))))

@@ -4,15 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flow.layer_files import cycles_section
-from flow.reproduce.claims import Row
+from flow.reproduce.claims import Row, Settings, command, with_goal
 from flow.reproduce.few_bit import (
     BASELINES,
     KINDS,
     MACS,
     STANDING,
-    Settings,
-    command,
-    with_goal,
 )
 from flow.synth import synthesize
 from golden.layer.ternary import TernaryLstmLayer

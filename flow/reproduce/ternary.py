@@ -7,7 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from flow.activity import measure_activity
-from flow.reproduce.claims import Options, Paper, Row, Step, ratio
+from flow.reproduce.claims import (
+    Options,
+    Paper,
+    Row,
+    Settings,
+    Step,
+    command,
+    ratio,
+    with_goal,
+)
 from flow.reproduce.few_bit import (
     BASELINES,
     KINDS,
@@ -15,9 +24,6 @@ from flow.reproduce.few_bit import (
     MACS,
     STANDING,
     Kind,
-    Settings,
-    command,
-    with_goal,
 )
 from flow.reproduce.few_bit_layers import LAYER_SIZE, LAYERS, compare_layers, compare_memory
 from flow.synth import Mapped, map_to_cells, synthesize

@@ -16,6 +16,7 @@ from golden.activations import ACTIVATIONS
 from golden.arithmetic import Raws
 from golden.lstm.dynamic import FIRST_STEPS, SignalStep
 from golden.lstm.variant import GATES
+from golden.shapes import valid_steps
 
 __all__ = [
     "CellInput",
@@ -24,6 +25,7 @@ __all__ = [
     "OutputGate",
     "RandomChoice",
     "Saturation",
+    "random_choice",
 ]
 
 Modes = npt.NDArray[np.bool_]
@@ -57,6 +59,27 @@ class RandomChoice:
 
     def observe(self, step: SignalStep) -> None:
         """Nothing to see."""
+
+
+def random_choice(
+    x: Raws, low_share: float, lengths: npt.ArrayLike | None = None, seed: int = 1
+) -> RandomChoice:
+    """A random choice with about a share of LOW steps in all, though the first ones are HIGH.
+
+    Parameters
+    ----------
+    x
+        Sequences, shape (batch, time, inputs).
+    low_share
+        From 0 to 1; more than the steps after the first can have is taken for all of those.
+    lengths
+        Number of steps that count in each sequence, shape (batch,); all if not given.
+    seed
+        Of the choice.
+    """
+    valid = valid_steps(x, lengths)
+    free = int(valid[:, FIRST_STEPS:].sum())
+    return RandomChoice(max(0.0, 1 - low_share * int(valid.sum()) / max(1, free)), seed)
 
 
 @dataclass

@@ -63,8 +63,8 @@ class Point:
 
     @property
     def speed_up(self) -> float:
-        """Steps of the layer in the time of one all HIGH, as LOW takes half of it."""
-        return 1 / (1 - self.low_share / 2)
+        """See `golden.lstm.dynamic.speed_up`."""
+        return dynamic.speed_up(self.low_share)
 
 
 @dataclass(frozen=True, eq=False)

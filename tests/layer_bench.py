@@ -1,0 +1,56 @@
+"""What the tests of all layers do with one: run its emitted packer, count its cycles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flow.layer_files import constants_of, packer
+from golden.layer import packets
+from golden.layer.packets import Kind, Packet
+from sim.bulk import BulkFailure
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from golden.layer.contract import LayerContract
+    from sim.bulk import BulkSimulation
+
+
+def packer_of(layer: LayerContract[Any]) -> dict[str, Any]:
+    """Names of the packer that `fewbit generate` emits for a layer."""
+    program: dict[str, Any] = {"__name__": "packer"}
+    exec(compile(packer("layer", layer), "packer", "exec"), program)
+    return program
+
+
+def check_packer(layer: LayerContract[Any], parameters: Any) -> None:
+    """The emitted packer makes the image that the layer packs, and knows a broken one."""
+    program, image = packer_of(layer), layer.pack(parameters)
+    assert program["pack"](constants_of(parameters)) == image
+    program["check"](image)
+    with pytest.raises(SystemExit, match="checksum is wrong"):
+        program["check"](bytes([image[0] ^ 1]) + image[1:])
+
+
+def count_cycles(
+    circuit: BulkSimulation, image: bytes, rng: np.random.Generator
+) -> tuple[float, int, int]:
+    """Cycles of a step, and to the first and the last byte of a single answer."""
+    layer: Any = circuit.contract
+    circuit.run(packets.beats([Packet(Kind.PARAMETERS, image)]), 1, reset=True)
+    cycles: dict[int, int] = {}
+    sent: list[Packet] = []
+    for count in (1, 2, 6):
+        sent = [Packet(Kind.INPUT, rng.bytes(layer.input_size)) for _ in range(count)]
+        circuit.run(packets.beats(sent), count * layer.output_size, reset=False)
+        cycles[count] = circuit.cycles
+    loading = layer.input_size + 1
+    first = cycles[1]
+    if layer.output_size > 1:
+        # As if one byte were all, and the next one too many.
+        with pytest.raises(BulkFailure, match="a result came after the last"):
+            circuit.run(packets.beats(sent[:1]), 1, reset=False)
+        first = circuit.cycles
+    return (cycles[6] - cycles[2]) / 4, first - loading, cycles[1] - loading
