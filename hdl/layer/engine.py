@@ -213,17 +213,16 @@ class LayerEngine(wiring.Component):
             self.row_starts = store.memory(m, "starts").read_port()
         # Two pages of each vector: one is used while the other is written.
         values = self.front.values_of(Place.INPUT, width)
-        in_page = replace(values, address=Cat(self.front.write_page, values.address))
+        self.in_page = replace(values, address=Cat(self.front.write_page, values.address))
         self.one_memory = None
         if self.vectors is not None:
             self.one_memory = VectorMemory(m, self.vectors, schedule.inputs, schedule.outputs)
-            self.one_memory.take_inputs(in_page)
+            self.one_memory.take_inputs(self.in_page)
         else:
-            m.submodules.input_vector = vector = _memory(2 * chunks(schedule.inputs, lanes), word)
-            in_page.connect(m, vector.write_port(granularity=width))
+            vector = self.add_pages(m, "input_vector", schedule.inputs)
+            self.in_page.connect(m, vector.write_port(granularity=width))
             self.input_vector = vector.read_port()
-            hidden = _memory(2 * chunks(schedule.outputs, lanes), word)
-            m.submodules.hidden_vector = hidden
+            hidden = self.add_pages(m, "hidden_vector", schedule.outputs)
             self.hidden_vector = hidden.read_port()
             self.hidden_write = hidden.write_port(granularity=width)
         self.inner_vector = self.inner_write = None
@@ -246,6 +245,14 @@ class LayerEngine(wiring.Component):
                 m.submodules[f"gates_{index}"] = values
                 self.gate_reads.append(values.read_port())
                 self.gate_writes.append(values.write_port())
+
+    def add_pages(self, m: Module, name: str, length: int) -> Memory:
+        """A memory for both pages of a vector, by words of all lanes."""
+        lanes = self.schedule.lanes
+        m.submodules[name] = memory = _memory(
+            2 * chunks(length, lanes), self.system.activation_width * lanes
+        )
+        return memory
 
     def _add_weights(self, m: Module, store: ImageStore) -> None:
         self.weights = store.memory(m, "weights").read_port()

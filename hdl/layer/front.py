@@ -275,15 +275,15 @@ class Front:
         A value of two bytes is written with its second one.
         """
         count = self._value_bytes
-        writer = self.bytes_of(place, self._lanes * count)
+        writer = self.bytes_of(place, self._lanes * count, count)
         if count == 1:
             return Writer(writer.enable, writer.address, writer.data[:width])
-        return Writer(writer.enable[1::2], writer.address, Cat(self._low_byte, writer.data)[:width])
+        return Writer(writer.enable, writer.address, Cat(self._low_byte, writer.data)[:width])
 
-    def bytes_of(self, place: int, size: int) -> Writer:
-        """Bytes of a place's words, of so many bytes each."""
+    def bytes_of(self, place: int, size: int, step: int = 1) -> Writer:
+        """Bytes of a place's words, of so many bytes each; of so many neighbours the last only."""
         here = self.writes & (self.place == place)
-        enable = Cat(here & (self.byte == index) for index in range(size))
+        enable = Cat(here & (self.byte == index) for index in range(step - 1, size, step))
         return Writer(enable, self.word, self.data)
 
 

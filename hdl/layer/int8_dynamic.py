@@ -10,7 +10,6 @@ from amaranth.lib.memory import Memory
 from golden.activations import ActivationKind
 from golden.layer.int8_dynamic import DynamicInt8LstmLayer as Contract
 from golden.layer.packets import PASSES_SIZE, Reply
-from golden.layer.schedule import chunks
 from hdl.accumulate.int8_halves import HALVES, Int8HalfProducts
 from hdl.activation.table import Interpolation
 from hdl.arithmetic import Structure, wire
@@ -164,23 +163,12 @@ class DynamicInt8LstmLayer(LayerEngine):
     def _add_memories(self, m: Module, store: ImageStore) -> None:
         super()._add_memories(m, store)
         # Each half of the lanes has a copy of the vectors, so that it reads a word of its own.
-        schedule, system = self.schedule, self.system
-        width = system.activation_width
-        word = width * schedule.lanes
-        m.submodules.input_vector_second = vector = Memory(
-            shape=word, depth=2 * chunks(schedule.inputs, schedule.lanes), init=[]
-        )
-        values = self.front.values_of(Place.INPUT, width)
-        write = vector.write_port(granularity=width)
-        m.d.comb += [
-            write.addr.eq(Cat(self.front.write_page, values.address)),
-            write.data.eq(values.data.replicate(schedule.lanes)),
-            write.en.eq(values.enable),
-        ]
+        schedule = self.schedule
+        width = self.system.activation_width
+        vector = self.add_pages(m, "input_vector_second", schedule.inputs)
+        self.in_page.connect(m, vector.write_port(granularity=width))
         self.input_second = vector.read_port()
-        m.submodules.hidden_vector_second = hidden = Memory(
-            shape=word, depth=2 * chunks(schedule.outputs, schedule.lanes), init=[]
-        )
+        hidden = self.add_pages(m, "hidden_vector_second", schedule.outputs)
         write = hidden.write_port(granularity=width)
         m.d.comb += [
             write.addr.eq(self.hidden_write.addr),

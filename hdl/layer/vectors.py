@@ -108,7 +108,9 @@ class PairedVectors(Vectors):
     def gather(self, m: Module, writer: Writer, length: int, name: str) -> Writer:
         value = writer.data
         first = Signal(self.width, name=f"{name}_first", reset_less=True)
-        firsts, seconds = writer.enable[::2], writer.enable[1::2]
+        # Amaranth writes an expression out for every bit that is taken of it, but a signal once.
+        enables = wire(m, writer.enable, f"{name}_enables")
+        firsts, seconds = enables[::2], enables[1::2]
         is_first = wire(m, firsts.any(), f"{name}_is_first")
         with m.If(is_first):
             m.d.sync += first.eq(value)
@@ -116,7 +118,7 @@ class PairedVectors(Vectors):
         if length % 2:
             # The last one has no neighbour: each first one is written with a 0, and the second
             # one, if there is one, writes both.
-            enable = firsts | seconds
+            enable = wire(m, firsts | seconds, f"{name}_pair_enables")
             left = Mux(is_first, value, first)
             right = value & (~is_first).replicate(self.width)
         return Writer(enable, writer.address, Cat(left, right))
@@ -200,7 +202,7 @@ class VectorMemory:
         m = self._m
         hidden = self._vectors.gather(m, values, self._lengths[1], "hidden")
         chosen = wire(m, Mux(counts, hidden.data, self._inputs.data), "written_values")
-        enable = self._inputs.enable | hidden.enable
+        enable = wire(m, self._inputs.enable | hidden.enable, "write_enables")
         address = Mux(
             counts, self.hidden_address(hidden.address), self.input_address(self._inputs.address)
         )
