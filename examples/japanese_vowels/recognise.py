@@ -19,6 +19,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
+from examples.float_models import read_float_model
 from examples.japanese_vowels.recordings import (
     FLOAT_MODEL_FILE,
     LOW_BIT_MODEL_FILES,
@@ -113,13 +114,7 @@ def load_float_model() -> FloatRecogniser:
     ValueError
         If its file is missing or damaged.
     """
-    model = load_model(FLOAT_MODEL_FILE)
-    if not isinstance(model.lstm, Float64Lstm) or model.read_out is None:
-        raise ValueError(
-            f"{FLOAT_MODEL_FILE}: must hold a float LSTM with a read-out; write it anew with "
-            "python -m examples.japanese_vowels.train."
-        )
-    return FloatRecogniser(model.lstm, model.read_out)
+    return FloatRecogniser(*read_float_model(FLOAT_MODEL_FILE, "examples.japanese_vowels.train"))
 
 
 @cache

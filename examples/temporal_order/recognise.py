@@ -11,13 +11,14 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
+from examples.float_models import read_float_model
 from examples.temporal_order.sequences import Sequences, generate
 from golden.arithmetic import Raws
 from golden.lstm import float64
 from golden.lstm import int8 as int8_lstm
 from golden.lstm.float64 import Float64Lstm
 from golden.lstm.int8 import Int8Lstm
-from golden.model import ReadOut, load_model
+from golden.model import ReadOut
 from golden.quantize import int8
 
 __all__ = [
@@ -56,13 +57,7 @@ def load_float_model() -> tuple[Float64Lstm, ReadOut]:
     ValueError
         If its file is missing or damaged.
     """
-    model = load_model(FLOAT_MODEL_FILE)
-    if not isinstance(model.lstm, Float64Lstm) or model.read_out is None:
-        raise ValueError(
-            f"{FLOAT_MODEL_FILE}: must hold a float LSTM with a read-out; write it anew with "
-            "python -m examples.temporal_order.train."
-        )
-    return model.lstm, model.read_out
+    return read_float_model(FLOAT_MODEL_FILE, "examples.temporal_order.train")
 
 
 @cache
