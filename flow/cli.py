@@ -26,6 +26,7 @@ from flow.quantize import FORMATS, OPTIONS, description, quantize_to_file
 from flow.run import BACKENDS, chunks_of, run_sequences
 from golden.activations import ActivationKind
 from golden.arithmetic import Rounding
+from golden.layer.ternary import Gates
 from golden.lstm.int8 import ALWAYS_HIGH
 from golden.network import Network
 from golden.quantize.ternary_lstm import Scales
@@ -205,6 +206,12 @@ def _build_parser() -> _Parser:
     )
     command.add_argument("--lanes", type=_count, help="of the generated layer")
     command.add_argument("--neurons", type=_count, help="of the generated layer")
+    command.add_argument(
+        "--gates",
+        choices=get_args(Gates),
+        help="of the generated layer of few-bit weights: a unit's rows one after the other"
+        " (default) or four at once, for scales of powers of two",
+    )
     command.add_argument(
         "--activation",
         choices=get_args(ActivationKind),
@@ -620,6 +627,7 @@ def _run(options: argparse.Namespace) -> int:
             kind=options.backend,
             lanes=options.lanes,
             neurons=options.neurons,
+            gates=options.gates,
             real=options.real,
             done=advance,
         )

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from flow.errors import UsageError
 from flow.models import told
+from golden.layer.ternary import Gates
 from golden.lstm.float64 import Float64Lstm
 from golden.lstm.floatsd8 import HIDDEN_FORMAT, FloatSD8Lstm
 from golden.lstm.int8 import Int8Lstm
@@ -64,17 +65,18 @@ class Run:
     steps_per_second: float
 
 
-def make_backend(kind: BackendKind, lanes: int | None, neurons: int | None) -> Backend:
+def make_backend(
+    kind: BackendKind, lanes: int | None, neurons: int | None, gates: Gates | None = None
+) -> Backend:
     """What runs the layers.
 
     Raises
     ------
     UsageError
-        If lanes or neurons are given to the golden model.
+        If lanes, neurons or gates are given to the golden model.
     """
-    given: dict[str, Any] = {
-        name: value for name, value in (("lanes", lanes), ("neurons", neurons)) if value is not None
-    }
+    settings = {"lanes": lanes, "neurons": neurons, "gates": gates}
+    given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
     if kind == "rtl":
         from sim.layer import LayerBackend
 
@@ -113,6 +115,7 @@ def run_sequences(
     kind: BackendKind = "golden",
     lanes: int | None = None,
     neurons: int | None = None,
+    gates: Gates | None = None,
     real: bool = False,
     done: Callable[[], None] = lambda: None,
 ) -> Run:
@@ -128,7 +131,7 @@ def run_sequences(
         Shape (batch, time, inputs): raws from -128 to 127 for an int8 network, of their width for a
         ternary, binary or pow2 one, codes from 0 to 255 for a FloatSD8 network, or reals with
         `real` or for a real network.
-    kind, lanes, neurons
+    kind, lanes, neurons, gates
         See `make_backend`.
     real
         Whether reals go in and come out of a quantised network: quantised to the format of its
@@ -142,7 +145,7 @@ def run_sequences(
         If the input doesn't fit the model, or the backend doesn't go with it.
     """
     check_sequences(path, network, x, quantised=kind == "rtl")
-    backend = make_backend(kind, lanes, neurons)
+    backend = make_backend(kind, lanes, neurons, gates)
     with told():
         given = as_input(network, x, real=real)
         parts = np.array_split(given, chunks_of(given, kind))

@@ -246,6 +246,30 @@ def test_few_bit_models_run_in_golden_and_in_the_circuit(capsys, files, monkeypa
     status, _, err = fewbit(capsys, *words, "--backend", "rtl", "--lanes", lanes // 2)
     whole = f"lanes must be a multiple of {lanes}, as {lanes} {to} weights make whole bytes"
     assert (status, err) == (2, f"{whole}, not {lanes // 2}.\n")
+    status, _, err = fewbit(capsys, *words, "--backend", "rtl", "--gates", "side_by_side")
+    needed = "With gates side_by_side, scales must be powers_of_two, not fixed."
+    assert (status, err) == (2, f"{needed}\n")
+
+
+def test_gates_are_added_side_by_side_where_asked(capsys, files, monkeypatch):
+    made_with: list[Any] = []
+
+    class Circuit(BulkSimulation):
+        def __init__(self, design: Any, settings: Any, cache_dir: Any) -> None:
+            made_with.append(settings["gates"])
+            super().__init__(design, settings, cache_dir, optimized=False)
+
+    monkeypatch.setattr("sim.layer.BulkSimulation", Circuit)
+    monkeypatch.chdir(files.folder)
+    layers = read_safetensors(files.safetensors()).network.nodes[:1]
+    made = ternary_lstm.quantize_network(
+        Network(layers), REALS, to="ternary", activation_width=8, scales="powers_of_two"
+    )
+    words = ["run", files.network(made), "--input", files.array(RAWS), "--output", files.output]
+    gates = ["--lanes", 4, "--gates", "side_by_side"]
+    status, _, err = fewbit(capsys, *words, "--backend", "rtl", *gates)
+    assert (status, err, made_with) == (0, "", ["side_by_side"])
+    np.testing.assert_array_equal(np.load(files.output), run(made, RAWS))
 
 
 def refusals(files: Files) -> dict[str, tuple[list[object], str]]:
@@ -342,6 +366,14 @@ def refusals(files: Files) -> dict[str, tuple[list[object], str]]:
         "lanes of golden": (
             [int8, "--input", x, *to, "--lanes", 4, "--neurons", 2],
             "The golden model has no lanes and neurons; choose --backend rtl.",
+        ),
+        "gates of golden": (
+            [int8, "--input", x, *to, "--gates", "side_by_side"],
+            "The golden model has no gates; choose --backend rtl.",
+        ),
+        "gates of int8": (
+            [int8, "--input", x, *to, "--backend", "rtl", "--gates", "side_by_side"],
+            "Only a layer of few-bit weights has gates side_by_side.",
         ),
         "activation of reals": (
             [real, "--input", x, *to, "--activation", "table"],
