@@ -23,7 +23,7 @@ from hdl.designs import find
 from hdl.layer.int8_cycles import cycles_of_groups
 from sim.bulk import BulkError, BulkFailure, BulkSimulation
 
-CASES = ((0, 255), (0, 0), (500, 1), (2000, 1))
+CASES = ((0, 255), (0, 0), (12000, 1), (18000, 1))
 """Threshold and hold: all HIGH, all LOW but two steps, and between."""
 
 

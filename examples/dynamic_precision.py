@@ -19,7 +19,7 @@ from examples.japanese_vowels import recognise as speakers
 from examples.temporal_order import recognise as orders
 from examples.temporal_order.sequences import Sequences
 from golden.lstm import int8, signals
-from golden.lstm.dynamic import ALWAYS_HIGH, CellChange, Signal, run_signal, speed_up
+from golden.lstm.dynamic import ALWAYS_HIGH, CellChange, OutputGate, Signal, run_signal, speed_up
 from golden.lstm.int8 import Int8Lstm
 from golden.network import Network, Node
 from golden.quantize.dynamic import calibrate
@@ -138,6 +138,9 @@ def compare(task: Task, *, offsets: bool, share: float = SHARE) -> list[Measured
     lstm = found.network.nodes[0].lstm
     assert isinstance(lstm, Int8Lstm)
     point = found.chosen[0]
+    gate = calibrate(
+        network, task.x, task.lengths, share=share, offsets=offsets, signal="output_gate"
+    ).chosen[0]
     rows = [
         measure(task, lstm, "all 8 bits", CellChange(0, ALWAYS_HIGH)),
         measure(task, lstm, "all 4 bits, but for two steps", CellChange(0, 0)),
@@ -147,6 +150,12 @@ def compare(task: Task, *, offsets: bool, share: float = SHARE) -> list[Measured
             f"change of the cell (after Silfa et al.), {point.threshold}, hold {point.hold}",
             CellChange(point.threshold, point.hold),
         ),
+        measure(
+            task,
+            lstm,
+            f"output gate (ours), {gate.threshold}, hold {gate.hold}",
+            OutputGate(gate.threshold, gate.hold, activation=lstm.activation),
+        ),
     ]
     chance = signals.random_choice(task.x, point.low_share, task.lengths)
     rows.append(measure(task, lstm, f"at random, seed {chance.seed}", chance))
@@ -154,7 +163,6 @@ def compare(task: Task, *, offsets: bool, share: float = SHARE) -> list[Measured
         ("change of the layer's cells", signals.LayerChange),
         ("least saturated gate", signals.Saturation),
         ("open input, i - |i g|", signals.OpenInput),
-        ("output gate", signals.OutputGate),
     ]
     for name, kind in kinds:
         threshold = _threshold_for(task, lstm, kind, point.low_share)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from flow.errors import UsageError, check_target
 from flow.models import told
 from flow.run import as_input, check_sequences
+from golden.lstm.int8 import PrecisionSignal
 from golden.network import Network, save_network
 from golden.quantize.dynamic import Calibration, Point, calibrate, settings_count
 
@@ -30,6 +31,7 @@ def calibrate_to_file(
     tolerance: float | None = None,
     share: float | None = None,
     group: int = 1,
+    signal: PrecisionSignal = "cell_change",
     offsets: bool = True,
     real: bool = False,
     done: Callable[[], None] = lambda: None,
@@ -53,6 +55,8 @@ def calibrate_to_file(
         Smallest share of steps with 4 bits, in place of a tolerance.
     group
         Neighbouring units that share a mode.
+    signal
+        What is compared with the threshold.
     offsets
         Whether the layers get offsets.
     real
@@ -79,6 +83,7 @@ def calibrate_to_file(
             tolerance=tolerance or 0.0,
             share=share,
             group=group,
+            signal=signal,
             offsets=offsets,
             done=done,
         )

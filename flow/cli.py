@@ -27,7 +27,7 @@ from flow.run import BACKENDS, chunks_of, run_sequences
 from golden.activations import ActivationKind
 from golden.arithmetic import Rounding
 from golden.layer.ternary import Gates
-from golden.lstm.int8 import ALWAYS_HIGH
+from golden.lstm.int8 import ALWAYS_HIGH, PrecisionSignal
 from golden.network import Network
 from golden.quantize.ternary_lstm import Scales
 from hdl.design import ParameterError
@@ -254,6 +254,13 @@ def _add_calibrate(commands: Any) -> None:
         type=_count,
         default=1,
         help="neighbouring units that share a mode, as many as the circuit has neurons; default 1",
+    )
+    command.add_argument(
+        "--signal",
+        choices=get_args(PrecisionSignal),
+        default="cell_change",
+        help="what is compared with the threshold: the change of the cell (default), after Silfa"
+        " et al., or the output gate",
     )
     command.add_argument(
         "--no-offsets", action="store_true", help="for a circuit without the offsets' memory"
@@ -585,6 +592,7 @@ def _calibrate(options: argparse.Namespace) -> int:
             tolerance=options.tolerance,
             share=options.share,
             group=options.group,
+            signal=options.signal,
             offsets=not options.no_offsets,
             real=options.real,
             done=advance,

@@ -174,7 +174,7 @@ def constants_of(
     """The arrays that the packer takes, by name."""
     arrays: dict[str, np.ndarray] = {}
     if isinstance(constants, DynamicConstants):
-        names = ("threshold", "hold", "offsets")
+        names = ("threshold", "hold", "offsets", "signal")
         chosen = {name: np.asarray(getattr(constants, name)) for name in names}
         return {**constants_of(constants.whole), **chosen}
     if isinstance(constants, FloatSD8Lstm):
@@ -268,7 +268,9 @@ def _dynamic_packing(contract: DynamicInt8LstmLayer) -> dict[str, object]:
         "hold": [[], 0, 255],
         "offsets": [[gates, 2, hidden], -128, 127],
     }
-    return {**constants, "FIELDS": fields, "START_BYTES": contract.start_bytes}
+    texts = {"activation": contract.activation, "rounding": "double", "signal": contract.signal}
+    more = {"FIELDS": fields, "TEXTS": texts, "START_BYTES": contract.start_bytes}
+    return {**constants, **more}
 
 
 def _dynamic_pack() -> str:

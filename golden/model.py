@@ -32,7 +32,7 @@ from golden.activations import ActivationKind
 from golden.arithmetic import Rounding
 from golden.lstm.float64 import Float64Lstm, Reals
 from golden.lstm.floatsd8 import FloatSD8Lstm
-from golden.lstm.int8 import Int8Lstm
+from golden.lstm.int8 import Int8Lstm, PrecisionSignal
 from golden.lstm.ternary import TernaryLstm, WeightKind
 from golden.shapes import valid_steps
 
@@ -233,6 +233,7 @@ _LAYERS: dict[str, dict[str, StoredArray]] = {
         "precision_threshold": StoredArray(("int32",), optional=True),
         "precision_hold": StoredArray(("int32",), optional=True),
         "precision_group": StoredArray(("int32",), optional=True),
+        "precision_signal": StoredArray(("text",), optional=True),
         "low_offsets": StoredArray(("int8",), ("gates", "parts", "hidden"), optional=True),
     },
     "floatsd8_lstm": {
@@ -274,6 +275,7 @@ _TEXTS: dict[str, tuple[str, ...]] = {
     "kind": tuple(_LAYERS),
     "activation": get_args(ActivationKind),
     "rounding": get_args(Rounding),
+    "precision_signal": get_args(PrecisionSignal),
     "weights": get_args(WeightKind),
     "read_out_pooling": get_args(Pooling),
 }

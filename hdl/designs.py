@@ -27,6 +27,7 @@ from golden.layer.int8 import Int8LstmLayer as Int8LstmLayerContract
 from golden.layer.int8_dynamic import DynamicInt8LstmLayer as DynamicContract
 from golden.layer.ternary import Gates, Scales
 from golden.layer.ternary import TernaryLstmLayer as TernaryLstmLayerContract
+from golden.lstm.int8 import PrecisionSignal
 from golden.neuron.floatsd8 import FloatSD8LstmNeuron as FloatSD8LstmNeuronContract
 from golden.neuron.int8 import Int8LstmNeuron as Int8LstmNeuronContract
 from golden.neuron.ternary import WEIGHTS, Packing
@@ -256,14 +257,27 @@ def _step_timing(cycles: StepCycles, unless: str = "") -> Timing:
     )
 
 
-def _int8_layer(dynamic: int = 0, **parameters: Any) -> wiring.Component:
-    return (DynamicInt8LstmLayer if dynamic else Int8LstmLayer)(**parameters)
+def _int8_layer(
+    dynamic: int = 0, signal: PrecisionSignal = "cell_change", **parameters: Any
+) -> wiring.Component:
+    if dynamic:
+        return DynamicInt8LstmLayer(signal=signal, **parameters)
+    return Int8LstmLayer(**parameters)
 
 
 def _int8_layer_contract(
-    structure: Structure, dynamic: int = 0, **parameters: Any
+    structure: Structure,
+    dynamic: int = 0,
+    signal: PrecisionSignal = "cell_change",
+    **parameters: Any,
 ) -> Int8LstmLayerContract:
-    return (DynamicContract if dynamic else Int8LstmLayerContract)(**parameters)
+    if dynamic:
+        return DynamicContract(signal=signal, **parameters)
+    if signal != "cell_change":
+        raise ValueError(
+            f"Without dynamic=1 no precision is chosen; set dynamic=1 or leave signal={signal} out."
+        )
+    return Int8LstmLayerContract(**parameters)
 
 
 def _int8_layer_timing(structure: Structure, **parameters: Any) -> Timing:
@@ -315,6 +329,12 @@ INT8_LSTM_LAYER = Design(
         Parameter("layer_norm", 0, "1: the gates are normalised", 0, 1),
         Parameter("projection", 0, "hidden values after a projection; 0: no projection", 0, 4096),
         Parameter("dynamic", 0, "1: precision of the weights chosen for each step and unit", 0, 1),
+        Parameter(
+            "signal",
+            "cell_change",
+            "of dynamic=1: what chooses, the cell's change or the output gate",
+            choices=get_args(PrecisionSignal),
+        ),
         STRUCTURE,
     ),
     component=_int8_layer,

@@ -27,6 +27,7 @@ from golden.lstm import dynamic
 from golden.lstm.dynamic import low_constants
 from golden.lstm.int8 import step_constants
 from hdl.accumulate.int8_halves import Int8HalfProducts
+from hdl.design import ParameterError
 from hdl.designs import find
 from hdl.layer.int8_cycles import cycles_of_groups, step_cycles
 from hdl.layer.int8_dynamic import DynamicInt8LstmLayer as Circuit
@@ -216,6 +217,11 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="of 3 units, so the layer must have 3 neurons, not 2"):
         LAYER.pack(dataclasses.replace(given, group=3))
     assert DynamicInt8LstmLayer(hidden=257).start_bytes == 4
+    sentence = "chosen by the output_gate, so the layer's signal must be output_gate, not cell_"
+    with pytest.raises(ValueError, match=sentence):
+        LAYER.pack(dataclasses.replace(given, signal="output_gate"))
+    with pytest.raises(ParameterError, match="set dynamic=1 or leave signal=output_gate out"):
+        DESIGN.resolve({"signal": "output_gate"})
 
 
 def test_the_header_names_the_passes():
@@ -272,13 +278,19 @@ def test_the_circuit_agrees_with_golden(circuit):
 
 
 @pytest.mark.parametrize(
-    "sizes",
-    [(1, 1, 1, 1)],
-    ids=lambda each: "-".join(map(str, each)),
+    ("sizes", "more"),
+    [
+        ((1, 1, 1, 1), {}),
+        # Neurons that share an interpolation; and updates that need the gate's place themselves.
+        ((5, 7, 3, 2), {"signal": "output_gate"}),
+        ((1, 1, 1, 1), {"signal": "output_gate", "activation": "gemmlowp"}),
+        ((40, 4, 1, 1), {"signal": "output_gate"}),
+    ],
+    ids=["one", "gate", "gemmlowp", "slow"],
 )
-def test_other_sizes_agree_with_golden(sizes, tmp_path):
+def test_other_sizes_agree_with_golden(sizes, more, tmp_path):
     settings = dict(zip(SIZES, sizes, strict=True))
-    made = BulkSimulation(DESIGN, {**settings, "dynamic": 1}, tmp_path, optimized=False)
+    made = BulkSimulation(DESIGN, {**settings, **more, "dynamic": 1}, tmp_path, optimized=False)
     outcome = compare(made, count=1500, chunk=750)
     assert not outcome.mismatches, outcome.counterexample
 

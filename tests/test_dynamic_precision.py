@@ -10,10 +10,13 @@ import pytest
 from commands import run as fewbit
 from int8_cases import VARIANTS, random_case
 
+from golden.activations import ACTIVATIONS
 from golden.lstm import dynamic, int8, signals
 from golden.lstm.dynamic import ALWAYS_HIGH, low_constants, run, run_signal
 from golden.lstm.int8 import Int8Lstm, update_unit
-from golden.network import Network, Node, golden_backend, save_network
+from golden.lstm.int8_step import pre_activations
+from golden.lstm.variant import GATES
+from golden.network import Network, Node, golden_backend, load_network, save_network
 from golden.network import run as run_network
 from golden.quantize.dynamic import (
     Point,
@@ -64,7 +67,7 @@ def by_hand(model: Int8Lstm, x: list[list[int]]) -> tuple[list, list]:
             counters[unit // group] > 0 or moment < 2 or model.precision_hold == 255
             for unit in range(units)
         ]
-        new_hidden, new_cell = [], []
+        new_hidden, new_cell, every = [], [], []
         for unit in range(units):
             sums = [[0, 0] for _ in range(4)]
             for gate in range(4):
@@ -80,6 +83,7 @@ def by_hand(model: Int8Lstm, x: list[list[int]]) -> tuple[list, list]:
                     if not high[unit]:
                         total += 64 * int(offsets[gate, part, unit])
                     sums[gate][part] = (total + 2**31) % 2**32 - 2**31
+            every.append(sums)
             written, kept = update_unit(
                 np.array(sums),
                 model.multipliers,
@@ -95,9 +99,13 @@ def by_hand(model: Int8Lstm, x: list[list[int]]) -> tuple[list, list]:
             )
             new_hidden.append(int(written))
             new_cell.append(int(kept))
+        seen = [abs(after - before) for after, before in zip(new_cell, cell, strict=True)]
+        if model.precision_signal == "output_gate":
+            raws = pre_activations(model.constants, np.array([every]))[0, :, GATES.index("o")]
+            seen = ACTIVATIONS[model.activation].sigmoid(raws).tolist()
         for index in range(len(counters)):
             members = range(index * group, min(units, (index + 1) * group))
-            if any(abs(new_cell[u] - cell[u]) > model.precision_threshold for u in members):
+            if any(seen[u] > model.precision_threshold for u in members):
                 counters[index] = model.precision_hold
             elif counters[index]:
                 counters[index] -= 1
@@ -109,8 +117,15 @@ def by_hand(model: Int8Lstm, x: list[list[int]]) -> tuple[list, list]:
 
 @pytest.mark.parametrize("group", [1, 2, 4])
 @pytest.mark.parametrize("hold", [0, 1, 3, 255])
-def test_agrees_with_plain_integers(hold, group):
-    model = layer(precision_threshold=700 * group, precision_hold=hold, precision_group=group)
+@pytest.mark.parametrize("signal", ["cell_change", "output_gate"])
+def test_agrees_with_plain_integers(signal, hold, group):
+    threshold = 700 * group if signal == "cell_change" else 20_000 + 2000 * group
+    model = layer(
+        precision_threshold=threshold,
+        precision_hold=hold,
+        precision_group=group,
+        precision_signal=signal,
+    )
     x = inputs(model)
     outcome = run(model, x)
     for number, sequence in enumerate(x.tolist()):
@@ -281,7 +296,8 @@ def test_signals_decide_by_the_last_step():
     for signal, wanted in (
         (signals.OpenInput(1000), [True, False, False]),
         (signals.CellInput(1000), [False, False, True]),
-        (signals.OutputGate(20000), [False, False, True]),
+        (dynamic.OutputGate(20000, 1), [False, False, True]),
+        (dynamic.CellChange(29, 1), [True, False, False]),
         (signals.LayerChange(9), [True, True, True]),
         (signals.LayerChange(10), [False, False, False]),
         (signals.Saturation(-1), [True, True, True]),
@@ -353,6 +369,27 @@ def test_no_tolerance_is_no_loss_by_any_measure():
     found = calibrate(Network((Node(model),)), x, lengths, loss=lost)
     assert found.chosen[0].loss == 0
     assert found.chosen[0].low_share == max(p.low_share for p in found.curves[0] if p.loss == 0)
+
+
+def test_a_network_is_calibrated_by_the_output_gate(tmp_path):
+    model = layer()
+    x = inputs(model, batch=6)
+    found = calibrate(Network((Node(model),)), x, share=0.3, signal="output_gate")
+    lstm = found.network.nodes[0].lstm
+    assert isinstance(lstm, Int8Lstm)
+    assert lstm.precision_signal == "output_gate"
+    assert found.chosen[0].low_share >= 0.3
+    assert run(lstm, x).low_share() == found.chosen[0].low_share
+    # Thresholds are of the gate's range, not of the cell's.
+    gates = ACTIVATIONS["table"].sigmoid(np.array([-(2**15), 2**15 - 1]))
+    inner = [point.threshold for point in found.curves[0] if 0 < point.hold < ALWAYS_HIGH]
+    assert gates[0] < min(inner) <= max(inner) <= gates[1]
+    save_network(tmp_path / "gate.npz", found.network)
+    again = load_network(tmp_path / "gate.npz").nodes[0].lstm
+    assert isinstance(again, Int8Lstm)
+    assert again.precision_signal == "output_gate"
+    with pytest.raises(ValueError, match='precision_signal must be "cell_change" or'):
+        replace(model, precision_signal="cell")  # pyright: ignore[reportArgumentType]
 
 
 def test_settings_span_the_changes():

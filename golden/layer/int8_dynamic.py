@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -12,8 +12,9 @@ from golden.layer.image import Layout, Section, as_bytes, integers
 from golden.layer.int8 import Int8LstmLayer, random_constants
 from golden.layer.packets import PASSES_SIZE
 from golden.layer.schedule import chunks
-from golden.lstm.dynamic import CellChange, low_constants, mixed_step
-from golden.lstm.int8_step import Int8Constants
+from golden.lstm.dynamic import decision_of, low_constants, mixed_step
+from golden.lstm.int8 import PrecisionSignal
+from golden.lstm.int8_step import Int8Constants, check_choice
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -53,6 +54,8 @@ class DynamicConstants:
         As in :mod:`golden.lstm.dynamic`; offsets int8, shape (gates, 2, hidden).
     group
         Units that share a mode: the layer's neurons.
+    signal
+        What is compared with the threshold: the layer's.
     """
 
     whole: Int8Constants
@@ -60,6 +63,7 @@ class DynamicConstants:
     hold: int
     offsets: npt.NDArray[np.int8]
     group: int
+    signal: PrecisionSignal = "cell_change"
 
     @classmethod
     def of(cls, model: Int8Lstm) -> DynamicConstants:
@@ -73,6 +77,7 @@ class DynamicConstants:
             model.precision_hold,
             offsets,
             model.precision_group,
+            model.precision_signal,
         )
 
 
@@ -89,7 +94,13 @@ class PrecisionHistory(History):
 
     def __init__(self, constants: DynamicConstants, neurons: int) -> None:
         self.constants = constants
-        self._decision = CellChange(constants.threshold, constants.hold, neurons)
+        self._decision = decision_of(
+            constants.signal,
+            constants.threshold,
+            constants.hold,
+            neurons,
+            constants.whole.activation,
+        )
         self.high_passes = self.low_passes = 0
         self._halves = low_constants(constants.whole, constants.offsets)
         self.restart()
@@ -144,9 +155,17 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
     are the registers from then on; fewer set the first of them. The state is answered, and behind
     it in a packet of its own the HIGH and the LOW passes since the image was loaded, 4 bytes each,
     modulo 2^32.
+
+    Parameters
+    ----------
+    signal
+        "cell_change" or "output_gate": what is compared with the threshold.
     """
 
+    signal: PrecisionSignal = "cell_change"
+
     def __post_init__(self) -> None:
+        check_choice("signal", self.signal, get_args(PrecisionSignal))
         for name in ("cifg", "peephole", "layer_norm", "projection"):
             if getattr(self, name):
                 raise ValueError(
@@ -157,7 +176,8 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
     @classmethod
     def of(cls, model: Int8Lstm, lanes: int = 4, neurons: int = 1) -> DynamicInt8LstmLayer:
         """The layer that runs a model."""
-        return cls(**vars(Int8LstmLayer.of(model, lanes, neurons)))
+        plain = Int8LstmLayer.of(model, lanes, neurons)
+        return cls(**vars(plain), signal=model.precision_signal)
 
     @property
     def plain(self) -> Int8LstmLayer:
@@ -169,7 +189,7 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
     @property
     def settings(self) -> dict[str, int | str]:
         """The parameters by name, but for a fixed image."""
-        return {**super().settings, "dynamic": 1}
+        return {**super().settings, "dynamic": 1, "signal": self.signal}
 
     @property
     def schedule(self) -> Schedule:
@@ -244,6 +264,11 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
             raise ValueError(
                 f"The model's precision is chosen for groups of {constants.group} units, so the"
                 f" layer must have {constants.group} neurons, not {self.neurons}."
+            )
+        if constants.signal != self.signal:
+            raise ValueError(
+                f"The model's precision is chosen by the {constants.signal}, so the layer's signal"
+                f" must be {constants.signal}, not {self.signal}."
             )
         plain = self.plain.layout.split(self.plain.pack(constants.whole))
         folded = constants.whole.folded_bias
@@ -352,6 +377,7 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
                 ]
             ).astype(np.int8),
             self.neurons,
+            self.signal,
         )
 
     def reset_state(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -382,6 +408,7 @@ def random_dynamic_constants(
         hold=int(rng.choice([0, 1, 2, 3, 254, 255])),
         offsets=offsets,
         group=layer.neurons,
+        signal=layer.signal,
     )
 
 

@@ -1,11 +1,14 @@
 """Precision chosen per unit and time step in the integer LSTM: 8 or 4 bits of every weight.
 
 After Silfa et al.: where a unit's cell is calm, the high halves of its weights do; where it moves,
-whole weights. The scheme in integers is ours.
+whole weights. The scheme in integers is ours, and so is the other signal: a unit whose output gate
+was shut is seen by nobody.
 
-**Decision.** Before step t of a sequence, of each unit, with c[-1] the cell it starts from::
+**Decision.** Before step t of a sequence, of each unit, with c[-1] the cell it starts from and o
+the output gate::
 
-    d = |c[t-1] - c[t-2]|            in raws; 0 at t = 0
+    d = |c[t-1] - c[t-2]|            "cell_change", in raws; 0 at t = 0
+        o[t-1]                       "output_gate", in steps of 2^-15; 0 at t = 0
     counter = hold       if d > threshold
               counter-1  else, if the counter is positive
               0          else
@@ -41,6 +44,7 @@ Source: Silfa, Arnau and Gonzalez, "Boosting LSTM Performance Through Dynamic Pr
 arXiv 1911.04244, for choosing by the change of the cell state.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -48,12 +52,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from golden.activations import ACTIVATIONS, ActivationKind
 from golden.arithmetic import Raws, as_shaped_raws, saturate, wrap
 from golden.lstm.int8 import (
     ALWAYS_HIGH,
     HIGHEST_THRESHOLD,
     LARGEST_GROUP,
     Int8Lstm,
+    PrecisionSignal,
     reset_state,
 )
 from golden.lstm.int8_fast import FastSteps, order
@@ -74,9 +80,12 @@ __all__ = [
     "HIGHEST_THRESHOLD",
     "OFFSET_STEP",
     "CellChange",
+    "Decision",
     "DynamicRun",
+    "OutputGate",
     "Signal",
     "SignalStep",
+    "decision_of",
     "low_constants",
     "mixed_step",
     "run",
@@ -125,8 +134,8 @@ class Signal(Protocol):
 
 
 @dataclass
-class CellChange:
-    """The decision at the head of this module.
+class Decision(ABC):
+    """The decision at the head of this module, by one signal or the other.
 
     Parameters
     ----------
@@ -168,10 +177,52 @@ class CellChange:
 
     def observe(self, step: SignalStep) -> None:
         """Settle the counters for the next step."""
-        moved = np.abs(step.new_cell - step.old_cell) > self.threshold
-        padded = np.pad(moved, ((0, 0), (0, -self._hidden % self.group)))
-        set_now = padded.reshape(len(moved), -1, self.group).any(axis=2)
+        set_now = self.largest(step) > self.threshold
         self._counters = np.where(set_now, self.hold, np.maximum(self._counters - 1, 0))
+
+    def largest(self, step: SignalStep) -> Raws:
+        """What is compared with the threshold, shape (batch, groups)."""
+        signal = self.measure(step)
+        padded = np.pad(signal, ((0, 0), (0, -signal.shape[1] % self.group)))
+        return padded.reshape(len(signal), -1, self.group).max(axis=2)
+
+    @abstractmethod
+    def measure(self, step: SignalStep) -> Raws:
+        """The signal of every unit, at least 0, shape (batch, hidden)."""
+
+
+class CellChange(Decision):
+    """By the change of the cell, after Silfa et al."""
+
+    def measure(self, step: SignalStep) -> Raws:
+        """Distance between the cell before and after."""
+        return np.abs(step.new_cell - step.old_cell)
+
+
+@dataclass
+class OutputGate(Decision):
+    """By the output gate, in steps of 2^-15; ours.
+
+    Parameters
+    ----------
+    activation
+        The layer's.
+    """
+
+    activation: ActivationKind = "table"
+
+    def measure(self, step: SignalStep) -> Raws:
+        """The gate, the last in every order."""
+        return ACTIVATIONS[self.activation].sigmoid(step.pre()[..., -1])
+
+
+def decision_of(
+    signal: PrecisionSignal, threshold: int, hold: int, group: int, activation: ActivationKind
+) -> Decision:
+    """The decision by a signal; `activation` is the layer's."""
+    if signal == "cell_change":
+        return CellChange(threshold, hold, group)
+    return OutputGate(threshold, hold, group, activation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,7 +329,7 @@ def run(
     hidden: npt.ArrayLike | None = None,
     cell: npt.ArrayLike | None = None,
 ) -> DynamicRun:
-    """Run a batch of sequences with the model's own threshold, hold, group and offsets.
+    """Run a batch of sequences with the model's own signal, threshold, hold, group and offsets.
 
     Parameters
     ----------
@@ -290,7 +341,13 @@ def run(
         Raws before the first step, shapes (batch, outputs) and (batch, hidden); those at reset if
         not given.
     """
-    signal = CellChange(model.precision_threshold, model.precision_hold, model.precision_group)
+    signal = decision_of(
+        model.precision_signal,
+        model.precision_threshold,
+        model.precision_hold,
+        model.precision_group,
+        model.activation,
+    )
     return run_signal(model, x, signal, hidden=hidden, cell=cell)
 
 

@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,7 @@ __all__ = [
     "PARTS",
     "Int8Constants",
     "Int8Lstm",
+    "PrecisionSignal",
     "clip_code",
     "litert_peephole_ties_up",
     "reset_state",
@@ -69,6 +70,7 @@ ALWAYS_HIGH = 255
 """The hold at which all 8 bits of every weight are taken at every step; also the highest."""
 HIGHEST_THRESHOLD = (1 << 16) - 1
 LARGEST_GROUP = 1 << 16
+PrecisionSignal = Literal["cell_change", "output_gate"]
 
 WEIGHT_AXES = ("gate", "unit", "operand")
 
@@ -200,6 +202,8 @@ class Int8Lstm:
         How `golden.lstm.dynamic` runs the layer: from 0 to 65535; from 0 to 255, where 255 means
         with all 8 bits of the weights at every step; at least 1; int8, shape (G, 2, hidden), or
         None for zeros. `run` and `step` know nothing of them.
+    precision_signal
+        "cell_change" or "output_gate": what is compared with the threshold.
 
     Raises
     ------
@@ -237,6 +241,7 @@ class Int8Lstm:
     precision_hold: int = ALWAYS_HIGH
     precision_group: int = 1
     low_offsets: npt.NDArray[np.int8] | None = None
+    precision_signal: PrecisionSignal = "cell_change"
 
     def __post_init__(self) -> None:
         """Check every field, then the constants that follow from them."""
@@ -283,6 +288,7 @@ class Int8Lstm:
         check_integer(self, "precision_threshold", 0, HIGHEST_THRESHOLD)
         check_integer(self, "precision_hold", 0, ALWAYS_HIGH)
         check_integer(self, "precision_group", 1, LARGEST_GROUP)
+        check_choice("precision_signal", self.precision_signal, get_args(PrecisionSignal))
         if self.low_offsets is not None:
             freeze(self, "low_offsets", np.int8, (gates, len(PARTS), hidden))
 

@@ -1,8 +1,9 @@
 """Other signals for the precision chosen per step, to compare the change of the cell with.
 
-None of them is in a circuit. `RandomChoice` says what a share of LOW steps costs when they are
+None of them is in a circuit; the change of the cell and the output gate, which are, stand in
+`golden.lstm.dynamic`. `RandomChoice` says what a share of LOW steps costs when they are
 chosen without looking; a signal is worth its gates where it does better. All but it use the last
-step's values for the next one, as `golden.lstm.dynamic.CellChange` does, and take the first two
+step's values for the next one, as those two do, and take the first two
 steps of a sequence whole.
 """
 
@@ -22,14 +23,13 @@ __all__ = [
     "CellInput",
     "LayerChange",
     "OpenInput",
-    "OutputGate",
     "RandomChoice",
     "Saturation",
     "random_choice",
 ]
 
 Modes = npt.NDArray[np.bool_]
-INPUT_GATE, CELL_GATE, OUTPUT_GATE = (GATES.index(gate) for gate in "igo")
+INPUT_GATE, CELL_GATE = (GATES.index(gate) for gate in "ig")
 _ONE = 1 << 15
 
 
@@ -123,14 +123,6 @@ class Saturation(_Memoryless):
     def measure(self, step: SignalStep) -> Raws:
         """Minus the least saturated gate."""
         return -np.abs(step.pre()).min(axis=-1)
-
-
-class OutputGate(_Memoryless):
-    """Output gate, in steps of 2^-15: where it is shut nobody sees the unit."""
-
-    def measure(self, step: SignalStep) -> Raws:
-        """Output gate."""
-        return ACTIVATIONS["table"].sigmoid(step.pre()[..., OUTPUT_GATE])
 
 
 class CellInput(_Memoryless):

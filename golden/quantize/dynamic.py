@@ -1,7 +1,7 @@
 """When 4 bits of a weight do: threshold, hold and offsets from calibration sequences.
 
 Every layer of an int8 network is searched by itself, the first first, over a grid of thresholds
-(quantiles of the change of its cells) and holds. Each setting is run in the golden model, on all
+(quantiles of the signal) and holds. Each setting is run in the golden model, on all
 calibration sequences. A setting's loss is what its output loses against the run in which every step
 of the layer is HIGH.
 """
@@ -15,8 +15,15 @@ import numpy.typing as npt
 
 from golden.arithmetic import Raws, saturate
 from golden.lstm import dynamic, int8
-from golden.lstm.dynamic import ALWAYS_HIGH, FIRST_STEPS, HIGHEST_THRESHOLD, OFFSET_STEP
-from golden.lstm.int8 import Int8Lstm
+from golden.lstm.dynamic import (
+    ALWAYS_HIGH,
+    FIRST_STEPS,
+    HIGHEST_THRESHOLD,
+    OFFSET_STEP,
+    SignalStep,
+    decision_of,
+)
+from golden.lstm.int8 import Int8Lstm, PrecisionSignal
 from golden.model import Lstm
 from golden.network import Network, Values, golden_backend, join, trace
 from golden.network import run as run_network
@@ -145,23 +152,40 @@ def settings_of(
 ) -> list[tuple[int, int]]:
     """Thresholds and holds worth a try, all HIGH the first and all LOW the last.
 
-    Thresholds are the `QUANTILES` of what decides for a group, the largest change among its cells,
+    Thresholds are the `QUANTILES` of what decides for a group, the largest of its units' signals,
     in a run with all steps HIGH. The parameters are those of `low_offsets`.
     """
     read = np.asarray(x, np.int64)
-    _, cells = int8.run_with_cell(model, read)
-    changes = np.abs(np.diff(cells, axis=1))
-    padded = np.pad(changes, ((0, 0), (0, 0), (0, -model.hidden % model.precision_group)))
-    largest = padded.reshape(*changes.shape[:2], -1, model.precision_group).max(axis=3)
-    decisive = (
-        largest[valid_steps(read, lengths)[:, FIRST_STEPS - 1 :]] if changes.size else largest
-    )
+    recorder = _Recorder(model)
+    dynamic.run_signal(model, read, recorder)
+    # What a step shows decides on the next one, but for the first steps of a sequence.
+    seen = slice(FIRST_STEPS - 1, None)
     thresholds = [0]
-    if decisive.size:
+    if read[:, seen].size:
+        decisive = np.stack(recorder.seen[seen], axis=1)[valid_steps(read, lengths)[:, seen]]
         quantiles = np.quantile(decisive, QUANTILES, method="lower").astype(np.int64)
         thresholds = [min(value, HIGHEST_THRESHOLD) for value in sorted(set(quantiles.tolist()))]
     tried = [(threshold, hold) for hold in HOLDS for threshold in thresholds]
     return [(0, ALWAYS_HIGH), *tried, (0, 0)]
+
+
+class _Recorder:
+    """All steps HIGH; keeps what the model's signal showed of every group, step by step."""
+
+    def __init__(self, model: Int8Lstm) -> None:
+        self._decision = decision_of(
+            model.precision_signal, 0, ALWAYS_HIGH, model.precision_group, model.activation
+        )
+        self.seen: list[Raws] = []
+
+    def start(self, batch: int, hidden: int) -> None:
+        self._decision.start(batch, hidden)
+
+    def high(self, moment: int) -> npt.NDArray[np.bool_]:
+        return self._decision.high(moment)
+
+    def observe(self, step: SignalStep) -> None:
+        self.seen.append(self._decision.largest(step))
 
 
 def calibrate(
@@ -173,6 +197,7 @@ def calibrate(
     tolerance: float = 0.0,
     share: float | None = None,
     group: int = 1,
+    signal: PrecisionSignal = "cell_change",
     offsets: bool = True,
     done: Callable[[], None] = lambda: None,
 ) -> Calibration:
@@ -201,6 +226,8 @@ def calibrate(
         From 0 to 1, in place of a tolerance.
     group
         Neighbouring units that share a mode.
+    signal
+        What is compared with the threshold.
     offsets
         Whether the layers get offsets.
     done
@@ -218,7 +245,7 @@ def calibrate(
     if lengths is not None and any(node.reverse for node in network.nodes):
         raise ValueError("lengths must be None where a layer runs in reverse; leave padding out.")
     read = np.asarray(x, np.int64)
-    current = _all_high(network, group)
+    current = _all_high(network, group, signal)
     outputs = trace(current, read)
     measure = loss or rms_deviation(join(network.outputs, read, outputs), lengths)
     curves: list[tuple[Point, ...]] = []
@@ -248,7 +275,7 @@ def calibrate(
     return Calibration(current, tuple(curves), tuple(chosen))
 
 
-def _all_high(network: Network, group: int) -> Network:
+def _all_high(network: Network, group: int, signal: PrecisionSignal) -> Network:
     nodes = [
         replace(
             node,
@@ -257,6 +284,7 @@ def _all_high(network: Network, group: int) -> Network:
                 precision_threshold=0,
                 precision_hold=ALWAYS_HIGH,
                 precision_group=group,
+                precision_signal=signal,
                 low_offsets=None,
             ),
         )

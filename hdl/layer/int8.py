@@ -29,6 +29,8 @@ class Int8System:
     tells_part = False
     shares_activation = False
     """Whether neurons take turns at an interpolation."""
+    tells_output_gate = False
+    """Whether a unit's output gate comes with its result."""
     registers = 0
     """Bytes at the end of the configuration that packets write one by one."""
 
@@ -51,6 +53,7 @@ class Int8System:
             waiting_rows=self.waiting_rows,
             products=self.products(),
             shares_activation=self.shares_activation,
+            tells_output_gate=self.tells_output_gate,
         )
 
     def products(self) -> wiring.Component | None:

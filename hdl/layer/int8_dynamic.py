@@ -10,6 +10,7 @@ from amaranth.lib.memory import Memory
 from golden.activations import ActivationKind
 from golden.layer.int8_dynamic import DynamicInt8LstmLayer as Contract
 from golden.layer.packets import PASSES_SIZE, Reply
+from golden.lstm.int8 import PrecisionSignal
 from hdl.accumulate.int8_halves import HALVES, Int8HalfProducts
 from hdl.activation.table import Interpolation
 from hdl.arithmetic import Structure, wire
@@ -45,6 +46,12 @@ class _DynamicSystem(Int8System):
         # each and a little more in LOW, are less than 2^24; a start of four may wrap.
         self._accumulator_width = 25 if contract.start_bytes == 3 else 32
         self.shares_activation = shares_activation(contract, self.update, structure)
+        self.tells_output_gate = contract.signal == "output_gate"
+
+    @property
+    def output_gates(self) -> list[Value]:
+        """Those of the neurons' results."""
+        return [neuron.o.payload.output_gate for neuron in self._neurons]
 
     def attach(self, m: Module, image: ImageStore) -> tuple[Sequence[wiring.Component], Value]:
         """Adds the neurons, their scales and the configuration."""
@@ -141,7 +148,7 @@ class DynamicInt8LstmLayer(LayerEngine):
         self,
         structure: Structure = "gates",
         image: bytes | None = None,
-        **parameters: int | ActivationKind,
+        **parameters: int | ActivationKind | PrecisionSignal,
     ) -> None:
         self.contract = Contract(**parameters)  # pyright: ignore[reportArgumentType]
         self.structure: Structure = structure
@@ -177,9 +184,12 @@ class DynamicInt8LstmLayer(LayerEngine):
         ]
         self.hidden_second = hidden.read_port()
         # What a group's units were, for the difference to what they become.
-        self.cells_before = [
-            getattr(m.submodules, f"cells_{index}").read_port() for index in range(schedule.neurons)
-        ]
+        self.cells_before = []
+        if self.contract.signal == "cell_change":
+            self.cells_before = [
+                getattr(m.submodules, f"cells_{index}").read_port()
+                for index in range(schedule.neurons)
+            ]
         m.submodules.counters = counters = Memory(shape=BYTE, depth=max(2, self._groups), init=[])
         self.counter_write = counters.write_port()
         # A lone group reads the counter in the very cycle in which it is written.
@@ -360,19 +370,13 @@ class DynamicInt8LstmLayer(LayerEngine):
             self.adds_hidden.eq(collected.of_unit),
             self.hidden_result.eq(self.result.as_signed()),
         ]
-        old = choose(collected.neuron, [port.data for port in self.cells_before])
-        old = wire(m, old & (~self.is_reset).replicate(16), "cell_before").as_signed()
-        new = wire(m, choose(collected.neuron, collected.cells), "cell_after").as_signed()
-        change = wire(m, new - old, "cell_change")
-        # Of a negative change one less than its distance from zero.
-        distance = wire(m, change[:-1] ^ change[-1].replicate(16), "cell_distance")
-        # Beyond the threshold: the distance, less the threshold, less one, carries.
-        excess = wire(
-            m,
-            Cat(Const(1, 1), distance) + Cat(change[-1], ~self.threshold),
-            "cell_excess",
-        )
-        moved = excess[-1]
+        if self.contract.signal == "cell_change":
+            moved = self._cell_moved(m, collected)
+        else:
+            gate = wire(
+                m, choose(collected.neuron, self.dynamic_system.output_gates), "output_gate"
+            )
+            moved = wire(m, gate + ~self.threshold, "gate_excess")[-1]
         has_moved = Signal(name="group_has_moved", reset_less=True)
         moves = wire(m, (moved & collected.of_unit) | has_moved, "group_moves")
         counts = wire(m, self.counter.data.any() & ~self.is_first, "counts_down")
@@ -393,6 +397,22 @@ class DynamicInt8LstmLayer(LayerEngine):
         # Whatever was collected before reset.
         with m.If(self.begins):
             m.d.sync += has_moved.eq(0)
+
+    def _cell_moved(self, m: Module, collected: Collected) -> Value:
+        """Whether the unit's cell has changed by more than the threshold."""
+        old = choose(collected.neuron, [port.data for port in self.cells_before])
+        old = wire(m, old & (~self.is_reset).replicate(16), "cell_before").as_signed()
+        new = wire(m, choose(collected.neuron, collected.cells), "cell_after").as_signed()
+        change = wire(m, new - old, "cell_change")
+        # Of a negative change one less than its distance from zero.
+        distance = wire(m, change[:-1] ^ change[-1].replicate(16), "cell_distance")
+        # Beyond the threshold: the distance, less the threshold, less one, carries.
+        excess = wire(
+            m,
+            Cat(Const(1, 1), distance) + Cat(change[-1], ~self.threshold),
+            "cell_excess",
+        )
+        return excess[-1]
 
     def _requested(self, state: Value) -> tuple[Value, Value | int]:
         is_passes = self.front.place == Place.PASSES

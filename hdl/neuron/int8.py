@@ -65,7 +65,8 @@ class Int8LayerNeuron(wiring.Component):
     row_scales
         "shared", where ``scale`` asks for the scale; else it comes with its row, and ``multiplier``
         and ``shift`` are those of "hidden" alone.
-    activation, chunk, variant, interpolates, structure, hidden_width, shares_activation
+    activation, chunk, variant, interpolates, structure, hidden_width, shares_activation,
+    tells_output_gate
         As those of :class:`hdl.neuron.int8_update.Int8Update`.
 
     Ports
@@ -96,6 +97,7 @@ class Int8LayerNeuron(wiring.Component):
         row_scales: RowScales = "shared",
         hidden_width: int = 8,
         shares_activation: bool = False,
+        tells_output_gate: bool = False,
     ) -> None:
         if waiting_rows not in range(4):
             raise ValueError(f"waiting_rows must be from 0 to 3, not {waiting_rows}.")
@@ -111,6 +113,7 @@ class Int8LayerNeuron(wiring.Component):
             structure=structure,
             hidden_width=hidden_width,
             shares_activation=shares_activation,
+            tells_output_gate=tells_output_gate,
         )
         self.products: wiring.Component = products or Int8Products(lanes, structure)
         self.extras = {

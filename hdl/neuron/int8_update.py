@@ -88,6 +88,8 @@ class Int8Update(wiring.Component):
         Whether the interpolation is not its own after all, but one outside: it ``asks`` with
         ``raw``, ``is_sigmoid`` and ``integer_bits`` for ``activated``, and must stand still, by
         its clock enable, while it asks and is not ``granted``.
+    tells_output_gate
+        Whether a unit's output gate goes out with its result.
 
     Ports
     -----
@@ -102,8 +104,9 @@ class Int8Update(wiring.Component):
         Upper 24 bits of the split multiplier, and its shift, -31 to 30; at most 0 for "hidden".
     o
         A unit: ``result``, the hidden raw of an update, an output or a projection; ``cell_result``
-        of an update or a cell segment; ``value``, the gate raw of a collect or a cell segment; and
-        ``exposed``, the hidden value before its requantisation in steps of 2^-30.
+        of an update or a cell segment; ``value``, the gate raw of a collect or a cell segment;
+        ``exposed``, the hidden value before its requantisation in steps of 2^-30; and, where it is
+        told, ``output_gate`` of an update in steps of 2^-15.
     cell_integer_bits, cell_clip
         As in the neuron's contract.
     hidden_offset
@@ -123,6 +126,7 @@ class Int8Update(wiring.Component):
         structure: Structure = "gates",
         hidden_width: int = 8,
         shares_activation: bool = False,
+        tells_output_gate: bool = False,
     ) -> None:
         if activation not in ("table", "gemmlowp"):
             raise ValueError(f'activation must be "table" or "gemmlowp", not {activation!r}.')
@@ -148,6 +152,7 @@ class Int8Update(wiring.Component):
                 'Only with an interpolation of its own and structure "gates" can another be shared.'
             )
         self.shares_activation = shares_activation
+        self.tells_output_gate = tells_output_gate
         beside = 0 if not interpolates else 1 if structure == "gates" else 2
         self._program = Program(self.variant, beside, quick=chunk == 16)
         super().__init__(
@@ -164,6 +169,7 @@ class Int8Update(wiring.Component):
                                 "cell_result": signed(16),
                                 "value": signed(16),
                                 "exposed": signed(32),
+                                **({"output_gate": 15} if tells_output_gate else {}),
                             }
                         )
                     )
@@ -525,6 +531,10 @@ class Int8Update(wiring.Component):
             self.o.payload.value.eq(finished),
             self.o.payload.exposed.eq(exposed),
         ]
+        if self.tells_output_gate:
+            self._tell_output_gate(
+                m, gate_value, wire(m, runs & requantises_product & is_first, "exposes")
+            )
 
         # Registers. A product of the last operation stays in its own until the unit is taken.
         stores = wire(m, unfinished & ~self.o.valid, "stores")
@@ -595,6 +605,16 @@ class Int8Update(wiring.Component):
                 between = position.matches(*range(before + 1, places[cell_row] + 1))
                 brings |= Mux(row_waits, position == before, between)
         return brings
+
+    def _tell_output_gate(self, m: Module, gate_value: Signal, exposes: Value) -> None:
+        """Give the output gate, the last one that was activated, out with the result."""
+        kept = gate_value
+        if self.chunk < 16:
+            # The low part of the product takes the gate's place.
+            kept = Signal(15, name="output_gate_kept", reset_less=True)
+            with m.If(exposes):
+                m.d.sync += kept.eq(gate_value)
+        m.d.comb += self.o.payload.output_gate.eq(kept)
 
     def _activate_beside(
         self,
