@@ -1,5 +1,7 @@
 """``fewbit reproduce dynamic_precision``: what rows are made of, and that a wrong layer shows."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -69,7 +71,9 @@ def layers(monkeypatch) -> type[Layers]:
 
 
 def test_a_task_gives_share_loss_speed_up_and_reads(task, layers):
-    share, lost, speed_up, reads = measure_task("speaker", "toy", 0.5, offsets=False)
+    share, lost, speed_up, reads = measure_task(
+        "speaker", "toy", 0.5, signal="cell_change", offsets=False
+    )
     low = (share.measured or 0) / 100
     assert 0.5 <= low < 1
     assert lost.measured == 8 - lost.figures["chosen"]
@@ -89,12 +93,12 @@ def test_a_task_gives_share_loss_speed_up_and_reads(task, layers):
 def test_a_wrong_layer_is_no_measurement(task, layers, fault, message):
     setattr(layers, fault, True)
     with pytest.raises(AssertionError, match=message):
-        measure_task("speaker", "toy", 0.5, offsets=False)
+        measure_task("speaker", "toy", 0.5, signal="cell_change", offsets=False)
 
 
 def test_without_the_examples_their_command_is_named(monkeypatch):
     monkeypatch.setattr(dynamic_precision, "_task", lambda _: None)
-    (row,) = measure_task("order", "toy", 0.76, offsets=True)
+    (row,) = measure_task("order", "toy", 0.76, signal="output_gate", offsets=True)
     assert row.measured is None
     assert row.holds is None
     assert row.how == "python -m examples.dynamic_precision order"
@@ -110,12 +114,12 @@ def test_overhead_is_of_each_area(monkeypatch):
         }
 
     monkeypatch.setattr(dynamic_precision, "synthesize", synthesis)
-    logic, whole, memories = measure_area()
+    logic, whole, memories = measure_area("output_gate")
     assert (logic.measured, whole.measured) == (pytest.approx(8), pytest.approx(10))
     assert memories.measured == pytest.approx(100 * (150 + 100 * BIT_AREA) / (1500 + 3000))
     assert (logic.holds, whole.holds, memories.holds) == (True, False, None)
     assert "8.8 % is not reached" in whole.note
-    assert logic.how.endswith("dynamic=1")
+    assert logic.how.endswith("--set dynamic=1 --set signal=output_gate")
 
 
 def test_less_may_be_better():
@@ -126,5 +130,16 @@ def test_less_may_be_better():
     assert [row(each, less_is_better=True).holds for each in (1, 2, 3)] == [True, True, False]
 
 
-def test_the_paper_measures_the_area_and_both_tasks():
-    assert len(papers.PAPERS["dynamic_precision"].steps(Options())) == 3
+def test_the_paper_measures_the_area_and_both_tasks_by_both_signals():
+    assert len(papers.PAPERS["dynamic_precision"].steps(Options())) == 2 + 2 * 2
+
+
+def test_the_command_finds_the_examples_from_anywhere(tmp_path):
+    program = (
+        "from flow.reproduce.dynamic_precision import _task; print(_task('speaker').lstm.hidden)"
+    )
+    # As an installed command, without the folder where it is called.
+    run = subprocess.run(
+        [sys.executable, "-P", "-c", program], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert run.stdout.strip() == b"32", run.stderr.decode()

@@ -46,7 +46,7 @@ Loss = Callable[[Values], float]
 """What an output of the network costs, raws (batch, time, width): the lower, the better."""
 
 HOLDS = (1, 2, 4)
-QUANTILES = (0.2, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
+QUANTILES = (0.2, 0.4, 0.5, 0.6, 0.7, 0.75, 0.76, 0.77, 0.78, 0.8, 0.85, 0.9, 0.95, 0.99)
 
 
 @dataclass(frozen=True)
