@@ -70,6 +70,9 @@ def circuits() -> Iterator[tuple[str, dict[str, Value]]]:
     for shape in DYNAMIC:
         yield "dynamic", {**shape, "activation": "table", "dynamic": 1}
     yield "dynamic", {**DYNAMIC[0], "activation": "gemmlowp", "dynamic": 1}
+    gate: dict[str, Value] = {"dynamic": 1, "signal": "output_gate"}
+    yield "dynamic, output gate", {**DYNAMIC[1], "activation": "table", **gate}
+    yield "dynamic, output gate", {**DYNAMIC[0], "activation": "gemmlowp", **gate}
 
 
 def check(name: str, parameters: dict[str, Value], count: int, seed: int) -> tuple[Row, str]:

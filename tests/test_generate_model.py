@@ -52,7 +52,11 @@ def test_the_layer_of_a_model(capsys, tmp_path):
     image = (tmp_path / "out/int8_lstm_layer.bin").read_bytes()
     assert image == layer.pack(lstm.constants)
     sheet = json.loads((tmp_path / "out/int8_lstm_layer.json").read_text())
-    assert sheet["parameters"] == layer.settings | {"dynamic": 0, "structure": "gates"}
+    assert sheet["parameters"] == layer.settings | {
+        "dynamic": 0,
+        "signal": "cell_change",
+        "structure": "gates",
+    }
     assert sheet["image"]["size"] == len(image)
     sections = sheet["image"]["sections"]
     assert (
