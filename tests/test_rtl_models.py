@@ -242,8 +242,9 @@ def test_the_campaign_takes_every_variant_and_tells_what_differs(monkeypatch, ca
         "projection, table: byte 7 differs",
         "layer_norm, table: nothing was compared.",
     ]
-    assert "3,600" in output
+    assert "3,800" in output
     parts = [*layer_campaign.PARTS, "activation"]
     seen = {tuple(str(parameters[part]) for part in parts) for parameters in taken}
     assert len(seen) == 32
-    assert sum(int(parameters["dynamic"]) for parameters in taken) == 5
+    assert sum(int(parameters["dynamic"]) for parameters in taken) == 7
+    assert sum(parameters["signal"] == "output_gate" for parameters in taken) == 2
