@@ -400,6 +400,14 @@ def test_settings_span_the_changes():
     assert len(settings) > 20
 
 
+@pytest.mark.parametrize(("steps", "lengths"), [(1, None), (5, [1, 1])])
+@pytest.mark.parametrize("signal", ["cell_change", "output_gate"])
+def test_sequences_of_one_step_leave_one_threshold(signal, steps, lengths):
+    model = layer(precision_hold=ALWAYS_HIGH, precision_signal=signal)
+    settings = settings_of(model, inputs(model, batch=2)[:, :steps], lengths)
+    assert {threshold for threshold, _ in settings} == {0}
+
+
 def test_speed_up_of_a_share():
     assert Point(0, 0, 0.75, 0.0).speed_up == 1.6
 

@@ -161,8 +161,12 @@ def settings_of(
     # What a step shows decides on the next one, but for the first steps of a sequence.
     seen = slice(FIRST_STEPS - 1, None)
     thresholds = [0]
-    if read[:, seen].size:
-        decisive = np.stack(recorder.seen[seen], axis=1)[valid_steps(read, lengths)[:, seen]]
+    valid = valid_steps(read, lengths)[:, seen].T
+    parts = [
+        shown[counts].ravel() for shown, counts in zip(recorder.seen[seen], valid, strict=True)
+    ]
+    decisive = np.concatenate([np.zeros(0, np.int64), *parts])
+    if decisive.size:
         quantiles = np.quantile(decisive, QUANTILES, method="lower").astype(np.int64)
         thresholds = [min(value, HIGHEST_THRESHOLD) for value in sorted(set(quantiles.tolist()))]
     tried = [(threshold, hold) for hold in HOLDS for threshold in thresholds]
