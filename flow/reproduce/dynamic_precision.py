@@ -5,7 +5,7 @@ they are looked for when the command runs, and their rows point to it where they
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +22,7 @@ from golden.lstm.signals import random_choice
 from golden.network import Network, Node
 from golden.quantize.dynamic import calibrate
 from golden.shapes import valid_steps
+from hdl.design import Value
 from hdl.designs import find
 from sim.layer import LayerBackend
 
@@ -50,11 +51,26 @@ _SIMULATED = 20
 """Test sequences whose cycles are counted."""
 
 
-def measure_area(signal: PrecisionSignal) -> list[Row]:
-    """What the layer costs beyond the one without, where a signal chooses."""
+def _figures(**settings: Value | str) -> Mapping[str, Any]:
+    """Of a layer, from its synthesis."""
+    return synthesize(find(_LAYER), settings)
+
+
+def measure_area(
+    signal: PrecisionSignal, figures: Callable[..., Mapping[str, Any]] = _figures
+) -> list[Row]:
+    """What the layer costs beyond the one without, where a signal chooses.
+
+    Parameters
+    ----------
+    signal
+        What chooses.
+    figures
+        Gives those of a layer by its settings.
+    """
     settings = [_SIZE | {"dynamic": 0}, _SIZE | {"dynamic": 1, "signal": signal}]
     how = "; ".join(command("synth", _LAYER, each) for each in settings)
-    plain, dynamic = (synthesize(find(_LAYER), each) for each in settings)
+    plain, dynamic = (figures(**each) for each in settings)
 
     def overhead(claim: str, paper: float | None, goal: float, figures: Sequence[float]) -> Row:
         without, with_it = figures
@@ -197,8 +213,10 @@ def _simulate(task: Any, lstm: Int8Lstm, title: str) -> list[Row]:
 
 
 def _steps(_: Options) -> Sequence[Step]:
+    # The layer without is the same beside both.
+    figures = cache(_figures)
     return [
-        *(partial(measure_area, signal) for signal in _NAMES),
+        *(partial(measure_area, signal, figures) for signal in _NAMES),
         *(
             partial(
                 measure_task,
