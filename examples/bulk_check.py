@@ -55,7 +55,7 @@ class Row:
 
 @cache
 def _simulation(name: str) -> BulkSimulation:
-    return BulkSimulation(find(name))
+    return BulkSimulation(find(name).configure())
 
 
 def _share(name: str, share: tuple[int, int]) -> tuple[BulkOutcome, float]:
@@ -91,7 +91,7 @@ def campaign(
 ) -> tuple[Row, list[str]]:
     """The row of a design after some ``count`` beats, and what is wrong with it."""
     # The first check also compiles, and tells how many beats a result takes.
-    first = check_bulk(find(name), count=min(2000, count), seed=seed)
+    first = check_bulk(find(name).configure(), count=min(2000, count), seed=seed)
     scale = first.vectors / max(first.beats, 1)
     size = max(1, round(_SHARE * scale))
     shares = list(_shares(max(1, round(count * scale)), size, seed))

@@ -86,7 +86,9 @@ def main(arguments: list[str] | None = None) -> int:
     sizes = dict(zip(names, options.sizes, strict=True))
     try:
         layer = DynamicInt8LstmLayer(**sizes)
-        circuit = BulkSimulation(find("int8_lstm_layer"), {**sizes, "dynamic": 1}, optimized=False)
+        circuit = BulkSimulation(
+            find("int8_lstm_layer").configure({**sizes, "dynamic": 1}), optimized=False
+        )
         rows = [measured(layer, circuit, *case, options.steps) for case in CASES]
         if options.json is not None:
             options.json.write_text(json.dumps({"rows": rows}, indent=2) + "\n")

@@ -18,12 +18,12 @@ from rich.table import Table
 from examples.japanese_vowels import recognise as speakers
 from examples.temporal_order import recognise as orders
 from examples.temporal_order.sequences import Sequences
-from golden.lstm import int8, signals
+from golden.codecs import dequantize
+from golden.lstm import signals
 from golden.lstm.dynamic import ALWAYS_HIGH, CellChange, OutputGate, Signal, run_signal, speed_up
 from golden.lstm.int8 import Int8Lstm
 from golden.network import Network, Node
 from golden.quantize.dynamic import calibrate
-from golden.quantize.int8 import dequantize
 from golden.shapes import valid_steps
 
 __all__ = ["TASKS", "Measured", "Task", "compare", "measure"]
@@ -121,7 +121,7 @@ def measure(task: Task, lstm: Int8Lstm, name: str, signal: Signal) -> Measured:
     """Run the test set with modes that a signal decides."""
     outcome = run_signal(lstm, task.test_x, signal)
     within = valid_steps(task.test_x, task.test_lengths)
-    deviation = (outcome.hidden - int8.run(task.lstm, task.test_x))[within]
+    deviation = (outcome.hidden - task.lstm.run(task.test_x))[within]
     return Measured(
         name,
         outcome.low_share(task.test_lengths),

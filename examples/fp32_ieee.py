@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_target(options.json)
         fma = FusedMultiplyAdd()
         settings = {"products": 1, "window": None, "multiplier": options.multiplier}
-        circuit = BulkSimulation(find("fp32_mac"), settings)
+        circuit = BulkSimulation(find("fp32_mac").configure(settings))
         kinds = {
             "corners": corner_operands(fma),
             "random": random_operands(options.seed, options.count),

@@ -17,7 +17,7 @@ from rich.table import Table
 from flow.errors import UsageError, check_target, write_text
 from flow.synth import synthesize
 from golden.layer.int8 import Int8LstmLayer
-from hdl.design import Design
+from hdl.design import ConfiguredDesign
 from hdl.designs import find
 from hdl.layer.int8 import step_cycles
 from sim.yosys import YosysError, version, warm_up
@@ -62,17 +62,15 @@ def main() -> int:
     return 0
 
 
-def _design(structure: str, *, fixed: bool) -> tuple[Design, dict[str, int | str]]:
-    design = find("int8_lstm_layer")
-    settings: dict[str, int | str] = {**LAYER.settings, "structure": structure}
+def _design(structure: str, *, fixed: bool) -> ConfiguredDesign:
+    configured = find("int8_lstm_layer").configure({**LAYER.settings, "structure": structure})
     if not fixed:
-        return design, settings
-    return design.holding(LAYER.random_image(np.random.default_rng(1))), settings
+        return configured
+    return configured.holding(LAYER.random_image(np.random.default_rng(1)))
 
 
 def _row(target: str, structure: str, *, fixed: bool) -> dict[str, Any]:
-    design, settings = _design(structure, fixed=fixed)
-    found = synthesize(design, settings, target)
+    found = synthesize(_design(structure, fixed=fixed), target)
     cycles = step_cycles(LAYER, structure).cycles
     if target == "gates":
         areas = {

@@ -80,7 +80,9 @@ def check(name: str, parameters: dict[str, Value], count: int, seed: int) -> tup
     started = time.perf_counter()
     # Several parts, as every second one has stalls.
     chunk = max(1, -(-count // 8))
-    outcome = check_bulk(find("int8_lstm_layer"), parameters, count=count, chunk=chunk, seed=seed)
+    outcome = check_bulk(
+        find("int8_lstm_layer").configure(parameters), count=count, chunk=chunk, seed=seed
+    )
     row = Row(
         variant=name,
         activation=str(parameters["activation"]),

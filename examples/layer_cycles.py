@@ -21,9 +21,8 @@ from golden.layer import packets
 from golden.layer.int8 import Int8LstmLayer, random_constants
 from golden.layer.packets import Kind, Packet
 from golden.lstm.int8 import Int8Constants
-from hdl.design import Value
+from hdl.design import ConfiguredDesign, Value
 from hdl.designs import find
-from hdl.layer.int8_cycles import step_cycles
 from sim.bulk import BulkError, BulkFailure, BulkSimulation
 
 LAYERS: tuple[dict[str, Value | str], ...] = (
@@ -50,6 +49,10 @@ def without_left_shifts(constants: Int8Constants) -> Int8Constants:
     return dataclasses.replace(constants, **lowered)
 
 
+def _configured(settings: dict[str, Value | str]) -> ConfiguredDesign:
+    return find("int8_lstm_layer").configure(settings)
+
+
 def measured(settings: dict[str, Value | str], vectors: int = 2) -> dict[str, Any]:
     """Cycles of a step, and to the last byte of a single answer, of a layer.
 
@@ -58,14 +61,14 @@ def measured(settings: dict[str, Value | str], vectors: int = 2) -> dict[str, An
     sim.bulk.BulkError
         If the circuit can't be compiled.
     """
-    design = find("int8_lstm_layer")
-    layer = design.contract(**design.resolve(settings))
+    configured = _configured(settings)
+    layer = configured.contract
     assert isinstance(layer, Int8LstmLayer)
     constants = without_left_shifts(random_constants(layer, np.random.default_rng(1)))
     # Its parameters fixed, the layer needs no time to load them.
-    fixed = design.holding(layer.pack(constants))
+    fixed = configured.holding(layer.pack(constants))
     # For so few steps the compiler's optimisation takes longer than it saves.
-    circuit = BulkSimulation(fixed, settings, optimized=False)
+    circuit = BulkSimulation(fixed, optimized=False)
     rng = np.random.default_rng(2)
     cycles: dict[int, int] = {}
     for count in (1, vectors, 3 * vectors):
@@ -81,15 +84,13 @@ def measured(settings: dict[str, Value | str], vectors: int = 2) -> dict[str, An
 
 def row_of(settings: dict[str, Value | str]) -> dict[str, Any]:
     """Figures of a layer, measured and as the data sheet gives them."""
-    design = find("int8_lstm_layer")
-    parameters = design.resolve(settings)
-    layer = design.contract(**parameters)
-    assert isinstance(layer, Int8LstmLayer)
-    step = step_cycles(layer, "fpga" if parameters["structure"] == "fpga" else "gates")
+    configured = _configured(settings)
+    step = configured.cycles
+    assert step is not None
     found = measured(settings)
     ideal = step.products / step.multipliers
     return {
-        "layer": parameters,
+        "layer": dict(configured.parameters),
         "beats": step.beats,
         "ideal": ideal,
         "cycles": found["cycles"],
@@ -107,10 +108,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON too")
     options = parser.parse_args(arguments)
-    design = find("int8_lstm_layer")
     chosen: list[dict[str, Value | str]] = []
     for settings in LAYERS:
-        layer = design.contract(**design.resolve(settings))
+        layer = _configured(settings).contract
         assert isinstance(layer, Int8LstmLayer)
         if layer.lanes * layer.neurons <= options.largest:
             chosen.append(settings)

@@ -23,7 +23,6 @@ from rich.progress import Progress
 from rich.table import Table
 
 from flow.errors import UsageError, check_target, write_text
-from golden.lstm.int8 import reset_state, run_with_cell, step
 from tests.int8_cases import EXPONENTS, SIZES, VARIANTS, Case, Variant, random_case
 from tests.tflite_models import run_lstm, write_lstm
 
@@ -74,10 +73,10 @@ def trials(seed: int) -> Iterator[Trial]:
 def plain_run(case: Case) -> tuple[Raws, Raws]:
     """Hidden raws of every step, and the last cell, by the plain step."""
     model = case.model
-    hidden, cell = reset_state(model, len(case.x))
+    hidden, cell = model.reset_state(len(case.x))
     history = np.zeros((*case.x.shape[:2], model.outputs), np.int64)
     for moment in range(case.x.shape[1]):
-        hidden, cell = step(model, case.x[:, moment], hidden, cell)
+        hidden, cell = model.step(case.x[:, moment], hidden, cell)
         history[:, moment] = hidden
     return history, cell
 
@@ -110,7 +109,7 @@ def compare(trial: Trial, counts: dict[str, Counter[str]]) -> str:
     output, last = run_lstm(write_lstm(case.model, batch, time, **case.file_fields), case.x)
     wanted = {"hidden": output.astype(np.int64), "cell": last.astype(np.int64)}
     plain_hidden, plain_cell = plain_run(case)
-    fast_hidden, fast_cells = run_with_cell(case.model, case.x)
+    fast_hidden, fast_cells = case.model.run_with_cell(case.x)
     got = {
         "plain": {"hidden": plain_hidden, "cell": plain_cell},
         "fast": {"hidden": fast_hidden, "cell": fast_cells[:, -1]},

@@ -25,7 +25,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from flow.errors import UsageError, check_target, write_text
-from golden.lstm.int8 import Int8Lstm, run
+from golden.lstm.int8 import Int8Lstm
 from tests.tflite_models import interpreter, write_lstm
 
 HIDDEN_SIZES = (32, 128, 512)
@@ -80,10 +80,10 @@ def measured(model: Int8Lstm, batch: int, multiplications: float) -> dict[str, A
     made = interpreter(write_lstm(model, batch, steps).content)
     made.set_tensor(made.get_input_details()[0]["index"], x)
     made.invoke()
-    if not np.array_equal(made.get_tensor(made.get_output_details()[0]["index"]), run(model, x)):
+    if not np.array_equal(made.get_tensor(made.get_output_details()[0]["index"]), model.run(x)):
         raise AssertionError(f"hidden {hidden}, batch {batch}: the bytes differ from LiteRT's.")
     litert = steps / seconds(made.invoke)
-    golden = steps / seconds(lambda: run(model, x))
+    golden = steps / seconds(lambda: model.run(x))
     return {
         "hidden": hidden,
         "batch": batch,

@@ -162,7 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Progress(console=console, disable=not sys.stderr.isatty()) as progress:
             task = progress.add_task("synth", total=len(_jobs()))
             for name, target, settings in _jobs():
-                figures[_key(name, target, settings)] = synthesize(find(name), settings, target)
+                figures[_key(name, target, settings)] = synthesize(
+                    find(name).configure(settings), target
+                )
                 progress.advance(task)
         print(tables(figures))
         if options.json is not None:

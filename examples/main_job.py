@@ -28,7 +28,7 @@ from flow.errors import UsageError
 from flow.generate import generate
 from flow.regress import regress
 from flow.synth import synthesize
-from hdl.design import Design, ParameterError
+from hdl.design import ConfiguredDesign, ParameterError
 from hdl.designs import DESIGNS
 from sim import yosys
 from sim.bulk import BulkError, check_bulk, check_compiler
@@ -73,10 +73,10 @@ def _run(jobs: int) -> int:
     check_tools("verilator")
     check_compiler()
     yosys.warm_up(say)
-    designs = [design for design in DESIGNS.values() if not design.is_baseline]
+    designs = [design.configure() for design in DESIGNS.values() if not design.is_baseline]
 
     say("Generating Verilog and data sheets.")
-    for path in generate(designs, {}, _BUILD / "verilog"):
+    for path in generate(designs, _BUILD / "verilog"):
         say(f"  {path}")
 
     fresh = not (_BUILD / "sim").is_dir()
@@ -86,7 +86,6 @@ def _run(jobs: int) -> int:
     )
     outcomes = regress(
         designs,
-        {},
         simulator="verilator",
         seed=1,
         count=2000,
@@ -103,8 +102,8 @@ def _run(jobs: int) -> int:
     rows = _side_by_side(jobs, lambda design: _check(design, outcomes), designs)
 
     say("Measuring areas: gate equivalents, and LUTs of an iCE40.")
-    gates = _side_by_side(jobs, lambda design: synthesize(design, {}), designs)
-    luts = _side_by_side(jobs, lambda design: synthesize(design, {}, "ice40"), designs)
+    gates = _side_by_side(jobs, synthesize, designs)
+    luts = _side_by_side(jobs, lambda design: synthesize(design, "ice40"), designs)
 
     say(f"Recognising speakers: {_UTTERANCES} test utterances through the RTL layer.")
     table = Table()
@@ -117,7 +116,7 @@ def _run(jobs: int) -> int:
             design.name,
             " ".join(
                 f"{name}={'none' if value is None else value}"
-                for name, value in design.resolve({}).items()
+                for name, value in design.parameters.items()
             ),
             f"{row.vectors:,}",
             f"{row.mismatches:,}",
@@ -143,15 +142,17 @@ def _run(jobs: int) -> int:
 
 
 def _side_by_side(
-    jobs: int, task: Callable[[Design], _Result], designs: list[Design]
+    jobs: int, task: Callable[[ConfiguredDesign], _Result], designs: list[ConfiguredDesign]
 ) -> list[_Result]:
     with ThreadPoolExecutor(jobs) as pool:
         return list(pool.map(task, designs))
 
 
-def _check(design: Design, outcomes: list[Outcome]) -> _Row:
+def _check(design: ConfiguredDesign, outcomes: list[Outcome]) -> _Row:
     cocotb = next(outcome for outcome in outcomes if outcome.design == design.name)
-    bulk = check_bulk(design, count=_BULK_RESULTS[design.transaction], cache_dir=_BUILD / "bulk")
+    bulk = check_bulk(
+        design, count=_BULK_RESULTS[design.design.transaction], cache_dir=_BUILD / "bulk"
+    )
     texts = [*cocotb.failures, *([bulk.counterexample] if bulk.mismatches else [])]
     return _Row(
         cocotb.transactions + bulk.vectors,

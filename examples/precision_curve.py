@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.dynamic_precision import TASKS, Task
-from golden.lstm import int8
 from golden.lstm.dynamic import FIRST_STEPS, CellChange, Signal, run_signal
 from golden.lstm.int8 import Int8Lstm
 from golden.lstm.signals import random_choice
@@ -34,12 +33,12 @@ def skip(lstm: Int8Lstm, x: npt.NDArray[np.int64], threshold: int) -> tuple[np.n
     its cell by `threshold` at most; never in the first two steps of a sequence.
     """
     batch, time, _ = x.shape
-    hidden, cell = int8.reset_state(lstm, batch)
+    hidden, cell = lstm.reset_state(batch)
     hiddens = np.zeros((batch, time, lstm.outputs), np.int64)
     skipped = np.zeros((batch, time, lstm.hidden), np.bool_)
     calm = np.zeros((batch, lstm.hidden), np.bool_)
     for moment in range(time):
-        new_hidden, new_cell = int8.step(lstm, x[:, moment], hidden, cell)
+        new_hidden, new_cell = lstm.step(x[:, moment], hidden, cell)
         skipped[:, moment] = calm & (moment >= FIRST_STEPS)
         kept = skipped[:, moment]
         hidden, new_cell = np.where(kept, hidden, new_hidden), np.where(kept, cell, new_cell)
@@ -85,7 +84,7 @@ def main() -> int:
     table = Table(title=f"{arguments.task}: correct of {count}, hold {HOLD}")
     for column in ("threshold", "4 bits", "change of the cell", "at random"):
         table.add_column(column, justify="right")
-    whole = task.correct(int8.run(task.lstm, task.test_x))
+    whole = task.correct(task.lstm.run(task.test_x))
     table.add_row("8 bits", "0.0%", str(whole), "")
     for name, share, told, chance in curve(task, lstm):
         table.add_row(name, f"{share:.1%}", str(told), "" if chance is None else str(chance))

@@ -132,8 +132,8 @@ def measure_activity(
         library = _library(mapped.library)
         simulation = GateLevelSimulation(mapped.netlist, library)
     except (LibertyError, NetlistError) as error:
-        raise UsageError(f"{mapped.design.name}: {error}") from error
-    contract = mapped.design.contract(**mapped.parameters)
+        raise UsageError(f"{mapped.configured.name}: {error}") from error
+    contract = mapped.configured.contract
     runs, beats = arrays[contract.operands[0].name].shape[:2]
     cycles = _RESET_CYCLES + beats + _LONGEST_LATENCY
     streaming = slice(_RESET_CYCLES, _RESET_CYCLES + beats)

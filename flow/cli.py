@@ -9,7 +9,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -22,15 +22,13 @@ from flow.arrays import read_array, write_array
 from flow.calibrate import calibrate_to_file, row_of, tries
 from flow.errors import UsageError, check_target, write_text
 from flow.models import open_model
-from flow.quantize import FORMATS, OPTIONS, description, quantize_to_file
+from flow.quantize import quantize_to_file
 from flow.run import BACKENDS, chunks_of, run_sequences
 from golden.activations import ActivationKind
-from golden.arithmetic import Rounding
-from golden.layer.ternary import Gates
 from golden.lstm.int8 import ALWAYS_HIGH, PrecisionSignal
 from golden.network import Network
-from golden.quantize.ternary_lstm import Scales
-from hdl.design import ParameterError
+from golden.systems import SYSTEMS, Option, listed, options_by_name
+from hdl.design import Parameter, ParameterError
 from hdl.designs import DESIGNS, find
 from sim import yosys
 from sim.bulk import BulkError
@@ -152,7 +150,7 @@ def _build_parser() -> _Parser:
 
     command = _command(commands, "quantize", _quantize, "turn a real model into a quantised one")
     _add_model(command, ".safetensors, .onnx or real .npz")
-    command.add_argument("--to", choices=FORMATS, required=True, help="number format")
+    command.add_argument("--to", choices=tuple(SYSTEMS), required=True, help="number format")
     command.add_argument(
         "--calibrate",
         type=Path,
@@ -160,31 +158,8 @@ def _build_parser() -> _Parser:
         metavar="X.npy",
         help="reals of shape (batch, time, inputs), of the training data",
     )
-    command.add_argument(
-        "--activation", choices=get_args(ActivationKind), help="of all but floatsd8, default table"
-    )
-    command.add_argument("--rounding", choices=get_args(Rounding), help="of int8, default double")
-    command.add_argument(
-        "--lanes", type=_count, help="of floatsd8: products added at a time, 4 to 16, default 4"
-    )
-    command.add_argument(
-        "--window",
-        type=_window,
-        help="of floatsd8: bits that a sum keeps, 8 to 48, or none for exact sums; default 12",
-    )
-    command.add_argument(
-        "--activation-width",
-        type=_count,
-        help="of ternary, binary and pow2: bits of inputs and hidden values, 4 to 16, default 12",
-    )
-    command.add_argument(
-        "--scales",
-        choices=get_args(Scales),
-        help="of ternary, binary and pow2: fixed (default), or powers_of_two, for no multipliers",
-    )
-    command.add_argument(
-        "--exponents", type=_count, help="of pow2: magnitudes beside 0, 1 to 4, default 4"
-    )
+    for name, options in options_by_name().items():
+        _add_option(command, name, options)
     command.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
 
     _add_calibrate(commands)
@@ -204,14 +179,8 @@ def _build_parser() -> _Parser:
         default="golden",
         help="golden (default), or rtl: the generated layer in the simulator",
     )
-    command.add_argument("--lanes", type=_count, help="of the generated layer")
-    command.add_argument("--neurons", type=_count, help="of the generated layer")
-    command.add_argument(
-        "--gates",
-        choices=get_args(Gates),
-        help="of the generated layer of few-bit weights: a unit's rows one after the other"
-        " (default) or four at once, for scales of powers of two",
-    )
+    for name, parameters in _layer_parameters().items():
+        _add_parameter(command, name, parameters)
     command.add_argument(
         "--activation",
         choices=get_args(ActivationKind),
@@ -270,6 +239,45 @@ def _add_calibrate(commands: Any) -> None:
     )
     command.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
     _add_json(command)
+
+
+def _add_option(command: argparse.ArgumentParser, name: str, options: Mapping[str, Option]) -> None:
+    """Add an option of the quantisers of some number systems, each with its own entry."""
+    first = next(iter(options.values()))
+    kind: Callable[[str], object] = str if first.choices else _count
+    if first.none_means:
+        kind = _count_or_none
+    command.add_argument(
+        f"--{name.replace('_', '-')}",
+        type=kind,
+        choices=first.choices or None,
+        help=f"of {listed(list(options))}: {first.meaning}",
+    )
+
+
+def _layer_parameters() -> dict[str, dict[str, Parameter]]:
+    """Parameters that models don't say of the layers that run them, by name and design."""
+    found: dict[str, dict[str, Parameter]] = {}
+    for system in SYSTEMS.values():
+        for parameter in find(system.design).parameters:
+            if parameter.name in system.layer.chosen:
+                found.setdefault(parameter.name, {})[system.design] = parameter
+    return found
+
+
+def _add_parameter(
+    command: argparse.ArgumentParser, name: str, parameters: Mapping[str, Parameter]
+) -> None:
+    """Add a parameter of the generated layer, which some designs have."""
+    first = next(iter(parameters.values()))
+    designs = {system.design for system in SYSTEMS.values()}
+    which = "" if len(parameters) == len(designs) else f" {listed(list(parameters))}"
+    command.add_argument(
+        f"--{name.replace('_', '-')}",
+        type=str if first.choices else _count,
+        choices=first.choices or None,
+        help=f"of the generated layer{which}: {first.meaning}",
+    )
 
 
 def _add_prove(commands: Any) -> None:
@@ -367,7 +375,7 @@ def _real(text: str) -> float:
     return value
 
 
-def _window(text: str) -> int | str:
+def _count_or_none(text: str) -> int | str:
     if text != "none" and not (text.isascii() and text.isdigit() and len(text) < 9):
         raise argparse.ArgumentTypeError(
             f"must be a whole number of at most 8 digits, or none, not '{text}'"
@@ -402,8 +410,10 @@ def _settle(options: argparse.Namespace) -> None:
             )
     options.settings = dict(word.split("=", 1) for word in words if "=" in word)
     options.designs = [find(name) for name in dict.fromkeys(names)] or list(DESIGNS.values())
-    for design in options.designs:
-        design.resolve(options.settings)
+    if getattr(options, "model", None) is not None:
+        # The model says most of the parameters.
+        return
+    options.designs = [design.configure(options.settings) for design in options.designs]
 
 
 def _designs(options: argparse.Namespace) -> int:
@@ -411,7 +421,7 @@ def _designs(options: argparse.Namespace) -> int:
     for design in DESIGNS.values():
         table.add_section()
         table.add_row(f"[bold]{design.name}[/]", "", "", "", design.summary)
-        for parameter in design.parameters:
+        for parameter in design.all_parameters:
             default = "none" if parameter.default is None else str(parameter.default)
             meaning = parameter.meaning
             if parameter.none_means:
@@ -429,7 +439,7 @@ def _designs(options: argparse.Namespace) -> int:
                     "allowed": parameter.allowed,
                     "meaning": parameter.meaning,
                 }
-                for parameter in design.parameters
+                for parameter in design.all_parameters
             ],
         }
         for design in DESIGNS.values()
@@ -446,7 +456,7 @@ def _generate(options: argparse.Namespace) -> int:
             raise UsageError(f"--{name} goes with --model; give the model, too.")
     if options.model is None:
         yosys.warm_up()
-        paths = generate(options.designs, options.settings, options.out)
+        paths = generate(options.designs, options.out)
     else:
         if len(options.designs) != 1:
             raise UsageError("Name one design with --model: the layer of the model's kind.")
@@ -466,7 +476,7 @@ def _vectors(options: argparse.Namespace) -> int:
     path = check_target(options.out)
     if path.suffix != ".npz":
         path = path.with_name(f"{path.name}.npz")
-    count = write_vectors(options.designs[0], options.settings, options.count, options.seed, path)
+    count = write_vectors(options.designs[0], options.count, options.seed, path)
     print(f"{path}: {count} results, seed {options.seed}")
     return 0
 
@@ -478,7 +488,6 @@ def _regress(options: argparse.Namespace) -> int:
     with _progress("Simulating", len(options.designs)) as advance:
         outcomes = regress(
             options.designs,
-            options.settings,
             simulator=options.simulator,
             seed=options.seed,
             count=options.count,
@@ -487,8 +496,7 @@ def _regress(options: argparse.Namespace) -> int:
             done=lambda outcome: advance(),
         )
     rows = [
-        row_of(design, options.settings, outcome)
-        for design, outcome in zip(options.designs, outcomes, strict=True)
+        row_of(design, outcome) for design, outcome in zip(options.designs, outcomes, strict=True)
     ]
     table = _table(
         "design", "simulator", "seed", "tests", "failed", "transactions", "seconds", right=2
@@ -522,7 +530,6 @@ def _synth(options: argparse.Namespace) -> int:
             rows.append(
                 synthesize(
                     design,
-                    options.settings,
                     options.target,
                     liberty=options.liberty,
                     dsp=options.dsp,
@@ -560,15 +567,11 @@ def _quantize(options: argparse.Namespace) -> int:
             x,
             target,
             to=options.to,
-            options={
-                name: given
-                for name in OPTIONS
-                if (given := getattr(options, name.replace("-", "_"))) is not None
-            },
+            options=_given(options, options_by_name()),
             done=advance,
         )
     print(
-        f"{target}: {_layers(quantised)}, {description(quantised)}, "
+        f"{target}: {_layers(quantised)}, {quantised.nodes[0].lstm.description}, "
         f"calibrated on {len(x)} sequences of {x.shape[1]} steps"
     )
     return 0
@@ -633,9 +636,7 @@ def _run(options: argparse.Namespace) -> int:
             network,
             x,
             kind=options.backend,
-            lanes=options.lanes,
-            neurons=options.neurons,
-            gates=options.gates,
+            settings=_given(options, _layer_parameters()),
             real=options.real,
             done=advance,
         )
@@ -650,10 +651,7 @@ def _run(options: argparse.Namespace) -> int:
 def _prove(options: argparse.Namespace) -> int:
     from flow.prove import METHOD, claims_of, prove_all
 
-    claims = {
-        design.name: claims_of(design, design.resolve(options.settings))
-        for design in options.designs
-    }
+    claims = {design.name: claims_of(design) for design in options.designs}
     without = [name for name, found in claims.items() if not found]
     if without and len(claims) < len(DESIGNS):
         raise UsageError(f"There is nothing to prove of {', '.join(without)}; leave it out.")
@@ -724,6 +722,12 @@ def _reproduce(options: argparse.Namespace) -> int:
     objects = [{"reproduces": name} | row.as_json() for name, row in rows]
     _write_json(options.json, yosys.version(), objects)
     return 0
+
+
+def _given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """What the user gave of some options, by name."""
+    found = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _open(options: argparse.Namespace) -> Network:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from flow.errors import UsageError
 from golden.activations import ActivationKind
-from golden.lstm.int8 import Int8Lstm
-from golden.lstm.ternary import TernaryLstm
 from golden.network import Imported, Network, load_network
 
 __all__ = ["open_model", "told"]
@@ -86,14 +84,13 @@ def open_model(
 
 
 def _with_activation(path: Path, network: Network, activation: ActivationKind) -> Network:
-    nodes = tuple(
-        replace(node, lstm=replace(node.lstm, activation=activation))
-        for node in network.nodes
-        if isinstance(node.lstm, Int8Lstm | TernaryLstm)
-    )
-    if len(nodes) != len(network.nodes):
-        kind = "FloatSD8" if network.quantised else "real"
-        raise UsageError(
-            f"'{path}' is a {kind} model, which has no such choice; leave --activation."
+    try:
+        nodes = tuple(
+            replace(node, lstm=node.lstm.with_activation(activation)) for node in network.nodes
         )
+    except ValueError as error:
+        title = network.nodes[0].lstm.title
+        raise UsageError(
+            f"'{path}' is a {title} model, which has no such choice; leave --activation."
+        ) from error
     return Network(nodes, network.outputs)

@@ -29,7 +29,7 @@ from golden.floatsd8_activations import ACCUMULATOR_FORMAT, sigmoid_floatsd8, ta
 from golden.formats import BINARY16, FixedPoint, FloatSD8, Format, Minifloat
 from golden.operands import Operand, unpack
 from hdl.accumulate.term_sum import TermSum
-from hdl.design import Design, Timing, Value
+from hdl.design import ConfiguredDesign, Design, Timing, Value
 from sim import yosys
 from sim.verilog import verilog_of
 
@@ -256,10 +256,10 @@ def _told(claim: Claim, log: str) -> list[str]:
     ]
 
 
-def claims_of(design: Design, parameters: Mapping[str, Value]) -> list[Claim]:
+def claims_of(design: ConfiguredDesign) -> list[Claim]:
     """What can be proven of a design with all its parameters; nothing of most designs."""
-    claims = _CLAIMS.get(design.name)
-    return claims(design, parameters) if claims else []
+    claims = _CLAIMS.get(design.design.name)
+    return claims(design) if claims else []
 
 
 # Pieces of Verilog.
@@ -316,18 +316,18 @@ def _places(*names: str) -> str:
 # Claims.
 
 
-def _floatsd8_mac(design: Design, parameters: Mapping[str, Value]) -> list[Claim]:
+def _floatsd8_mac(design: ConfiguredDesign) -> list[Claim]:
     """Every product of the unit as generated, and its sum at widths that a solver can take."""
     return [
-        _floatsd8_product(design, parameters),
+        _floatsd8_product(design),
         _small_sum(design.name, magnitude_bits=3, window=None),
         _small_sum(design.name, magnitude_bits=2, window=4),
     ]
 
 
-def _floatsd8_product(design: Design, parameters: Mapping[str, Value]) -> Claim:
+def _floatsd8_product(design: ConfiguredDesign) -> Claim:
     """Each lane's term, whatever the other lanes hold."""
-    contract = design.contract(**parameters)
+    contract = design.contract
     weights, activations, _ = contract.operands
     weight_format, activation_format = weights.format, activations.format
     if not isinstance(weight_format, FloatSD8) or not isinstance(activation_format, Minifloat):
@@ -389,7 +389,7 @@ def _floatsd8_product(design: Design, parameters: Mapping[str, Value]) -> Claim:
         "weight times activation, in each lane",
         tuple(operands),
         (product, exponent),
-        lambda: verilog_of(design, parameters),
+        lambda: verilog_of(design),
         "\n".join(circuit),
         "\n".join(definition),
         tuple(
@@ -415,20 +415,12 @@ def _small_sum(design: str, magnitude_bits: int, window: int | None) -> Claim:
     unit = Design(
         name="term_sum",
         summary="sum of floating-point terms",
-        parameters=(),
-        component=lambda: TermSum(
-            accumulator_format=accumulator_format,
-            terms=terms,
-            magnitude_bits=magnitude_bits,
-            exponent_bits=exponent_bits,
-            place=place,
-            window=window,
-            stages=2,
-        ),
         contract=lambda: contract,
-        timing=lambda: Timing("2", "1"),
+        parameters=(),
+        component=partial(TermSum, stages=2),
+        timing=lambda _: Timing("2", "1"),
         transaction="beat",
-    )
+    ).configure()
     mantissa_bits = accumulator_format.mantissa_bits
     # Its top exponent is read as one more octave.
     finite = Minifloat(accumulator_format.exponent_bits, mantissa_bits, accumulator_format.bias)
@@ -500,9 +492,9 @@ def _small_sum(design: str, magnitude_bits: int, window: int | None) -> Claim:
     )
 
 
-def _floatsd8_encode(design: Design, parameters: Mapping[str, Value]) -> list[Claim]:
+def _floatsd8_encode(design: ConfiguredDesign) -> list[Claim]:
     """The middle of every two neighbouring weights, against the number as an integer."""
-    contract = design.contract(**parameters)
+    contract = design.contract
     result = contract.results[0].format
     values = [Fraction(value) for value in result.values.tolist() if value >= 0]
     codes = [int(code) for code in result.encode([float(value) for value in values])]
@@ -518,21 +510,21 @@ def _floatsd8_encode(design: Design, parameters: Mapping[str, Value]) -> list[Cl
         _nearest("magnitude", 8, "{value, 1'b0}", [int(value / unit) for value in values], codes),
         "assign result = magnitude == 0 ? 8'd0 : magnitude | {3'b0, number[15], 4'b0};",
     ]
-    return [_whole(design, parameters, "nearest code", definition)]
+    return [_whole(design, "nearest code", definition)]
 
 
-def _floatsd8_decode(design: Design, parameters: Mapping[str, Value]) -> list[Claim]:
+def _floatsd8_decode(design: ConfiguredDesign) -> list[Claim]:
     """All 256 codes."""
-    contract = design.contract(**parameters)
+    contract = design.contract
     reals = contract.operands[0].format.decode(np.arange(256))
     definition = [
         _table("nearest", 16, BINARY16.encode(reals).tolist()),
         "assign result = nearest(number);",
     ]
-    return [_whole(design, parameters, "nearest code", definition)]
+    return [_whole(design, "nearest code", definition)]
 
 
-def _floatsd8_activate(design: Design, parameters: Mapping[str, Value]) -> list[Claim]:
+def _floatsd8_activate(design: ConfiguredDesign) -> list[Claim]:
     """Where the golden functions change, all of their inputs tabulated."""
     magnitudes = np.arange(2**15)
     gate, _ = sigmoid_floatsd8(magnitudes | 2**15)
@@ -542,15 +534,19 @@ def _floatsd8_activate(design: Design, parameters: Mapping[str, Value]) -> list[
         "assign result = is_tanh ? tanh | {number[15], 7'b0} : gate;",
         "assign complement = number[15] == 0 && number != 0;",
     ]
-    return [_whole(design, parameters, "nearest sigmoid or tanh", definition)]
+    return [_whole(design, "nearest sigmoid or tanh", definition)]
 
 
-def _selected_lanes(design: Design, parameters: Mapping[str, Value], levels: str) -> list[Claim]:
+def _selected_lanes(design: ConfiguredDesign, levels: str) -> list[Claim]:
     """A row of one beat, as the full widths are too many inputs for a solver."""
-    del parameters
     lanes, width, total = 3, 4, 8
-    small = design.resolve({"lanes": lanes, "activation_width": width, "accumulator_width": total})
-    contract = design.contract(**small)
+    sizes: dict[str, Value] = {
+        "lanes": lanes,
+        "activation_width": width,
+        "accumulator_width": total,
+    }
+    small = design.design.configure(sizes)
+    contract = small.contract
     bits = contract.operands[0].format.width
     definition: list[str] = []
     for lane in range(lanes):
@@ -569,7 +565,7 @@ def _selected_lanes(design: Design, parameters: Mapping[str, Value], levels: str
             f"row of one beat, {lanes} lanes of {width} bits",
             contract.operands[:3],
             contract.results,
-            lambda: verilog_of(design, small),
+            lambda: verilog_of(small),
             _instance(f"{design.name} unit", contract, {"first": "1'b1", "last": "1'b1"}),
             "\n".join(definition),
         )
@@ -580,17 +576,15 @@ _TERNARY = "weight_{lane} == 2'b01 ? wide_{lane} : weight_{lane} == 2'b11 ? -wid
 _BINARY = "weight_{lane} ? wide_{lane} : -wide_{lane}"
 
 
-def _whole(
-    design: Design, parameters: Mapping[str, Value], claim: str, definition: Sequence[str]
-) -> Claim:
+def _whole(design: ConfiguredDesign, claim: str, definition: Sequence[str]) -> Claim:
     """A claim about all operands and results of a design as it is generated."""
-    contract = design.contract(**parameters)
+    contract = design.contract
     return Claim(
         design.name,
         claim,
         contract.operands,
         contract.results,
-        lambda: verilog_of(design, parameters),
+        lambda: verilog_of(design),
         _instance(f"{design.name} unit", contract, {}),
         "\n".join(definition),
     )
@@ -605,7 +599,7 @@ def _steps(name: str, width: int, index: str, entries: Sequence[int]) -> str:
     return "\n".join([*lines, "end"])
 
 
-_CLAIMS: dict[str, Callable[[Design, Mapping[str, Value]], list[Claim]]] = {
+_CLAIMS: dict[str, Callable[[ConfiguredDesign], list[Claim]]] = {
     "floatsd8_mac": _floatsd8_mac,
     "floatsd8_encode": _floatsd8_encode,
     "floatsd8_decode": _floatsd8_decode,

@@ -1,47 +1,18 @@
 """A real model to a quantised one, calibrated on sequences."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from flow.errors import UsageError, check_target
 from flow.models import told
-from golden.lstm.floatsd8 import FEWEST_PRODUCTS, MOST_PRODUCTS, FloatSD8Lstm
-from golden.lstm.int8 import Int8Lstm
-from golden.lstm.ternary import TernaryLstm, WeightKind
 from golden.network import Network, save_network
-from golden.quantize import floatsd8, int8, ternary_lstm
+from golden.systems import SYSTEMS, NumberSystem, options_by_name
 
-__all__ = ["FORMATS", "OPTIONS", "description", "quantize_to_file"]
-
-FORMATS = ("int8", "floatsd8", "ternary", "binary", "pow2")
-_QUANTIZERS: dict[str, Callable[..., Network]] = {
-    "int8": int8.quantize_network,
-    "floatsd8": floatsd8.quantize_network,
-    **{
-        weights: partial(ternary_lstm.quantize_network, to=weights)
-        for weights in get_args(WeightKind)
-    },
-}
-# Options of each format, by what its quantiser calls them.
-_TERNARY_OPTIONS = {
-    "activation": "activation",
-    "activation-width": "activation_width",
-    "scales": "scales",
-}
-_OPTIONS = {
-    "int8": {"activation": "activation", "rounding": "rounding"},
-    "floatsd8": {"lanes": "products", "window": "window"},
-    "ternary": _TERNARY_OPTIONS,
-    "binary": _TERNARY_OPTIONS,
-    "pow2": _TERNARY_OPTIONS | {"exponents": "exponents"},
-}
-OPTIONS = tuple(dict.fromkeys(name for options in _OPTIONS.values() for name in options))
-"""Names of all options on the command line."""
+__all__ = ["quantize_to_file"]
 
 
 def quantize_to_file(
@@ -67,12 +38,9 @@ def quantize_to_file(
     target
         ``.npz`` file to write.
     to
-        One of `FORMATS`.
+        Name of a number system, a key of `golden.systems.SYSTEMS`.
     options
-        Those given, by their names on the command line: ``activation`` and ``rounding`` for int8,
-        ``lanes`` and ``window`` ("none" for exact sums) for floatsd8, ``activation``,
-        ``activation-width`` and ``scales`` for ternary, binary and pow2, and ``exponents`` for
-        pow2.
+        Those given, by the names of the system's options.
     done
         Called after every layer.
 
@@ -84,41 +52,31 @@ def quantize_to_file(
     """
     if network.quantised:
         raise UsageError(f"'{path}' is quantised already; give a real model.")
-    given = {
-        name: None if value == "none" else value
-        for name, value in _renamed(to, options or {}).items()
-    }
+    system = SYSTEMS[to]
+    given = _by_keyword(system, options or {})
     check_target(target)
     with told(), np.errstate(over="ignore", invalid="ignore"):
-        quantised = _QUANTIZERS[to](network, x, **given, done=done)
+        quantised = system.quantize(network, x, **given, done=done)
         target.parent.mkdir(parents=True, exist_ok=True)
         save_network(target, quantised)
     return quantised
 
 
-def _renamed(to: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    for name in options:
-        if name not in _OPTIONS[to]:
-            *others, last = [other for other in FORMATS if name in _OPTIONS[other]]
+def _by_keyword(system: NumberSystem, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the quantiser is given, refused where the system has no such option."""
+    known = {option.name: option for option in system.options}
+    given: dict[str, Any] = {}
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        option = known.get(name)
+        if option is None:
+            *others, last = options_by_name()[name]
             listed = f"{', '.join(others)} or {last}" if others else last
-            raise UsageError(f"--{name} goes with --to {listed}; leave it out.")
-    lanes = options.get("lanes", FEWEST_PRODUCTS)
-    if not FEWEST_PRODUCTS <= lanes <= MOST_PRODUCTS:
-        raise UsageError(f"--lanes must be from {FEWEST_PRODUCTS} to {MOST_PRODUCTS}, not {lanes}.")
-    return {_OPTIONS[to][name]: value for name, value in options.items()}
-
-
-def description(network: Network) -> str:
-    """Format of a quantised network and what was chosen for it, in words."""
-    lstm = network.nodes[0].lstm
-    if isinstance(lstm, Int8Lstm):
-        return f"int8, activation {lstm.activation}"
-    if isinstance(lstm, TernaryLstm):
-        exponents = f", exponents {lstm.exponents}" if lstm.weights == "pow2" else ""
-        return (
-            f"{lstm.weights}{exponents}, activation {lstm.activation}, "
-            f"activation width {lstm.activation_width}"
-        )
-    assert isinstance(lstm, FloatSD8Lstm)
-    window = "none" if lstm.window is None else lstm.window
-    return f"floatsd8, lanes {lstm.products}, window {window}"
+            raise UsageError(f"{flag} goes with --to {listed}; leave it out.")
+        number = None if value == "none" and option.none_means else value
+        if isinstance(number, int) and not option.minimum <= number <= option.maximum:
+            raise UsageError(
+                f"{flag} must be from {option.minimum} to {option.maximum}, not {number}."
+            )
+        given[option.keyword or name] = number
+    return given

@@ -1,12 +1,12 @@
 """Regressions: cocotb benches of several designs side by side."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from flow.errors import check_target
-from hdl.design import Design, Value
+from hdl.design import ConfiguredDesign
 from sim.runner import Outcome, check_tools, simulate
 from sim.verilog import verilog_of
 
@@ -14,8 +14,7 @@ __all__ = ["regress", "row_of"]
 
 
 def regress(
-    designs: Sequence[Design],
-    settings: Mapping[str, Value | str],
+    designs: Sequence[ConfiguredDesign],
     *,
     simulator: str,
     seed: int,
@@ -28,8 +27,8 @@ def regress(
 
     Parameters
     ----------
-    designs, settings
-        Entries of the registry, and parameters that differ from the defaults in all of them.
+    designs
+        With their parameters, each of another name.
     simulator
         ``verilator`` or ``icarus``.
     seed, count
@@ -43,13 +42,12 @@ def regress(
     """
     check_tools(simulator)
     check_target(folder / simulator / "build")
-    texts = {design.name: verilog_of(design, settings) for design in designs}
+    texts = {design.name: verilog_of(design) for design in designs}
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         futures = {
             pool.submit(
                 simulate,
                 design,
-                settings,
                 folder / simulator / design.name,
                 simulator=simulator,
                 seed=seed,
@@ -65,11 +63,11 @@ def regress(
     return [outcomes[design.name] for design in designs]
 
 
-def row_of(design: Design, settings: Mapping[str, Value | str], outcome: Outcome) -> dict[str, Any]:
+def row_of(design: ConfiguredDesign, outcome: Outcome) -> dict[str, Any]:
     """A row for JSON."""
     return {
         "design": outcome.design,
-        "parameters": design.resolve(settings),
+        "parameters": dict(design.parameters),
         "simulator": outcome.simulator,
         "seed": outcome.seed,
         "tests": outcome.tests,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flow.errors import UsageError
-from hdl.design import Design, Value
+from hdl.design import ConfiguredDesign
 from sim import yosys
 from sim.verilog import verilog_of
 
@@ -168,8 +168,7 @@ MAPPINGS = tuple(_ABC_SCRIPTS)
 class Mapped:
     """A design as cells of a library."""
 
-    design: Design
-    parameters: dict[str, Value]
+    configured: ConfiguredDesign
     netlist: dict[str, Any]
     """The module as Yosys writes it in JSON."""
     library: Path
@@ -181,8 +180,7 @@ class Mapped:
 
 
 def synthesize(
-    design: Design,
-    settings: Mapping[str, Value | str],
+    configured: ConfiguredDesign,
     target: str = "gates",
     *,
     liberty: Path | None = None,
@@ -193,8 +191,8 @@ def synthesize(
 
     Parameters
     ----------
-    design, settings
-        An entry of the registry, and its parameters that differ from the defaults.
+    configured
+        The design with its parameters.
     target
         ``gates`` for areas in NAND2 equivalents, an FPGA family, or ``liberty``.
     liberty
@@ -226,12 +224,15 @@ def synthesize(
         raise UsageError(f"Mapping must be one of {', '.join(MAPPINGS)}, not '{mapping}'.")
     if mapping != "area" and target != "gates":
         raise UsageError(f"Target {target} is mapped for area only; leave --mapping out.")
-    parameters = design.resolve(settings)
-    row: dict[str, Any] = {"design": design.name, "parameters": parameters, "target": target}
+    row: dict[str, Any] = {
+        "design": configured.name,
+        "parameters": dict(configured.parameters),
+        "target": target,
+    }
     if target in _FAMILIES:
-        inputs = {"design.v": verilog_of(design, parameters)}
-        return row | _fpga(design.name, _FAMILIES[target], dsp, inputs)
-    figures = map_to_cells(design, parameters, liberty, mapping).figures
+        inputs = {"design.v": verilog_of(configured)}
+        return row | _fpga(configured.name, _FAMILIES[target], dsp, inputs)
+    figures = map_to_cells(configured, liberty, mapping).figures
     if target == "gates":
         return row | {"mapping": mapping} | figures
     return row | {
@@ -244,8 +245,7 @@ def synthesize(
 
 
 def map_to_cells(
-    design: Design,
-    settings: Mapping[str, Value | str],
+    configured: ConfiguredDesign,
     liberty: Path | None = None,
     mapping: str = "area",
 ) -> Mapped:
@@ -253,8 +253,8 @@ def map_to_cells(
 
     Parameters
     ----------
-    design, settings
-        An entry of the registry, and its parameters that differ from the defaults.
+    configured
+        The design with its parameters.
     liberty
         Liberty file of the process; None for the project's own cells.
     mapping
@@ -265,32 +265,31 @@ def map_to_cells(
     UsageError
         If the Liberty file is missing or can't be used.
     """
-    parameters = design.resolve(settings)
+    name = configured.name
     library = _LIBRARY if liberty is None else check_liberty(liberty)
-    inputs: dict[str, str | Path] = {"design.v": verilog_of(design, parameters)}
+    inputs: dict[str, str | Path] = {"design.v": verilog_of(configured)}
     if liberty is None:
         inputs |= {"gates.lib": library, "dffr.v": _DFFR_MAP}
-        script = _GATES.format(name=design.name, abc=_ABC_SCRIPTS[mapping])
+        script = _GATES.format(name=name, abc=_ABC_SCRIPTS[mapping])
         texts = yosys.run(script, inputs, ("stat.json", "netlist.json"))
     else:
         inputs["process.lib"] = library
-        texts = _map_to_process(design.name, inputs, library)
-    netlist = json.loads(texts["netlist.json"])["modules"][design.name]
+        texts = _map_to_process(name, inputs, library)
+    netlist = json.loads(texts["netlist.json"])["modules"][name]
     cells = _cells(library)
     _check_areas(library, cells, netlist)
     figures = _gates(netlist, texts["stat.json"], _registers(cells))
-    return Mapped(design, parameters, netlist, library, liberty is not None, figures)
+    return Mapped(configured, netlist, library, liberty is not None, figures)
 
 
-def plain_gates(design: Design, settings: Mapping[str, Value | str]) -> float:
+def plain_gates(configured: ConfiguredDesign) -> float:
     """Gate equivalents of a design's logic by Yosys's plain ``abc -g``, flip-flops left out.
 
     Gates and their areas are those that other projects' circuits were measured with: NAND and NOR
     1, NOT 0.67, AND and OR 1.33, XOR, XNOR and MUX 2.33. The target ``gates`` optimises harder.
     """
-    parameters = design.resolve(settings)
-    script = _PLAIN.format(name=design.name)
-    texts = yosys.run(script, {"design.v": verilog_of(design, parameters)}, ("stat.json",))
+    script = _PLAIN.format(name=configured.name)
+    texts = yosys.run(script, {"design.v": verilog_of(configured)}, ("stat.json",))
     cells = json.loads(texts["stat.json"])["design"]["num_cells_by_type"]
     return sum(_PLAIN_AREAS.get(cell, 0.0) * number for cell, number in cells.items())
 

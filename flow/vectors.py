@@ -1,25 +1,22 @@
 """Reference vectors from the golden model, as a numpy archive."""
 
 import io
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from flow.errors import check_target, write_bytes
-from hdl.design import Design, Value
+from hdl.design import ConfiguredDesign
 
 __all__ = ["reference_vectors", "write_vectors"]
 
 
-def reference_vectors(
-    design: Design, settings: Mapping[str, Value | str], count: int, seed: int
-) -> dict[str, np.ndarray]:
+def reference_vectors(configured: ConfiguredDesign, count: int, seed: int) -> dict[str, np.ndarray]:
     """Codes of every operand, configuration and result by port name, for ``count`` results.
 
     Arrays have the smallest unsigned type that holds their codes.
     """
-    contract = design.contract(**design.resolve(settings))
+    contract = configured.contract
     arrays = contract.stimulus(np.random.default_rng(seed), count)
     arrays |= contract.compute(arrays)
     widths = {
@@ -36,12 +33,10 @@ def _smallest(width: int) -> type[np.unsignedinteger]:
     return np.uint64
 
 
-def write_vectors(
-    design: Design, settings: Mapping[str, Value | str], count: int, seed: int, path: Path
-) -> int:
+def write_vectors(configured: ConfiguredDesign, count: int, seed: int, path: Path) -> int:
     """Writes :func:`reference_vectors` to an ``.npz`` file and returns the number of results."""
     check_target(path)
-    arrays = reference_vectors(design, settings, count, seed)
+    arrays = reference_vectors(configured, count, seed)
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)  # pyright: ignore[reportArgumentType]
     write_bytes(path, content.getvalue())

@@ -13,7 +13,7 @@ Inputs are raws of 16 bits with `integer_bits` integer and ``15 - integer_bits``
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,13 @@ from golden.arithmetic import (
     saturate,
     saturating_rounding_doubling_high_multiply,
 )
+from golden.parameter import parameter
 
 __all__ = [
     "ACTIVATIONS",
     "Activation",
     "ActivationKind",
+    "activation_parameter",
     "interpolation_table",
     "sigmoid_gemmlowp",
     "sigmoid_table",
@@ -38,6 +40,16 @@ __all__ = [
 ]
 
 ActivationKind = Literal["table", "gemmlowp"]
+
+
+def activation_parameter() -> Any:
+    """The field ``activation`` of a contract."""
+    return parameter(
+        "table",
+        "sigmoid and tanh: interpolated table, or LiteRT's gemmlowp polynomials",
+        choices=get_args(ActivationKind),
+    )
+
 
 GATE_INTEGER_BITS = 3
 HIGHEST_INTEGER_BITS = 6

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from golden.network import LONGEST_NAME, NETWORK_INPUT, Lstm, Network, Node
+from golden.lstm.contract import Lstm
+from golden.network import LONGEST_NAME, NETWORK_INPUT, Network, Node
 
 __all__ = ["LARGEST_FILE", "Found", "assemble", "read_file"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Codes = npt.NDArray[np.int64]
     Arrays = Mapping[str, Codes]
 
-__all__ = ["Contract", "check_whole", "describe", "random_codes"]
+__all__ = ["Contract", "describe", "random_codes"]
 
 
 class Contract(ABC):
@@ -66,20 +66,6 @@ class Contract(ABC):
             *(describe(field, arrays[field.name][index]) for field in self.operands),
             *(describe(field, arrays[field.name][0]) for field in self.configuration),
         ]
-
-
-def check_whole(name: str, value: object, minimum: int, maximum: int) -> None:
-    """Refuse a parameter unless it is a whole number in a range.
-
-    Raises
-    ------
-    ValueError
-        If it isn't.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
-        raise ValueError(
-            f"{name} must be a whole number from {minimum} to {maximum}, not {value!r}."
-        )
 
 
 def describe(operand: Operand, row: npt.ArrayLike) -> str:

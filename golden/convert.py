@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden.contract import Contract, check_whole, random_codes
+from golden.contract import Contract, random_codes
 from golden.floatsd8_activations import (
     ACCUMULATOR_FORMAT,
     GATE_FORMAT,
@@ -18,6 +18,7 @@ from golden.floatsd8_activations import (
 )
 from golden.formats import BINARY16, FixedPoint, FloatSD8
 from golden.operands import FLAG, Operand, checked
+from golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -60,10 +61,10 @@ class FloatSD8Encode(_Conversion):
         Exponent bias of the result, -16 to 40.
     """
 
-    bias: int = 10
+    bias: int = parameter(10, "exponent bias of the FloatSD8 number", -16, 40)
 
     def __post_init__(self) -> None:
-        check_whole("bias", self.bias, -16, 40)
+        check_parameters(self)
 
     @property
     def format(self) -> FloatSD8:
@@ -95,10 +96,10 @@ class FloatSD8Decode(_Conversion):
         Exponent bias of the operand, -16 to 40.
     """
 
-    bias: int = 10
+    bias: int = parameter(10, "exponent bias of the FloatSD8 number", -16, 40)
 
     def __post_init__(self) -> None:
-        check_whole("bias", self.bias, -16, 40)
+        check_parameters(self)
 
     @property
     def format(self) -> FloatSD8:

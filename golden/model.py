@@ -1,7 +1,7 @@
 """A trained model as a file: an LSTM layer, real or quantised, and what reads its hidden values.
 
-A model is an ``.npz`` file without pickles: the fields of its layer by name, ``kind``
-("float64_lstm", "int8_lstm", "floatsd8_lstm" or "ternary_lstm"), ``version``, and for a read-out
+A model is an ``.npz`` file without pickles: the fields of its layer by name, ``kind``, which is one
+of `golden.lstm.kinds.KINDS`, ``version``, and for a read-out
 ``read_out_weights``, ``read_out_bias`` and ``read_out_pooling``. Fields of a variant that the layer
 lacks are left out. Real arrays are stored as float32 where that is exact, else as float64; codes of
 8 bits as uint8, of 16 bits as uint16. The ``window`` of a FloatSD8 layer is 0 for exact sums.
@@ -21,32 +21,30 @@ import zipfile
 import zlib
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from golden.activations import ActivationKind
-from golden.arithmetic import Rounding
-from golden.lstm.float64 import Float64Lstm, Reals
-from golden.lstm.floatsd8 import FloatSD8Lstm
-from golden.lstm.int8 import Int8Lstm, PrecisionSignal
-from golden.lstm.ternary import TernaryLstm, WeightKind
+from golden.lstm.contract import REAL, Lstm, StoredArray
+from golden.lstm.float64 import Reals
+from golden.lstm.kinds import KINDS
 from golden.shapes import valid_steps
 
 __all__ = [
     "LARGEST_FILE",
-    "LAYER_ARRAYS",
     "Contents",
-    "Lstm",
     "Model",
+    "NewerFormat",
     "Pooling",
     "ReadOut",
-    "StoredArray",
     "arrays_of_layer",
+    "check_version",
     "explained",
+    "layer_arrays",
     "layer_from",
     "load_model",
     "read_archive",
@@ -55,7 +53,6 @@ __all__ = [
     "write_archive",
 ]
 
-Lstm = Float64Lstm | Int8Lstm | FloatSD8Lstm | TernaryLstm
 Contents = dict[str, bytes]
 """Array files of an archive by array name, headers included, nothing in them checked yet."""
 Pooling = Literal["last", "mean"]
@@ -152,8 +149,7 @@ class Model:
 
     def __post_init__(self) -> None:
         """Check that layer and read-out fit."""
-        # What the recurrent part reads is what the layer puts out.
-        outputs = self.lstm.recurrent_weights.shape[2]
+        outputs = self.lstm.outputs
         if self.read_out is not None and self.read_out.weights.shape[1] != outputs:
             raise ValueError(
                 f"The read-out must have {outputs} hidden values, as the layer has, not "
@@ -161,127 +157,18 @@ class Model:
             )
 
 
-@dataclass(frozen=True)
-class StoredArray:
-    """What an array of a file must be.
-
-    Parameters
-    ----------
-    kinds
-        Types that it may have: "int8", "int16", "int32", "uint8", "uint16", "float32", "float64",
-        "text".
-    shape
-        Its axes: lengths, or names that stand for the same length in all arrays taken together.
-    optional
-        Whether it may be missing.
-    """
-
-    kinds: tuple[str, ...]
-    shape: tuple[int | str, ...] = ()
-    optional: bool = False
-
-    def __str__(self) -> str:
-        """Name the types, then the shape, as an error shows them."""
-        kinds = " or ".join(self.kinds)
-        shape = str(self.shape).replace("'", "")
-        return f"{kinds} of shape {shape}"
-
-
-_REAL = ("float32", "float64")
 _KIND: dict[str, StoredArray] = {"kind": StoredArray(("text",))}
 _HEADER: dict[str, StoredArray] = {"version": StoredArray(("int32",))}
 _READ_OUT: dict[str, StoredArray] = {
-    "read_out_weights": StoredArray(_REAL, ("classes", "outputs")),
-    "read_out_bias": StoredArray(_REAL, ("classes",)),
-    "read_out_pooling": StoredArray(("text",)),
-}
-_LAYERS: dict[str, dict[str, StoredArray]] = {
-    "float64_lstm": {
-        "input_weights": StoredArray(_REAL, ("gates", "hidden", "inputs")),
-        "recurrent_weights": StoredArray(_REAL, ("gates", "hidden", "outputs")),
-        "bias": StoredArray(_REAL, ("gates", "hidden")),
-        "peephole_weights": StoredArray(_REAL, ("peepholes", "hidden"), optional=True),
-        "projection_weights": StoredArray(_REAL, ("outputs", "hidden"), optional=True),
-        "projection_bias": StoredArray(_REAL, ("outputs",), optional=True),
-    },
-    "int8_lstm": {
-        "input_weights": StoredArray(("int8",), ("gates", "hidden", "inputs")),
-        "recurrent_weights": StoredArray(("int8",), ("gates", "hidden", "outputs")),
-        "bias": StoredArray(("int32",), ("gates", "hidden")),
-        "input_weight_scales": StoredArray(("float32",), ("gates",)),
-        "recurrent_weight_scales": StoredArray(("float32",), ("gates",)),
-        "input_scale": StoredArray(("float32",)),
-        "input_zero_point": StoredArray(("int32",)),
-        "hidden_scale": StoredArray(("float32",)),
-        "hidden_zero_point": StoredArray(("int32",)),
-        "intermediate_scale": StoredArray(("float32",)),
-        "intermediate_zero_point": StoredArray(("int32",)),
-        "cell_exponent": StoredArray(("int32",)),
-        "cell_clip": StoredArray(("int32",)),
-        "activation": StoredArray(("text",)),
-        "rounding": StoredArray(("text",)),
-        "peephole_weights": StoredArray(("int16",), ("peepholes", "hidden"), optional=True),
-        "peephole_weight_scales": StoredArray(("float32",), ("peepholes",), optional=True),
-        "peephole_ties_up": StoredArray(("int32",), optional=True),
-        "norm_weights": StoredArray(("int16",), ("gates", "hidden"), optional=True),
-        "norm_weight_scales": StoredArray(("float32",), ("gates",), optional=True),
-        "norm_scales": StoredArray(("float32",), ("gates",), optional=True),
-        "projection_weights": StoredArray(("int8",), ("outputs", "hidden"), optional=True),
-        "projection_weight_scale": StoredArray(("float32",), optional=True),
-        "projection_bias": StoredArray(("int32",), ("outputs",), optional=True),
-        "projection_clip": StoredArray(("int32",), optional=True),
-        "precision_threshold": StoredArray(("int32",), optional=True),
-        "precision_hold": StoredArray(("int32",), optional=True),
-        "precision_group": StoredArray(("int32",), optional=True),
-        "precision_signal": StoredArray(("text",), optional=True),
-        "low_offsets": StoredArray(("int8",), ("gates", "parts", "hidden"), optional=True),
-    },
-    "floatsd8_lstm": {
-        "input_weights": StoredArray(("uint8",), ("gates", "hidden", "inputs")),
-        "recurrent_weights": StoredArray(("uint8",), ("gates", "hidden", "outputs")),
-        "bias": StoredArray(("uint16",), ("gates", "hidden")),
-        "input_weight_bias": StoredArray(("int32",)),
-        "recurrent_weight_bias": StoredArray(("int32",)),
-        "input_bias": StoredArray(("int32",)),
-        "products": StoredArray(("int32",)),
-        "window": StoredArray(("int32",)),
-    },
-    "ternary_lstm": {
-        "weights": StoredArray(("text",)),
-        "input_weights": StoredArray(("int8",), ("gates", "hidden", "inputs")),
-        "recurrent_weights": StoredArray(("int8",), ("gates", "hidden", "outputs")),
-        "bias": StoredArray(("int32",), ("gates", "hidden")),
-        "input_multipliers": StoredArray(("int32",), ("gates", "hidden")),
-        "input_shifts": StoredArray(("int8",), ("gates", "hidden")),
-        "recurrent_multipliers": StoredArray(("int32",), ("gates", "hidden")),
-        "recurrent_shifts": StoredArray(("int8",), ("gates", "hidden")),
-        "input_scale": StoredArray(("float32",)),
-        "activation_width": StoredArray(("int32",)),
-        "exponents": StoredArray(("int32",)),
-        "cell_exponent": StoredArray(("int32",)),
-        "cell_clip": StoredArray(("int32",)),
-        "activation": StoredArray(("text",)),
-    },
-}
-_CLASSES: dict[str, type[Lstm]] = {
-    "float64_lstm": Float64Lstm,
-    "int8_lstm": Int8Lstm,
-    "floatsd8_lstm": FloatSD8Lstm,
-    "ternary_lstm": TernaryLstm,
-}
-_EXACT_WINDOW = 0
-"""What stands in a file for the window None."""
-_TEXTS: dict[str, tuple[str, ...]] = {
-    "kind": tuple(_LAYERS),
-    "activation": get_args(ActivationKind),
-    "rounding": get_args(Rounding),
-    "precision_signal": get_args(PrecisionSignal),
-    "weights": get_args(WeightKind),
-    "read_out_pooling": get_args(Pooling),
+    "read_out_weights": StoredArray(REAL, ("classes", "outputs")),
+    "read_out_bias": StoredArray(REAL, ("classes",)),
+    "read_out_pooling": StoredArray(("text",), choices=get_args(Pooling)),
 }
 
-LAYER_ARRAYS = frozenset(_KIND).union(*_LAYERS.values())
-"""Names of all arrays that a layer of any kind may have."""
+
+def layer_arrays() -> frozenset[str]:
+    """Names of all arrays that a layer of any kind may have."""
+    return frozenset(_KIND).union(*(kind.stored for kind in KINDS.values()))
 
 
 def arrays_of_layer(lstm: Lstm) -> dict[str, npt.NDArray[Any]]:
@@ -289,19 +176,24 @@ def arrays_of_layer(lstm: Lstm) -> dict[str, npt.NDArray[Any]]:
 
     Fields that the layer lacks, or that have an optional number's usual value, are left out.
     """
-    kind = next(kind for kind, made in _CLASSES.items() if isinstance(lstm, made))
-    arrays: dict[str, npt.NDArray[Any]] = {"kind": np.array(kind)}
-    for field in fields(lstm):
-        value = getattr(lstm, field.name)
-        if field.name == "window" and value is None:
-            value = _EXACT_WINDOW
-        expected = _LAYERS[kind][field.name]
+    arrays: dict[str, npt.NDArray[Any]] = {"kind": np.array(lstm.kind)}
+    for name, expected in lstm.stored.items():
+        value = getattr(lstm, name)
+        if value is None and expected.none_as is not None:
+            value = expected.none_as
         # What may be missing has its default then: None for an array, often 0 for a number.
         if not expected.optional or (
-            value is not None if expected.shape else value != field.default
+            value is not None if expected.shape else value != _defaults(type(lstm))[name]
         ):
-            arrays[field.name] = _as_stored(value, expected)
+            arrays[name] = _as_stored(value, expected)
     return arrays
+
+
+@cache
+def _defaults(lstm: type[Lstm]) -> dict[str, object]:
+    """Defaults of a layer's fields by name."""
+    assert is_dataclass(lstm)
+    return {field.name: field.default for field in fields(lstm)}
 
 
 def save_model(path: str | os.PathLike[str], model: Model) -> None:
@@ -345,7 +237,7 @@ def _as_stored(value: object, expected: StoredArray) -> npt.NDArray[Any]:
     if expected.kinds == ("text",):
         return np.array(str(value))
     exact = np.asarray(value)
-    if expected.kinds == _REAL:
+    if expected.kinds == REAL:
         with np.errstate(over="ignore", under="ignore"):
             rounded = exact.astype(np.float32)
         return rounded if np.array_equal(rounded, exact) else exact.astype(np.float64)
@@ -378,10 +270,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         unpacked, or an array in it is missing, unknown, or of a wrong type, shape, size or value.
     """
     with explained(path):
-        return _build(read_archive(path, _KNOWN.__contains__))
-
-
-_KNOWN = LAYER_ARRAYS.union(_HEADER, _READ_OUT)
+        return _build(read_archive(path, layer_arrays().union(_HEADER, _READ_OUT).__contains__))
 
 
 @contextmanager
@@ -414,6 +303,8 @@ def explained(path: str | os.PathLike[str], remedy: str = _REMEDY) -> Generator[
         # zipfile quotes names from the file, which may be 64 KiB long.
         reason = str(error)[:_LONGEST_REASON] or type(error).__name__
         raise ValueError(f"{source}: is no readable .npz archive ({reason}); {remedy}.") from error
+    except NewerFormat as error:
+        raise ValueError(f"{source}: {error}; install a newer fewbit.") from error
     except ValueError as error:
         raise ValueError(f"{source}: {str(error).rstrip('.')}; {remedy}.") from error
 
@@ -459,10 +350,39 @@ def read_archive(path: str | os.PathLike[str], known: Callable[[str], bool]) -> 
     return contents
 
 
+class NewerFormat(ValueError):
+    """A file that a later version of this package has written."""
+
+
+def check_version(name: str, version: int, newest: int) -> None:
+    """Refuse a format version that this package doesn't know.
+
+    Parameters
+    ----------
+    name
+        Of the array that holds it.
+    version
+        The file's.
+    newest
+        The newest that is read; all from 1 on are.
+
+    Raises
+    ------
+    NewerFormat
+        If the file's is newer.
+    ValueError
+        If it is none.
+    """
+    if version > newest:
+        raise NewerFormat(
+            f"its format is version {version}, and this fewbit reads versions up to {newest}"
+        )
+    if version < 1:
+        raise ValueError(f"{name} must be from 1 to {newest}, not {version}")
+
+
 def _build(contents: Contents) -> Model:
-    version = int(take_arrays(contents, _HEADER)["version"])
-    if version != _VERSION:
-        raise ValueError(f"version must be {_VERSION}, not {version}")
+    check_version("version", int(take_arrays(contents, _HEADER)["version"]), _VERSION)
     kind = take_arrays(contents, _KIND, keep=True)["kind"]
     lengths: dict[str, int] = {}
     lstm = layer_from(contents, lengths)
@@ -495,12 +415,14 @@ def layer_from(contents: Contents, lengths: dict[str, int] | None = None) -> Lst
         If an array is missing, or of a wrong type, shape, size or value.
     """
     kind = take_arrays(contents, _KIND)["kind"]
-    made = _CLASSES[kind]
-    names = {field.name for field in fields(made)}
-    expected = {name: array for name, array in _LAYERS[kind].items() if name in names}
-    taken = take_arrays(contents, expected, lengths)
-    if taken.get("window") == _EXACT_WINDOW:
-        taken["window"] = None
+    if kind not in KINDS:
+        listed = " or ".join(f'"{known}"' for known in KINDS)
+        raise ValueError(f"kind must be {listed}, not {kind!r}")
+    made = KINDS[kind]
+    taken = take_arrays(contents, made.stored, lengths)
+    for name, expected in made.stored.items():
+        if expected.none_as is not None and taken.get(name) == expected.none_as:
+            taken[name] = None
     return made(**taken)
 
 
@@ -538,7 +460,7 @@ def take_arrays(
             raise ValueError(f"{name} is missing")
         value = _decode(name, contents[name] if keep else contents.pop(name), array, known)
         if array.kinds == ("text",):
-            taken[name] = _as_text(name, value)
+            taken[name] = _as_text(name, value, array.choices)
         else:
             taken[name] = value if array.shape else value.item()
     return taken
@@ -602,10 +524,9 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...], lengths: dict[s
     )
 
 
-def _as_text(name: str, value: npt.NDArray[Any]) -> str:
+def _as_text(name: str, value: npt.NDArray[Any], choices: tuple[str, ...]) -> str:
     text = value.tobytes().decode("utf-32-le", errors="replace").rstrip("\0")
-    choices = _TEXTS.get(name)
-    if choices is not None and text not in choices:
+    if choices and text not in choices:
         listed = " or ".join(f'"{choice}"' for choice in choices)
         raise ValueError(f"{name} must be {listed}, not {text!r}")
     return text

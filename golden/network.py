@@ -15,25 +15,20 @@ file of one layer is a network of one node.
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from golden.lstm import dynamic, float64, floatsd8, int8, ternary
-from golden.lstm.float64 import Float64Lstm
-from golden.lstm.floatsd8 import HIDDEN_FORMAT, FloatSD8Lstm
-from golden.lstm.int8 import Int8Lstm
-from golden.lstm.ternary import TernaryLstm
+from golden.lstm.contract import Lstm, StoredArray
 from golden.model import (
-    LAYER_ARRAYS,
     Contents,
-    Lstm,
-    StoredArray,
     arrays_of_layer,
+    check_version,
     explained,
+    layer_arrays,
     layer_from,
     load_model,
     read_archive,
@@ -105,8 +100,7 @@ class Network:
     ------
     ValueError
         If there is no node or more than 256, a node reads a later one, widths don't fit, layers
-        are of different kinds, or FloatSD8 or ternary layers read other codes or raws than they are
-        given.
+        are of different kinds, or a layer reads other codes or raws than it is given.
     """
 
     nodes: tuple[Node, ...]
@@ -151,11 +145,11 @@ class Network:
         object.__setattr__(self, "inputs", widths[NETWORK_INPUT])
 
     def _check_readers(self) -> None:
-        """Refuse FloatSD8 or ternary layers that read one code or raw as different reals."""
-        given: dict[int, dict[str, float]] = {}
+        """Refuse layers that read one code or raw as different reals."""
+        given: dict[int, Mapping[str, float]] = {}
         for index, node in enumerate(self.nodes):
-            reads, writes = _formats(node.lstm)
-            given[index] = writes
+            reads = node.lstm.reads.agreement
+            given[index] = node.lstm.writes.agreement
             for source in sorted(node.sources, reverse=True):
                 wanted = given.setdefault(source, reads)
                 for name, value in reads.items():
@@ -169,7 +163,7 @@ class Network:
     @property
     def quantised(self) -> bool:
         """Whether the layers compute with raws or codes, and not with reals."""
-        return not isinstance(self.nodes[0].lstm, Float64Lstm)
+        return self.nodes[0].lstm.is_quantised
 
     @property
     def width(self) -> int:
@@ -183,19 +177,6 @@ class Network:
         for index, node in enumerate(self.nodes):
             depths[index] = 1 + max(depths[source] for source in node.sources)
         return max(depths.values())
-
-
-def _formats(lstm: Lstm) -> tuple[dict[str, float], dict[str, float]]:
-    """What decides how a layer's inputs are read, and the same of what it writes, by its fields."""
-    if isinstance(lstm, FloatSD8Lstm):
-        return {"input_bias": lstm.input_bias}, {"input_bias": HIDDEN_FORMAT.bias}
-    if isinstance(lstm, TernaryLstm):
-        width = {"activation_width": lstm.activation_width}
-        return (
-            width | {"input_scale": lstm.input_scale},
-            width | {"input_scale": lstm.hidden_scale},
-        )
-    return {}, {}
 
 
 def _check_references(what: str, given: tuple[int, ...], low: int, high: int) -> None:
@@ -224,11 +205,7 @@ class Imported:
 
 def golden_backend(lstm: Lstm, x: Values) -> Values:
     """Output of a layer as the golden model computes it, shape (batch, time, outputs)."""
-    if isinstance(lstm, Int8Lstm):
-        return dynamic.run(lstm, x).hidden if lstm.dynamic else int8.run(lstm, x)
-    if isinstance(lstm, FloatSD8Lstm):
-        return floatsd8.run(lstm, x)
-    return ternary.run(lstm, x) if isinstance(lstm, TernaryLstm) else float64.run(lstm, x)
+    return lstm.forward(x)
 
 
 def join(sources: Sequence[int], x: Values, outputs: Sequence[Values]) -> Values:
@@ -260,8 +237,7 @@ def trace(
     network
         The network.
     x
-        Raws for an int8 or a ternary network, codes for a FloatSD8 network, reals for a real one;
-        shape (batch, time, inputs).
+        Raws, codes or reals, as the network's first layers read them; shape (batch, time, inputs).
     backend
         Runs a layer; an input that is to be reversed reaches it reversed.
     done
@@ -353,12 +329,12 @@ def load_network(path: str | os.PathLike[str]) -> Network:
 
 def _network_from(contents: Contents) -> Network:
     header = take_arrays(contents, _HEADER)
-    if header["network_version"] != _VERSION:
-        raise ValueError(f"network_version must be {_VERSION}, not {header['network_version']}")
+    check_version("network_version", header["network_version"], _VERSION)
+    known = layer_arrays().union(_NODE)
     parts: dict[int, Contents] = {}
     for name, content in contents.items():
         match = _NODE_NAME.fullmatch(name)
-        if match is None or match[2] not in LAYER_ARRAYS | set(_NODE):
+        if match is None or match[2] not in known:
             raise ValueError(f"the file {name[:80]!r} in the archive is unknown")
         parts.setdefault(int(match[1]), {})[match[2]] = content
     if sorted(parts) != list(range(len(parts))):

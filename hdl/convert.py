@@ -56,13 +56,13 @@ class FloatSD8Encode(_Conversion):
 
     Parameters
     ----------
-    bias
-        Exponent bias of the result.
+    contract
+        The unit's parameters; None for the usual ones.
     """
 
-    def __init__(self, *, bias: int = 10) -> None:
-        self.contract = EncodeContract(bias)
-        self.bias = bias
+    def __init__(self, contract: EncodeContract | None = None) -> None:
+        self.contract = contract or EncodeContract()
+        self.bias = self.contract.bias
         super().__init__()
 
     def _convert(self, m: Module) -> Value:
@@ -84,13 +84,13 @@ class FloatSD8Decode(_Conversion):
 
     Parameters
     ----------
-    bias
-        Exponent bias of the operand.
+    contract
+        The unit's parameters; None for the usual ones.
     """
 
-    def __init__(self, *, bias: int = 10) -> None:
-        self.contract = DecodeContract(bias)
-        self.bias = bias
+    def __init__(self, contract: DecodeContract | None = None) -> None:
+        self.contract = contract or DecodeContract()
+        self.bias = self.contract.bias
         super().__init__()
 
     def _convert(self, m: Module) -> Value:
@@ -130,8 +130,8 @@ class FloatSD8Activate(_Conversion):
     :class:`hdl.activation.floatsd8.FloatSD8Activation` between two streams.
     """
 
-    def __init__(self) -> None:
-        self.contract = ActivateContract()
+    def __init__(self, contract: ActivateContract | None = None) -> None:
+        self.contract = contract or ActivateContract()
         super().__init__()
 
     def _convert(self, m: Module) -> Value:

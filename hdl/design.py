@@ -1,72 +1,17 @@
-"""What the registry holds of a design: its parameters, its golden contract and its circuit."""
+"""What the registry holds of a design: its contract, its circuit and the parameters of both."""
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, is_dataclass, replace
+from functools import cached_property
+from typing import Any
 
 from amaranth.lib import wiring
 
 from golden.contract import Contract
+from golden.parameter import Parameter, ParameterError, Value, field_names
+from hdl.layer.cycles import StepCycles
 
-__all__ = ["Design", "Parameter", "ParameterError", "Timing", "Value"]
-
-Value = int | str | None
-"""A parameter's value: a whole number, a choice, or None where the parameter allows it."""
-
-
-class ParameterError(ValueError):
-    """A parameter that a design doesn't have, or a value that it doesn't take."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of a design: a whole number in a range, or one of a few words."""
-
-    name: str
-    default: Value
-    meaning: str
-    minimum: int | None = None
-    maximum: int | None = None
-    choices: tuple[str, ...] = ()
-    none_means: str | None = None
-    """What None (``none`` on the command line) stands for; None itself where it isn't allowed."""
-
-    @property
-    def allowed(self) -> str:
-        """The values that the parameter takes, in words."""
-        if self.choices:
-            return " or ".join(self.choices)
-        numbers = f"{self.minimum} to {self.maximum}"
-        return numbers + (", or none" if self.none_means else "")
-
-    def parse(self, text: str) -> Value:
-        """Value of a command line's text."""
-        if self.choices:
-            return self.check(text)
-        if self.none_means and text.lower() == "none":
-            return None
-        if not re.fullmatch(r"-?[0-9]{1,18}", text):
-            raise self._refuse(text)
-        return self.check(int(text))
-
-    def check(self, value: Value) -> Value:
-        """The value, refused unless the parameter takes it."""
-        if value is None and self.none_means:
-            return value
-        if self.choices:
-            valid = value in self.choices
-        else:
-            valid = isinstance(value, int) and not isinstance(value, bool)
-            if isinstance(value, int) and self.minimum is not None and self.maximum is not None:
-                valid = valid and self.minimum <= value <= self.maximum
-        if not valid:
-            raise self._refuse(value)
-        return value
-
-    def _refuse(self, value: object) -> ParameterError:
-        shown = "none" if value is None else value or repr(value)
-        return ParameterError(f"Parameter '{self.name}' must be {self.allowed}, not {shown}.")
+__all__ = ["ConfiguredDesign", "Design", "Parameter", "ParameterError", "Timing", "Value"]
 
 
 @dataclass(frozen=True)
@@ -78,65 +23,198 @@ class Timing:
     interval: str
     """Cycles between beats, or between transactions, as a number or in words."""
 
+    @staticmethod
+    def of_step(cycles: StepCycles) -> "Timing":
+        """What a data sheet says of a layer's time step."""
+        most = unless = ""
+        if not cycles.is_exact:
+            most = "at most "
+            unless = f", unless {cycles.unless}" if cycles.unless else ""
+        return Timing(
+            f"{most}{cycles.first_byte} to the first byte of an answer and {cycles.last_byte} to"
+            f" the last{unless}",
+            f"{most}{cycles.interval} a step, {cycles.beats} of them with products{unless}",
+        )
+
 
 @dataclass(frozen=True)
 class Design:
     """A circuit that can be generated, checked and measured by its name.
 
     ``component`` and ``contract`` are factories: building the registry builds no circuit.
+
+    Parameters
+    ----------
+    name
+        Of the design, and of the module of its Verilog.
+    summary
+        What the circuit does, in a line.
+    contract
+        Makes the golden contract of its parameters by their fields' names.
+    parameters
+        Those of the contract.
+    component
+        Makes the circuit of a contract, and of the build's parameters by keyword.
+    transaction
+        What one result stands for: a beat, a row, a unit.
+    build
+        Parameters that decide how the circuit is built, and nothing of what it computes.
+    timing
+        Of a contract, and of the build's parameters by keyword; None for a layer.
+    cycles
+        What a layer takes for a time step, of the same; None for other circuits.
+    is_baseline
+        Whether it is only there to be compared with; the main job leaves it out.
+
+    Raises
+    ------
+    TypeError
+        If the design has neither a timing nor cycles, or two parameters of one name.
     """
 
     name: str
     summary: str
+    contract: Callable[..., Contract]
     parameters: tuple[Parameter, ...]
     component: Callable[..., wiring.Component]
-    contract: Callable[..., Contract]
-    timing: Callable[..., Timing]
     transaction: str
-    """What one result stands for: a beat, a row, a unit."""
-    bench: str = "sim.bench_stream"
+    build: tuple[Parameter, ...] = ()
+    timing: Callable[..., Timing] | None = None
+    cycles: Callable[..., StepCycles] | None = None
     is_baseline: bool = False
-    """Whether it is only there to be compared with; the main job leaves it out."""
+    fields: Mapping[str, str] = field(init=False)
+    """Names of the contract's fields by those of the parameters, where they differ."""
 
-    def holding(self, image: bytes) -> "Design":
-        """The design of a layer with a parameter image inside, which no packet changes.
+    def __post_init__(self) -> None:
+        """Refuse an entry that lacks a part."""
+        names = [parameter.name for parameter in self.all_parameters]
+        if len(set(names)) < len(names):
+            raise TypeError(f"{self.name} must not have two parameters of one name: {names}.")
+        if (self.timing is None) == (self.cycles is None):
+            raise TypeError(f"{self.name} must have either a timing or the cycles of a step.")
+        own: Any = getattr(self.contract, "func", self.contract)
+        fields = field_names(own) if is_dataclass(own) and isinstance(own, type) else {}
+        object.__setattr__(
+            self, "fields", {name: each for name, each in fields.items() if name != each}
+        )
+
+    @property
+    def all_parameters(self) -> tuple[Parameter, ...]:
+        """Parameters of the contract, then those of the build."""
+        return self.parameters + self.build
+
+    def configure(
+        self,
+        settings: Mapping[str, Value | str] | None = None,
+        *,
+        image: bytes | None = None,
+        name: str | None = None,
+    ) -> "ConfiguredDesign":
+        """The design with all parameters set and checked.
 
         Parameters
         ----------
+        settings
+            Parameters that differ from their defaults. Texts are parsed, so they may come straight
+            from a command line.
         image
-            The image, as the layer's contract packs it.
-        """
-        return replace(
-            self,
-            summary=f"{self.summary}; the parameters are inside",
-            component=partial(self.component, image=image),
-            contract=partial(self.contract, image=image),
-        )
-
-    def resolve(self, settings: Mapping[str, Value | str]) -> dict[str, Value]:
-        """All parameters, the defaults where ``settings`` says nothing.
-
-        Texts are parsed, so settings may come straight from a command line.
+            The parameter image that a layer holds for good; None where packets bring it.
+        name
+            Of the Verilog module, where it isn't the design's.
 
         Raises
         ------
         ParameterError
             If a name is unknown or a value isn't allowed.
         """
-        known = {parameter.name: parameter for parameter in self.parameters}
-        for name in settings:
-            if name not in known:
-                raise ParameterError(
-                    f"{self.name} has no parameter '{name}'; it has {', '.join(known)}."
-                )
+        known = {parameter.name: parameter for parameter in self.all_parameters}
+        given = settings or {}
+        for each in given:
+            if each not in known:
+                has = f"it has {', '.join(known)}" if known else "it has none"
+                raise ParameterError(f"{self.name} has no parameter '{each}'; {has}.")
         values: dict[str, Value] = {}
-        for name, parameter in known.items():
-            value = settings.get(name, parameter.default)
-            parse = parameter.parse if isinstance(value, str) else parameter.check
-            values[name] = parse(value)  # pyright: ignore[reportArgumentType]
+        for each, parameter in known.items():
+            value = given.get(each, parameter.default)
+            values[each] = (
+                parameter.parse(value) if isinstance(value, str) else parameter.check(value)
+            )
+        own = {parameter.name: values[parameter.name] for parameter in self.parameters}
+        fields: dict[str, Any] = {self.fields.get(each, each): own[each] for each in own}
+        if image is not None:
+            fields["image"] = image
         try:
             # Parameters that are allowed one by one may not be allowed together.
-            self.contract(**values)
+            contract = self.contract(**fields)
         except ValueError as error:
             raise ParameterError(str(error)) from error
-        return values
+        return ConfiguredDesign(
+            self,
+            contract,
+            values,
+            {parameter.name: values[parameter.name] for parameter in self.build},
+            name or self.name,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ConfiguredDesign:
+    """A design with all its parameters: what is generated, checked and measured.
+
+    `Design.configure` makes it, once; everything else takes it as it is.
+
+    Parameters
+    ----------
+    design
+        The registry's entry.
+    contract
+        Its golden contract.
+    parameters
+        All parameters by name.
+    options
+        Those of the build alone.
+    name
+        Of the Verilog module.
+    """
+
+    design: Design
+    contract: Contract
+    parameters: Mapping[str, Value]
+    options: Mapping[str, Value]
+    name: str
+
+    @property
+    def summary(self) -> str:
+        """What the circuit does, in a line."""
+        inside = getattr(self.contract, "image", None) is not None
+        return self.design.summary + ("; the parameters are inside" if inside else "")
+
+    @cached_property
+    def cycles(self) -> StepCycles | None:
+        """What a layer takes for a time step; None for other circuits."""
+        if self.design.cycles is None:
+            return None
+        return self.design.cycles(self.contract, **self.options)
+
+    @cached_property
+    def timing(self) -> Timing:
+        """Cycles of the circuit when nothing stalls it."""
+        if self.cycles is not None:
+            return Timing.of_step(self.cycles)
+        assert self.design.timing is not None
+        return self.design.timing(self.contract, **self.options)
+
+    def component(self) -> wiring.Component:
+        """The circuit; a new one each time, as one can be elaborated once."""
+        return self.design.component(self.contract, **self.options)
+
+    def holding(self, image: bytes) -> "ConfiguredDesign":
+        """The layer with a parameter image inside, which no packet changes.
+
+        Raises
+        ------
+        golden.layer.image.ImageError
+            If the image is broken or another layer's.
+        """
+        contract: Any = self.contract
+        return replace(self, contract=replace(contract, image=image))

@@ -1,11 +1,14 @@
 """The registry: every design that can be generated, checked and measured, by name.
 
 Adding a circuit is one module for its golden contract, one for the circuit, and one entry here;
-the command line, the regression, the synthesis, the table in the README and the tests read it.
+the command line, the regression, the synthesis and the tests read it. A package of a user's own
+adds its designs by `register_design`.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any, get_args
+from typing import get_args
 
 from amaranth.lib import wiring
 
@@ -16,8 +19,8 @@ from golden.accumulate.floatsd8_mac import FloatSD8Mac as FloatSD8MacContract
 from golden.accumulate.int8_mac import Int8Mac as Int8MacContract
 from golden.accumulate.int12_mac import Int12Mac as Int12MacContract
 from golden.accumulate.pow2 import Pow2Accumulate as Pow2AccumulateContract
-from golden.accumulate.ternary import PACKINGS
 from golden.accumulate.ternary import TernaryAccumulate as TernaryAccumulateContract
+from golden.contract import Contract
 from golden.convert import FloatSD8Activate as FloatSD8ActivateContract
 from golden.convert import FloatSD8Decode as FloatSD8DecodeContract
 from golden.convert import FloatSD8Encode as FloatSD8EncodeContract
@@ -25,13 +28,12 @@ from golden.formats import BFLOAT16, BINARY16, BINARY32, E5M2, Minifloat
 from golden.layer.floatsd8 import FloatSD8LstmLayer as FloatSD8LstmLayerContract
 from golden.layer.int8 import Int8LstmLayer as Int8LstmLayerContract
 from golden.layer.int8_dynamic import DynamicInt8LstmLayer as DynamicContract
-from golden.layer.ternary import Gates, Scales
+from golden.layer.int8_dynamic import int8_layer, int8_layer_parameters
 from golden.layer.ternary import TernaryLstmLayer as TernaryLstmLayerContract
-from golden.lstm.int8 import PrecisionSignal
 from golden.neuron.floatsd8 import FloatSD8LstmNeuron as FloatSD8LstmNeuronContract
 from golden.neuron.int8 import Int8LstmNeuron as Int8LstmNeuronContract
-from golden.neuron.ternary import WEIGHTS, Packing
 from golden.neuron.ternary import TernaryLstmNeuron as TernaryLstmNeuronContract
+from golden.parameter import parameters_of
 from hdl.accumulate.binary_accumulate import BinaryAccumulate
 from hdl.accumulate.float_mac import FloatMac, Multiplier
 from hdl.accumulate.float_sum import Objective
@@ -39,13 +41,11 @@ from hdl.accumulate.floatsd8_mac import FloatSD8Mac
 from hdl.accumulate.int8_mac import Int8Mac
 from hdl.accumulate.int12_mac import Int12Mac
 from hdl.accumulate.pow2_accumulate import Pow2Accumulate
-from hdl.accumulate.rows import Structure as LaneStructure
 from hdl.accumulate.ternary_accumulate import TernaryAccumulate
 from hdl.arithmetic import Structure
 from hdl.convert import FloatSD8Activate, FloatSD8Decode, FloatSD8Encode
 from hdl.design import Design, Parameter, ParameterError, Timing
 from hdl.layer import floatsd8_cycles, int8_cycles, ternary_cycles
-from hdl.layer.cycles import StepCycles
 from hdl.layer.floatsd8 import FloatSD8LstmLayer
 from hdl.layer.int8 import Int8LstmLayer
 from hdl.layer.int8_dynamic import DynamicInt8LstmLayer
@@ -54,9 +54,8 @@ from hdl.neuron.floatsd8 import FloatSD8LstmNeuron
 from hdl.neuron.int8 import Int8LstmNeuron, default_chunk
 from hdl.neuron.ternary import TernaryLstmNeuron
 
-__all__ = ["DESIGNS", "find"]
+__all__ = ["DESIGNS", "find", "register_design"]
 
-PRODUCTS = Parameter("products", 4, "products a beat", 1, 16)
 STAGES = Parameter("stages", 2, "register stages, so the latency in cycles", 1, 5)
 OBJECTIVE = Parameter(
     "objective",
@@ -72,32 +71,27 @@ STRUCTURE = Parameter(
 )
 
 
-def _at_once(latency: str = "1") -> Timing:
-    """A beat a cycle."""
-    return Timing(latency=latency, interval="1")
+def _at_once(contract: Contract, **_: object) -> Timing:
+    """A beat a cycle, its result in the next."""
+    return Timing(latency="1", interval="1")
 
 
-def _window(accumulator: Minifloat) -> Parameter:
-    # As floatsd8_mac's: the bits of the accumulator's significand and one.
-    default = accumulator.mantissa_bits + 1 + (DEFAULT_WINDOW - BINARY16.mantissa_bits - 1)
-    return Parameter(
-        "window",
-        default,
-        "bits kept below the top of the largest operand",
-        8,
-        48,
-        none_means="all bits, an exact sum",
-    )
+def _staged(contract: Contract, stages: int, **_: object) -> Timing:
+    """A beat a cycle, through as many registers as there are stages."""
+    return Timing(latency=str(stages), interval="1")
 
 
 def _float_mac(name: str, summary: str, operand: Minifloat, accumulator: Minifloat) -> Design:
     """A baseline beside FloatSD8: the same core, plain formats."""
+    # As floatsd8_mac's: the bits of the accumulator's significand and one.
+    window = accumulator.mantissa_bits + 1 + (DEFAULT_WINDOW - BINARY16.mantissa_bits - 1)
     return Design(
         name=name,
         summary=summary,
-        parameters=(
-            PRODUCTS,
-            _window(accumulator),
+        contract=partial(FloatMacContract, operand, accumulator),
+        parameters=parameters_of(FloatMacContract, window=window),
+        component=FloatMac,
+        build=(
             STAGES,
             STRUCTURE,
             OBJECTIVE,
@@ -108,11 +102,7 @@ def _float_mac(name: str, summary: str, operand: Minifloat, accumulator: Miniflo
                 choices=get_args(Multiplier),
             ),
         ),
-        component=partial(FloatMac, operand, accumulator),
-        contract=lambda products, window, **_: FloatMacContract(
-            operand, accumulator, products, window
-        ),
-        timing=lambda stages, **_: _at_once(str(stages)),
+        timing=_staged,
         transaction="beat",
         is_baseline=True,
     )
@@ -121,18 +111,11 @@ def _float_mac(name: str, summary: str, operand: Minifloat, accumulator: Miniflo
 FLOATSD8_MAC = Design(
     name="floatsd8_mac",
     summary="FloatSD8 weights times FP8 activations, added to a binary16 accumulator",
-    parameters=(
-        PRODUCTS,
-        _window(BINARY16),
-        Parameter("activation_bias", 15, "exponent bias of the activations", 0, 31),
-        Parameter("weight_bias", 10, "exponent bias of the weights", -16, 40),
-        STAGES,
-        STRUCTURE,
-        OBJECTIVE,
-    ),
+    contract=FloatSD8MacContract,
+    parameters=parameters_of(FloatSD8MacContract),
     component=FloatSD8Mac,
-    contract=lambda stages, structure, objective, **parameters: FloatSD8MacContract(**parameters),
-    timing=lambda stages, **_: _at_once(str(stages)),
+    build=(STAGES, STRUCTURE, OBJECTIVE),
+    timing=_staged,
     transaction="beat",
 )
 
@@ -152,20 +135,15 @@ FP8_MAC = _float_mac(
 INT8_MAC = Design(
     name="int8_mac",
     summary="int8 products, added to an int32 accumulator",
-    parameters=(
-        PRODUCTS,
-        Parameter("stages", 2, "register stages, so the latency in cycles", 1, 3),
-        STRUCTURE,
-    ),
+    contract=Int8MacContract,
+    parameters=parameters_of(Int8MacContract),
     component=Int8Mac,
-    contract=lambda stages, structure, **parameters: Int8MacContract(**parameters),
-    timing=lambda stages, **_: _at_once(str(stages)),
+    build=(replace(STAGES, maximum=3), STRUCTURE),
+    timing=_staged,
     transaction="beat",
     is_baseline=True,
 )
 
-_LANES = Parameter("lanes", 16, "weights and activations a beat", 1, 256)
-_ACTIVATION_WIDTH = Parameter("activation_width", 12, "bits of a signed activation", 2, 16)
 _STRUCTURE = Parameter(
     "structure",
     "gates",
@@ -174,69 +152,56 @@ _STRUCTURE = Parameter(
 )
 
 
-def _accumulator_width(default: int) -> Parameter:
-    return Parameter("accumulator_width", default, "bits of the sum, wide enough for a row", 2, 48)
-
-
 TERNARY_ACCUMULATE = Design(
     name="ternary_accumulate",
     summary="rows of ternary weights times integer activations, added up",
-    parameters=(
-        _LANES,
-        _ACTIVATION_WIDTH,
-        _accumulator_width(24),
-        Parameter(
-            "packing", "fields", "weights of 2 bits each, or five in 8 bits", choices=PACKINGS
-        ),
-        _STRUCTURE,
-    ),
+    contract=TernaryAccumulateContract,
+    parameters=parameters_of(TernaryAccumulateContract),
     component=TernaryAccumulate,
-    contract=lambda structure, **parameters: TernaryAccumulateContract(**parameters),
-    timing=lambda **_: _at_once(),
+    build=(_STRUCTURE,),
+    timing=_at_once,
     transaction="row",
 )
 
 BINARY_ACCUMULATE = Design(
     name="binary_accumulate",
     summary="rows of binary weights times integer activations, added up",
-    parameters=(_LANES, _ACTIVATION_WIDTH, _accumulator_width(24), _STRUCTURE),
+    contract=BinaryAccumulateContract,
+    parameters=parameters_of(BinaryAccumulateContract),
     component=BinaryAccumulate,
-    contract=lambda structure, **parameters: BinaryAccumulateContract(**parameters),
-    timing=lambda **_: _at_once(),
+    build=(_STRUCTURE,),
+    timing=_at_once,
     transaction="row",
 )
 
 POW2_ACCUMULATE = Design(
     name="pow2_accumulate",
     summary="rows of power-of-two weights times integer activations, added up",
-    parameters=(
-        _LANES,
-        _ACTIVATION_WIDTH,
-        _accumulator_width(27),
-        Parameter("exponent_bits", 2, "bits of a weight's exponent", 0, 3),
-        _STRUCTURE,
-    ),
+    contract=Pow2AccumulateContract,
+    parameters=parameters_of(Pow2AccumulateContract),
     component=Pow2Accumulate,
-    contract=lambda structure, **parameters: Pow2AccumulateContract(**parameters),
-    timing=lambda **_: _at_once(),
+    build=(_STRUCTURE,),
+    timing=_at_once,
     transaction="row",
 )
 
 INT12_MAC = Design(
     name="int12_mac",
     summary="rows of 12-bit weights times integer activations, added up: the baseline",
-    parameters=(_LANES, _ACTIVATION_WIDTH, _accumulator_width(36), _STRUCTURE),
+    contract=Int12MacContract,
+    parameters=parameters_of(Int12MacContract),
     component=Int12Mac,
-    contract=lambda structure, **parameters: Int12MacContract(**parameters),
-    timing=lambda **_: _at_once(),
+    build=(_STRUCTURE,),
+    timing=_at_once,
     transaction="row",
     is_baseline=True,
 )
 
 
-def _neuron_timing(chunk: int, activation: str) -> Timing:
+def _neuron_timing(contract: Int8LstmNeuronContract | TernaryLstmNeuronContract) -> Timing:
     """Cycles of the update by the bits that its multiplier takes; left shifts take more."""
-    if activation == "table":
+    chunk = default_chunk(contract.lanes, contract.activation)
+    if contract.activation == "table":
         latency, unit = {4: (26, 107), 8: (15, 60), 16: (9, 34)}[chunk]
         return Timing(str(latency), f"1 a beat; a unit takes the larger of its beats and {unit}")
     latency, unit = {4: (125, 580), 8: (75, 360), 16: (50, 230)}[chunk]
@@ -246,255 +211,154 @@ def _neuron_timing(chunk: int, activation: str) -> Timing:
     )
 
 
-def _step_timing(cycles: StepCycles, unless: str = "") -> Timing:
-    """What a data sheet says of a step."""
-    most = "" if cycles.is_exact else "at most "
-    unless = "" if cycles.is_exact else unless
+def _floatsd8_neuron_timing(contract: Contract) -> Timing:
     return Timing(
-        f"{most}{cycles.first_byte} to the first byte of an answer and {cycles.last_byte} to the"
-        f" last{unless}",
-        f"{most}{cycles.interval} a step, {cycles.beats} of them with products{unless}",
+        "11, or with the next unit's beats where these follow at once",
+        "1 a beat, and 3 for each unit",
     )
 
 
-def _int8_layer(
-    dynamic: int = 0, signal: PrecisionSignal = "cell_change", **parameters: Any
-) -> wiring.Component:
-    if dynamic:
-        return DynamicInt8LstmLayer(signal=signal, **parameters)
-    return Int8LstmLayer(**parameters)
+_INT8_LAYERS: dict[type[Contract], Callable[..., wiring.Component]] = {
+    Int8LstmLayerContract: Int8LstmLayer,
+    DynamicContract: DynamicInt8LstmLayer,
+}
 
 
-def _int8_layer_contract(
-    structure: Structure,
-    dynamic: int = 0,
-    signal: PrecisionSignal = "cell_change",
-    **parameters: Any,
-) -> Int8LstmLayerContract:
-    if dynamic:
-        return DynamicContract(signal=signal, **parameters)
-    if signal != "cell_change":
-        raise ValueError(
-            f"Without dynamic=1 no precision is chosen; set dynamic=1 or leave signal={signal} out."
-        )
-    return Int8LstmLayerContract(**parameters)
+def _int8_layer(contract: Contract, structure: Structure) -> wiring.Component:
+    return _INT8_LAYERS[type(contract)](contract, structure)
 
-
-def _int8_layer_timing(structure: Structure, **parameters: Any) -> Timing:
-    contract = _int8_layer_contract(structure, **parameters)
-    cycles = int8_cycles.step_cycles(contract, structure)
-    return _step_timing(cycles, ", unless a scale shifts left")
-
-
-def _ternary_layer_timing(structure: LaneStructure, **parameters: Any) -> Timing:
-    cycles = ternary_cycles.step_cycles(TernaryLstmLayerContract(**parameters), structure)
-    return _step_timing(cycles, ", unless a scale shifts left")
-
-
-def _floatsd8_layer_timing(**parameters: Any) -> Timing:
-    return _step_timing(floatsd8_cycles.step_cycles(FloatSD8LstmLayerContract(**parameters)))
-
-
-ACTIVATION = Parameter(
-    "activation",
-    "table",
-    "sigmoid and tanh: interpolated table, or LiteRT's gemmlowp polynomials",
-    choices=("table", "gemmlowp"),
-)
 
 INT8_LSTM_NEURON = Design(
     name="int8_lstm_neuron",
     summary="one hidden unit of an integer LSTM at a time: gate rows in, hidden and cell value out",
-    parameters=(
-        Parameter("lanes", 16, "int8 products a beat", 1, 64),
-        ACTIVATION,
-    ),
+    contract=Int8LstmNeuronContract,
+    parameters=parameters_of(Int8LstmNeuronContract),
     component=Int8LstmNeuron,
-    contract=lambda activation, lanes: Int8LstmNeuronContract(lanes=lanes, activation=activation),
-    timing=lambda lanes, activation: _neuron_timing(default_chunk(lanes, activation), activation),
+    timing=_neuron_timing,
     transaction="hidden unit",
 )
 
 INT8_LSTM_LAYER = Design(
     name="int8_lstm_layer",
     summary="a layer of an integer LSTM with its parameters and state: packets in, packets out",
-    parameters=(
-        Parameter("inputs", 16, "length of the input vector", 1, 4096),
-        Parameter("hidden", 32, "cells, and hidden values unless there is a projection", 1, 4096),
-        Parameter("lanes", 4, "int8 products a neuron and cycle", 1, 64),
-        Parameter("neurons", 1, "hidden units side by side", 1, 16),
-        ACTIVATION,
-        Parameter("cifg", 0, "1: the input gate is one minus the forget gate", 0, 1),
-        Parameter("peephole", 0, "1: the gates i, f and o see the cell", 0, 1),
-        Parameter("layer_norm", 0, "1: the gates are normalised", 0, 1),
-        Parameter("projection", 0, "hidden values after a projection; 0: no projection", 0, 4096),
-        Parameter("dynamic", 0, "1: precision of the weights chosen for each step and unit", 0, 1),
-        Parameter(
-            "signal",
-            "cell_change",
-            "of dynamic=1: what chooses, the cell's change or the output gate",
-            choices=get_args(PrecisionSignal),
-        ),
-        STRUCTURE,
-    ),
+    contract=int8_layer,
+    parameters=int8_layer_parameters(),
     component=_int8_layer,
-    contract=_int8_layer_contract,
-    timing=_int8_layer_timing,
+    build=(STRUCTURE,),
+    cycles=int8_cycles.step_cycles,
     transaction="byte",
 )
 
 FLOATSD8_LSTM_NEURON = Design(
     name="floatsd8_lstm_neuron",
     summary="one hidden unit of a FloatSD8 LSTM at a time: gate sums in, hidden and cell value out",
-    parameters=(
-        Parameter("lanes", 4, "products a beat, added and rounded", 4, 16),
-        _window(BINARY16),
-    ),
-    component=FloatSD8LstmNeuron,
     contract=FloatSD8LstmNeuronContract,
-    timing=lambda **_: Timing(
-        "11, or with the next unit's beats where these follow at once",
-        "1 a beat, and 3 for each unit",
-    ),
+    parameters=parameters_of(FloatSD8LstmNeuronContract),
+    component=FloatSD8LstmNeuron,
+    timing=_floatsd8_neuron_timing,
     transaction="hidden unit",
 )
 
 FLOATSD8_LSTM_LAYER = Design(
     name="floatsd8_lstm_layer",
     summary="a layer of a FloatSD8 LSTM with its parameters and state: packets in, packets out",
-    parameters=(
-        Parameter("inputs", 16, "length of the input vector", 1, 4096),
-        Parameter("hidden", 32, "cells and hidden values", 1, 4096),
-        Parameter("lanes", 4, "products a neuron and cycle, added and rounded", 4, 16),
-        Parameter("neurons", 1, "hidden units side by side", 1, 16),
-        _window(BINARY16),
-    ),
-    component=FloatSD8LstmLayer,
     contract=FloatSD8LstmLayerContract,
-    timing=_floatsd8_layer_timing,
+    parameters=parameters_of(FloatSD8LstmLayerContract),
+    component=FloatSD8LstmLayer,
+    cycles=floatsd8_cycles.step_cycles,
     transaction="byte",
 )
-
-_FEW_BIT_WEIGHTS = (
-    Parameter("weights", "ternary", "levels of weights; int12 to compare with", choices=WEIGHTS),
-    Parameter("exponents", 1, "magnitudes of pow2 weights: 1, 2, 4, 8", 1, 4),
-)
-_VALUE_WIDTH = Parameter("activation_width", 12, "bits of inputs and hidden values", 4, 16)
 
 TERNARY_LSTM_NEURON = Design(
     name="ternary_lstm_neuron",
     summary="one hidden unit of an LSTM of few-bit weights at a time: gate rows in, new state out",
-    parameters=(
-        Parameter("lanes", 16, "weights a beat", 1, 256),
-        *_FEW_BIT_WEIGHTS,
-        _VALUE_WIDTH,
-        ACTIVATION,
-    ),
+    contract=TernaryLstmNeuronContract,
+    parameters=parameters_of(TernaryLstmNeuronContract),
     component=TernaryLstmNeuron,
-    contract=lambda weights, **parameters: TernaryLstmNeuronContract(
-        weights_kind=weights, **parameters
-    ),
-    timing=lambda lanes, activation, **_: _neuron_timing(
-        default_chunk(lanes, activation), activation
-    ),
+    timing=_neuron_timing,
     transaction="hidden unit",
 )
 
 TERNARY_LSTM_LAYER = Design(
     name="ternary_lstm_layer",
     summary="a layer of an LSTM of few-bit weights with its parameters and state",
-    parameters=(
-        Parameter("inputs", 16, "length of the input vector", 1, 4096),
-        Parameter("hidden", 32, "cells and hidden values", 1, 4096),
-        Parameter("lanes", 16, "weights a neuron and cycle, whole bytes of them", 1, 256),
-        Parameter("neurons", 1, "hidden units side by side", 1, 16),
-        *_FEW_BIT_WEIGHTS,
-        Parameter(
-            "packing",
-            "fields",
-            "each weight in bits of its own, or five ternary ones in 8",
-            choices=get_args(Packing),
-        ),
-        Parameter(
-            "scales",
-            "fixed",
-            "what scales rows have: any, or powers of two",
-            choices=get_args(Scales),
-        ),
-        Parameter(
-            "gates",
-            "in_turn",
-            "rows of a unit's gates one after the other, or all four at once",
-            choices=get_args(Gates),
-        ),
-        _VALUE_WIDTH,
-        ACTIVATION,
-        _STRUCTURE,
-    ),
+    contract=TernaryLstmLayerContract,
+    parameters=parameters_of(TernaryLstmLayerContract),
     component=TernaryLstmLayer,
-    contract=lambda structure, **parameters: TernaryLstmLayerContract(**parameters),
-    timing=_ternary_layer_timing,
+    build=(_STRUCTURE,),
+    cycles=ternary_cycles.step_cycles,
     transaction="byte",
 )
-
-_BIAS = Parameter("bias", 10, "exponent bias of the FloatSD8 number", -16, 40)
-
 
 FLOATSD8_ENCODE = Design(
     name="floatsd8_encode",
     summary="binary16 numbers to the nearest FloatSD8 numbers",
-    parameters=(_BIAS,),
-    component=FloatSD8Encode,
     contract=FloatSD8EncodeContract,
-    timing=lambda **_: _at_once(),
+    parameters=parameters_of(FloatSD8EncodeContract),
+    component=FloatSD8Encode,
+    timing=_at_once,
     transaction="beat",
 )
 
 FLOATSD8_DECODE = Design(
     name="floatsd8_decode",
     summary="FloatSD8 numbers to binary16",
-    parameters=(_BIAS,),
-    component=FloatSD8Decode,
     contract=FloatSD8DecodeContract,
-    timing=lambda **_: _at_once(),
+    parameters=parameters_of(FloatSD8DecodeContract),
+    component=FloatSD8Decode,
+    timing=_at_once,
     transaction="beat",
 )
 
 FLOATSD8_ACTIVATE = Design(
     name="floatsd8_activate",
     summary="sigmoid to FloatSD8 or tanh to e5m2, of binary16 numbers",
-    parameters=(),
-    component=FloatSD8Activate,
     contract=FloatSD8ActivateContract,
-    timing=lambda **_: _at_once(),
+    parameters=parameters_of(FloatSD8ActivateContract),
+    component=FloatSD8Activate,
+    timing=_at_once,
     transaction="beat",
 )
 
-DESIGNS = {
-    design.name: design
-    for design in (
-        FLOATSD8_MAC,
-        FP32_MAC,
-        FP16_MAC,
-        BF16_MAC,
-        FP8_MAC,
-        INT8_MAC,
-        TERNARY_ACCUMULATE,
-        BINARY_ACCUMULATE,
-        POW2_ACCUMULATE,
-        INT12_MAC,
-        INT8_LSTM_NEURON,
-        INT8_LSTM_LAYER,
-        FLOATSD8_LSTM_NEURON,
-        FLOATSD8_LSTM_LAYER,
-        TERNARY_LSTM_NEURON,
-        TERNARY_LSTM_LAYER,
-        FLOATSD8_ENCODE,
-        FLOATSD8_DECODE,
-        FLOATSD8_ACTIVATE,
-    )
-}
+DESIGNS: dict[str, Design] = {}
 """All designs by name, in the order in which they are listed."""
+
+
+def register_design(design: Design) -> Design:
+    """Add a design; the same one may be added again.
+
+    Raises
+    ------
+    TypeError
+        If its name is taken.
+    """
+    if DESIGNS.setdefault(design.name, design) is not design:
+        raise TypeError(f"There is a design '{design.name}' already; take another name.")
+    return design
+
+
+for _design in (
+    FLOATSD8_MAC,
+    FP32_MAC,
+    FP16_MAC,
+    BF16_MAC,
+    FP8_MAC,
+    INT8_MAC,
+    TERNARY_ACCUMULATE,
+    BINARY_ACCUMULATE,
+    POW2_ACCUMULATE,
+    INT12_MAC,
+    INT8_LSTM_NEURON,
+    INT8_LSTM_LAYER,
+    FLOATSD8_LSTM_NEURON,
+    FLOATSD8_LSTM_LAYER,
+    TERNARY_LSTM_NEURON,
+    TERNARY_LSTM_LAYER,
+    FLOATSD8_ENCODE,
+    FLOATSD8_DECODE,
+    FLOATSD8_ACTIVATE,
+):
+    register_design(_design)
 
 
 def find(name: str) -> Design:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from golden.contract import Contract, describe
 from golden.operands import Operand, check_arrays, pack, total_width, unpack
-from hdl.design import Design, Value
+from hdl.design import ConfiguredDesign
 from sim import yosys
 from sim.verilog import verilog_of
 
@@ -124,8 +124,8 @@ class BulkSimulation:
 
     Parameters
     ----------
-    design, settings
-        An entry of the registry, and its parameters that differ from the defaults.
+    configured
+        The design with its parameters.
     cache_dir
         Folder of compiled libraries; one is used again while Verilog, harness and tools are the
         same.
@@ -143,21 +143,19 @@ class BulkSimulation:
 
     def __init__(
         self,
-        design: Design,
-        settings: Mapping[str, Value | str] | None = None,
+        configured: ConfiguredDesign,
         cache_dir: Path = Path("build/bulk"),
         *,
         verilog: str | None = None,
         optimized: bool = True,
     ) -> None:
-        parameters = design.resolve(settings or {})
-        self.design = design
-        self.contract: Contract = design.contract(**parameters)
+        self.configured = configured
+        self.contract: Contract = configured.contract
         self.cycles = 0
         """Clock cycles of the last run."""
-        text = verilog_of(design, parameters) if verilog is None else verilog
+        text = verilog_of(configured) if verilog is None else verilog
         flags = (*_FLAGS, "-O2" if optimized else "-O0")
-        path = _compiled(design.name, self.contract, text, cache_dir, flags)
+        path = _compiled(configured.name, self.contract, text, cache_dir, flags)
         self._library = ctypes.CDLL(str(path))
         self._library.fewbit_new.restype = ctypes.c_void_p
         self._library.fewbit_reset.argtypes = [ctypes.c_void_p]
@@ -232,7 +230,7 @@ class BulkSimulation:
         )
         if status:
             raise BulkFailure(
-                f"{self.design.name}: {_STATUS[status].format(patience=patience)};"
+                f"{self.configured.name}: {_STATUS[status].format(patience=patience)};"
                 f" {progress[0]} of {beats} beats had gone in,"
                 f" {progress[1]} of {results} results had come out.",
                 unpack(contract.results, received[: progress[1]]),
@@ -265,8 +263,7 @@ class BulkSimulation:
 
 
 def check_bulk(
-    design: Design,
-    settings: Mapping[str, Value | str] | None = None,
+    configured: ConfiguredDesign,
     *,
     count: int,
     seed: int = 1,
@@ -285,7 +282,7 @@ def check_bulk(
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}.")
-    simulation = BulkSimulation(design, settings, cache_dir, verilog=verilog)
+    simulation = BulkSimulation(configured, cache_dir, verilog=verilog)
     return compare(simulation, count=count, seed=seed, chunk=chunk)
 
 
@@ -344,7 +341,7 @@ def compare(
             first = "\n".join(filter(None, (first, f"Chunk {number} (seed {seed}): {broken}")))
             break
     return BulkOutcome(
-        simulation.design.name,
+        simulation.configured.name,
         seed,
         vectors,
         mismatches,

@@ -1,6 +1,6 @@
 """A quantised layer run on its generated layer circuit, in compiled RTL."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -10,14 +10,13 @@ import numpy.typing as npt
 
 from golden.arithmetic import Raws, as_shaped_raws
 from golden.layer import packets
-from golden.layer.contract import CELL_BYTES
+from golden.layer.contract import CELL_BYTES, LayerContract
 from golden.layer.image import integers
-from golden.layer.models import layer_of
 from golden.layer.packets import Kind, Packet, Reply, Status
-from golden.layer.ternary import Gates
-from golden.model import Lstm
+from golden.lstm.contract import Lstm
 from golden.shapes import check_shape, valid_steps
-from hdl.designs import find
+from hdl.design import Value
+from hdl.systems import configure_for
 from sim.bulk import BulkSimulation
 
 __all__ = ["LayerBackend"]
@@ -33,10 +32,9 @@ class LayerBackend:
 
     Parameters
     ----------
-    lanes, neurons, gates
-        Of the circuit; see :func:`golden.layer.models.layer_of`.
-    structure
-        Of the circuit, where its design has such a parameter.
+    settings
+        Parameters of the circuit that the model doesn't say, by name, such as ``lanes``; see
+        :attr:`golden.layer.contract.LayerContract.chosen` and the build's parameters of the design.
     stall_seed
         Seed of pauses on both streams; None for full rate.
     cache_dir
@@ -45,10 +43,7 @@ class LayerBackend:
         Whether the state is asked for after every sequence, see `last_cells`.
     """
 
-    lanes: int | None = None
-    neurons: int | None = None
-    gates: Gates = "in_turn"
-    structure: str = "gates"
+    settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
     stall_seed: int | None = None
     cache_dir: Path = Path("build/bulk")
     asks_state: bool = False
@@ -84,8 +79,9 @@ class LayerBackend:
         AssertionError
             If the circuit answers with other packets than it must.
         """
-        found = layer_of(model, self.lanes, self.neurons, self.gates)
-        layer, design = found.contract, find(found.design)
+        configured, image = configure_for(model, self.settings)
+        layer = configured.contract
+        assert isinstance(layer, LayerContract)
         schedule, outputs = layer.schedule, layer.schedule.outputs
         width, size = layer.activation_width, layer.output_size
         kind = np.dtype(f"<{'i' if layer.raws_are_signed else 'u'}{layer.value_bytes}")
@@ -93,12 +89,9 @@ class LayerBackend:
         x = as_shaped_raws(x, "x", (low, low + (1 << width) - 1), (-1, -1, schedule.inputs))
         batch, time, _ = x.shape
         ends = _checked_lengths(lengths, batch, time)
-        settings = dict(layer.settings)
-        if any(parameter.name == "structure" for parameter in design.parameters):
-            settings["structure"] = self.structure
-        circuit = BulkSimulation(design, settings, self.cache_dir)
-        image = Packet(Kind.PARAMETERS, found.image)
-        status = self._send(circuit, [image], [(Reply.STATUS, 1)], reset=True)
+        circuit = BulkSimulation(configured, self.cache_dir)
+        sent = [Packet(Kind.PARAMETERS, image)]
+        status = self._send(circuit, sent, [(Reply.STATUS, 1)], reset=True)
         if status[0] != _LOADED:
             raise AssertionError(
                 f"The layer refused its parameter image: {Status(status[0].data[0]).name}."
@@ -107,7 +100,7 @@ class LayerBackend:
         if not x.size:
             self.last_cells = np.zeros((batch, schedule.hidden), np.int64)
             return hidden
-        sent: list[Packet] = []
+        sent = []
         wanted: list[tuple[Reply, int]] = []
         for sequence, end in zip(x, ends.tolist(), strict=True):
             sent += [

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from golden.formats import INT8, INT16
-from golden.lstm.int8 import Int8Lstm, reset_state
+from golden.lstm.int8 import Int8Lstm
 from golden.neuron.beats import neuron_configuration, step_beats
+from hdl.design import Value
 from hdl.designs import find
 from sim.bulk import BulkSimulation
 
@@ -50,11 +51,11 @@ class NeuronBackend:
 
     def __call__(self, model: Int8Lstm, x: Raws) -> Raws:
         """Hidden raws (batch, time, hidden) of input raws (batch, time, inputs)."""
-        settings = {"lanes": self.lanes, "activation": model.activation}
-        circuit = BulkSimulation(find("int8_lstm_neuron"), settings, self.cache_dir)
+        settings: dict[str, Value] = {"lanes": self.lanes, "activation": model.activation}
+        circuit = BulkSimulation(find("int8_lstm_neuron").configure(settings), self.cache_dir)
         configuration = neuron_configuration(model)
         batch, steps, _ = x.shape
-        hidden, cell = reset_state(model, batch)
+        hidden, cell = model.reset_state(batch)
         outputs = np.empty((batch, steps, model.hidden), dtype=np.int64)
         self.cells = np.empty_like(outputs)
         for step in range(steps):

@@ -10,7 +10,6 @@ import sys
 import sysconfig
 import time
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version as package_version
@@ -20,11 +19,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from hdl.design import Design, Value
+from hdl.design import ConfiguredDesign
 from sim.bench_stream import VECTOR_SETS
 from sim.verilog import verilog_of
 
 __all__ = ["SIMULATORS", "Outcome", "SimulatorError", "check_tools", "engine", "simulate"]
+
+_BENCH = "sim.bench_stream"
+"""The cocotb tests, the same for all designs."""
 
 SIMULATORS = ("verilator", "icarus")
 
@@ -104,8 +106,7 @@ def engine(simulator: str) -> str:
 
 
 def simulate(
-    design: Design,
-    settings: Mapping[str, Value | str],
+    configured: ConfiguredDesign,
     build_dir: Path,
     *,
     simulator: str = "verilator",
@@ -120,8 +121,8 @@ def simulate(
 
     Parameters
     ----------
-    design, settings
-        An entry of the registry, and its parameters that differ from the defaults.
+    configured
+        The design with its parameters.
     build_dir
         Folder of this design and simulator; a build in it is used again while nothing changed.
     simulator
@@ -146,29 +147,29 @@ def simulate(
     """
     check_tools(simulator)
     started = time.perf_counter()
-    parameters = design.resolve(settings)
+    design = configured.name
     folder = build_dir.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    text = verilog_of(design, parameters) if verilog is None else verilog
+    text = verilog_of(configured) if verilog is None else verilog
     tools = "\0".join((*_versions(simulator), *_VERILATOR_ARGUMENTS))
     key = hashlib.sha256(f"{tools}\0{text}".encode()).hexdigest()
-    source = folder / f"{design.name}.v"
+    source = folder / f"{design}.v"
     key_file = folder / "build.sha256"
     built = key_file.is_file() and key_file.read_text() == key
     if not built:
         key_file.unlink(missing_ok=True)
         source.write_text(text)
-    bench = _write_bench(design, parameters, folder, seed, count)
+    bench = _write_bench(configured, folder, seed, count)
     (folder / "bench.json").write_text(json.dumps({**bench, "patience": patience}))
     arguments = _VERILATOR_ARGUMENTS if simulator == "verilator" else ()
     job = {
         "simulator": simulator,
         "library": hashlib.sha256(tools.encode()).hexdigest()[:16],
         "source": str(source),
-        "name": design.name,
+        "name": design,
         "folder": str(folder),
         "build_arguments": None if built else arguments,
-        "bench": design.bench,
+        "bench": _BENCH,
         "seed": seed,
         "test_filter": test_filter,
     }
@@ -191,11 +192,11 @@ def simulate(
             )
         except subprocess.TimeoutExpired as error:
             raise SimulatorError(
-                f"{design.name} took more than {timeout:.0f} s in {simulator}; see {log}."
+                f"{design} took more than {timeout:.0f} s in {simulator}; see {log}."
             ) from error
     if not results.is_file():
         raise SimulatorError(
-            f"{design.name} didn't run in {simulator} (exit status {process.returncode});"
+            f"{design} didn't run in {simulator} (exit status {process.returncode});"
             f" the log, {log}, ends with: {_last_words(log)}"
         )
     key_file.write_text(key)
@@ -249,16 +250,15 @@ def _environment(folder: Path, simulator: str) -> dict[str, str]:
 
 
 def _write_bench(
-    design: Design, parameters: Mapping[str, Value], folder: Path, seed: int, count: int
+    configured: ConfiguredDesign, folder: Path, seed: int, count: int
 ) -> dict[str, object]:
     """Leave contract and vectors for :mod:`sim.bench_stream`; the rest that it needs comes back."""
-    contract = design.contract(**parameters)
-    timing = design.timing(**parameters)
+    contract, timing = configured.contract, configured.timing
     arrays: dict[str, np.ndarray] = {}
     seeds: dict[str, int] = {}
     for name, share in VECTOR_SETS.items():
         # A set's own seed, the same whichever sets there are.
-        seeds[name] = zlib.crc32(f"{design.name}/{name}/{seed}".encode())
+        seeds[name] = zlib.crc32(f"{configured.name}/{name}/{seed}".encode())
         stimulus = contract.stimulus(np.random.default_rng(seeds[name]), max(8, int(count * share)))
         for operand, codes in stimulus.items():
             arrays[f"{name}/i/{operand}"] = codes
@@ -270,7 +270,7 @@ def _write_bench(
     return {"latency": timing.latency, "interval": timing.interval, "seeds": seeds}
 
 
-def _outcome(design: Design, simulator: str, seed: int, folder: Path, seconds: float) -> Outcome:
+def _outcome(design: str, simulator: str, seed: int, folder: Path, seconds: float) -> Outcome:
     tests = 0
     failures: list[str] = []
     for case in ElementTree.parse(folder / "results.xml").getroot().iter("testcase"):
@@ -282,13 +282,13 @@ def _outcome(design: Design, simulator: str, seed: int, folder: Path, seconds: f
             if found is not None:
                 failures.append(f"{case.get('name')}: {_message(found)}")
     if not tests:
-        raise SimulatorError(f"{design.name} ran no test at all in {simulator}.")
+        raise SimulatorError(f"{design} ran no test at all in {simulator}.")
     report = folder / "report.jsonl"
     lines = report.read_text().splitlines() if report.is_file() else []
     rows = [json.loads(line) for line in lines]
     build = folder / "build_seconds.txt"
     return Outcome(
-        design=design.name,
+        design=design,
         simulator=engine(simulator),
         seed=seed,
         tests=tests,

@@ -10,13 +10,13 @@ a comment that says what the module is.
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-from hdl.design import Design, Value
+from hdl.design import ConfiguredDesign, Value
 from hdl.top import ports_of, to_rtlil
 from sim import yosys
 
@@ -52,53 +52,49 @@ def generator_version() -> str:
     return f"fewbit {number}"
 
 
-def verilog_of(design: Design, settings: Mapping[str, Value | str] | None = None) -> str:
-    """Verilog text of a design; the module has the design's name.
+def verilog_of(configured: ConfiguredDesign) -> str:
+    """Verilog text of a design with its parameters; the module has the configured name.
 
     The text depends on the design, its parameters, and the versions of this generator, Amaranth
     and Yosys, and on nothing else: no date, no path.
 
     Parameters
     ----------
-    design
-        An entry of the registry.
-    settings
-        Parameters that differ from their defaults.
+    configured
+        The design.
 
     Raises
     ------
-    hdl.design.ParameterError
-        If a parameter is unknown or its value isn't allowed.
     sim.yosys.YosysError
         If Yosys is missing or fails.
     """
-    parameters = design.resolve(settings or {})
-    contract = design.contract(**parameters)
-    rtlil = to_rtlil(design.component(**parameters), contract, design.name)
+    contract, top = configured.contract, configured.name
+    rtlil = to_rtlil(configured.component(), contract, top)
     order = tuple(port.name for port in ports_of(contract))
     texts = yosys.run(_SCRIPT, {"design.il": _plain_names(rtlil)}, ("design.v",))
     for name in order:
         if f"\\{name} " in texts["design.v"]:
             raise ValueError(f"Port '{name}' is a keyword of Verilog; rename the operand.")
     modules = [
-        _tidy(module, order if module.startswith(f"module {design.name}(") else ())
+        _tidy(module, order if module.startswith(f"module {top}(") else ())
         for module in re.findall(r"^module .*?^endmodule$", texts["design.v"], re.M | re.S)
     ]
     text = _without_keywords("\n\n".join(modules))
-    return f"{_header(design, parameters)}\n\n{_LINT}\n\n{text}\n"
+    return f"{_header(configured)}\n\n{_LINT}\n\n{text}\n"
 
 
-def _header(design: Design, parameters: Mapping[str, Value]) -> str:
-    ports = ports_of(design.contract(**parameters))
-    timing = design.timing(**parameters)
-    lines = [f"{design.name}: {design.summary}"]
-    if design.parameters:
-        width = max(len(parameter.name) for parameter in design.parameters)
+def _header(configured: ConfiguredDesign) -> str:
+    design, parameters = configured.design, configured.parameters
+    ports = ports_of(configured.contract)
+    timing = configured.timing
+    lines = [f"{configured.name}: {configured.summary}"]
+    if design.all_parameters:
+        width = max(len(parameter.name) for parameter in design.all_parameters)
         lines += ["", "Parameters:"]
         lines += [
             f"  {parameter.name:{width}} = {_shown(parameters[parameter.name])}"
             f"  {_meaning(parameter.meaning, parameters[parameter.name], parameter.none_means)}"
-            for parameter in design.parameters
+            for parameter in design.all_parameters
         ]
     lines += [
         "",

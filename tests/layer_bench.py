@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flow.layer_files import constants_of, packer
 from golden.layer import packets
+from golden.layer.image import program
 from golden.layer.packets import Kind, Packet
 from sim.bulk import BulkFailure
 
@@ -18,20 +22,32 @@ if TYPE_CHECKING:
     from sim.bulk import BulkSimulation
 
 
-def packer_of(layer: LayerContract[Any]) -> dict[str, Any]:
-    """Names of the packer that `fewbit generate` emits for a layer."""
-    program: dict[str, Any] = {"__name__": "packer"}
-    exec(compile(packer("layer", layer), "packer", "exec"), program)
-    return program
+def packer_of(layer: LayerContract[Any]) -> Any:
+    """The program that `fewbit generate` emits for a layer, as a module with its own `plan`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "emitted_packer.py"
+        path.write_text(program(layer.plan), encoding="utf-8")
+        spec = spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        emitted: Any = module_from_spec(spec)
+        # Its dataclasses look for their module.
+        sys.modules[path.stem] = emitted
+        try:
+            spec.loader.exec_module(emitted)
+        finally:
+            del sys.modules[path.stem]
+        emitted.plan = emitted.plan_in(path.read_text(encoding="utf-8"))
+    return emitted
 
 
 def check_packer(layer: LayerContract[Any], parameters: Any) -> None:
     """The emitted packer makes the image that the layer packs, and knows a broken one."""
-    program, image = packer_of(layer), layer.pack(parameters)
-    assert program["pack"](constants_of(parameters)) == image
-    program["check"](image)
-    with pytest.raises(SystemExit, match="checksum is wrong"):
-        program["check"](bytes([image[0] ^ 1]) + image[1:])
+    emitted, image = packer_of(layer), layer.pack(parameters)
+    assert emitted.pack(emitted.plan, layer.arrays_of(parameters)) == image
+    emitted.check_image(emitted.plan, image)
+    with pytest.raises(ValueError, match=r"checksum must be .* the image is broken"):
+        emitted.check_image(emitted.plan, bytes([image[0] ^ 1]) + image[1:])
 
 
 def count_cycles(

@@ -194,8 +194,8 @@ def design(latency: str = "1", golden_error: int = 0) -> Design:
         name="row_sums",
         summary="sums of products, to try the benches on",
         parameters=(Parameter("fault", "NONE", "what is wrong", choices=faults),),
-        component=lambda fault: RowSumsCircuit(),
+        component=lambda contract: RowSumsCircuit(),
         contract=lambda fault: RowSums(Fault[fault], golden_error),
-        timing=lambda fault: Timing(latency=latency, interval="1"),
+        timing=lambda contract: Timing(latency=latency, interval="1"),
         transaction="row",
     )

@@ -91,7 +91,7 @@ def row_sums(design: str, contract, arrays) -> list[int]:
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_golden_equals_fractions(case):
     name, settings = case
-    contract = DESIGNS[name].contract(**DESIGNS[name].resolve(settings))
+    contract = DESIGNS[name].configure(settings).contract
     arrays = contract.stimulus(np.random.default_rng(3), 200)
     assert contract.compute(arrays)["result"].tolist() == row_sums(name, contract, arrays)
     assert arrays["last"].sum() == 200
@@ -101,7 +101,7 @@ def test_golden_equals_fractions(case):
 def test_circuit_equals_golden(case):
     name, settings = case
     # Every second chunk has pauses on both streams.
-    outcome = check_bulk(DESIGNS[name], settings, count=8_000, seed=1, chunk=2_000)
+    outcome = check_bulk(DESIGNS[name].configure(settings), count=8_000, seed=1, chunk=2_000)
     assert outcome.passed, outcome.counterexample
 
 
@@ -144,9 +144,9 @@ def every_beat(weight_width: int, lanes: int, width: int, accumulator: int):
 def test_every_beat_of_few_narrow_lanes(name, settings, weight_width):
     """All weights and activations on top of every running sum: a beat's whole truth table."""
     arrays = every_beat(weight_width, *settings.values())
-    contract = DESIGNS[name].contract(**DESIGNS[name].resolve(settings))
+    contract = DESIGNS[name].configure(settings).contract
     rows = len(arrays["last"]) // 2
-    got = BulkSimulation(DESIGNS[name], settings).run(arrays, rows)["result"]
+    got = BulkSimulation(DESIGNS[name].configure(settings)).run(arrays, rows)["result"]
     steps = 2 ** (2**contract.exponent_bits - 1) if name == POW2 else 1
     codes = range(2**weight_width)
     level = np.array([int(weights_of(name, contract, [code])[0] * steps) for code in codes])
@@ -168,7 +168,7 @@ def test_every_code_of_five_weights():
         "first": np.ones_like(codes),
         "last": np.ones_like(codes),
     }
-    sums = BulkSimulation(DESIGNS[TERNARY_UNIT], settings).run(arrays, 256)["result"]
+    sums = BulkSimulation(DESIGNS[TERNARY_UNIT].configure(settings)).run(arrays, 256)["result"]
     expected = [
         sum(level * 4**place for place, level in enumerate(DENSE_LEVELS[code]))
         for code in range(256)
@@ -187,11 +187,10 @@ def test_every_code_of_five_weights():
 )
 def test_broken_circuits_are_caught(tmp_path, right, wrong):
     settings = {"lanes": 2, "activation_width": 6}
-    text = verilog_of(DESIGNS[BINARY], settings)
+    text = verilog_of(DESIGNS[BINARY].configure(settings))
     assert text.count(right) == 1
     outcome = check_bulk(
-        DESIGNS[BINARY],
-        settings,
+        DESIGNS[BINARY].configure(settings),
         count=100,
         cache_dir=tmp_path,
         verilog=text.replace(right, wrong),
@@ -210,10 +209,10 @@ def test_a_broken_golden_model_is_caught(tmp_path):
                 # As if 1 were -1: the other convention for a binary weight.
                 return 1 - 2 * codes
 
-        return Wrong(**{name: value for name, value in parameters.items() if name != "structure"})
+        return Wrong(**parameters)
 
     design = replace(DESIGNS[BINARY], contract=wrong)
-    outcome = check_bulk(design, {"lanes": 2}, count=100, cache_dir=tmp_path)
+    outcome = check_bulk(design.configure({"lanes": 2}), count=100, cache_dir=tmp_path)
     assert not outcome.passed
     assert "weights = " in outcome.counterexample
 
@@ -306,5 +305,5 @@ def test_bad_parameters_are_refused(name, settings, message):
 
 def test_an_unknown_structure_is_refused():
     with pytest.raises(ValueError) as error:  # noqa: PT011
-        DESIGNS[BINARY].component(structure="tree")
+        DESIGNS[BINARY].component(None, structure="tree")
     assert str(error.value) == 'structure must be "gates", "fpga" or "plain", not \'tree\'.'

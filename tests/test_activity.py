@@ -294,7 +294,7 @@ def verilog_of_netlist(netlist, stimulus):
 def test_toggles_are_those_of_an_event_driven_simulator(tmp_path):
     """An accumulator, which has feedback; zero delay and unit delay, net by net."""
     settings = {"lanes": 2, "activation_width": 4, "accumulator_width": 8}
-    mapped = map_to_cells(find("ternary_accumulate"), settings)
+    mapped = map_to_cells(find("ternary_accumulate").configure(settings))
     assert {"DFFE", "DFFR", "AOI21", "OAI21", "XNOR2"} <= set(mapped.figures["cells"])
     rng = np.random.default_rng(5)
     cycles = 40
@@ -336,7 +336,7 @@ def test_toggles_are_those_of_an_event_driven_simulator(tmp_path):
 
 @pytest.fixture(scope="module")
 def mac():
-    return map_to_cells(find("floatsd8_mac"), {"products": 1, "stages": 2, "window": 8})
+    return map_to_cells(find("floatsd8_mac").configure({"products": 1, "stages": 2, "window": 8}))
 
 
 def operands(runs, beats, settings):

@@ -22,13 +22,12 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def verilog():
     """One text for all faults, which are an input of the circuit, so that one build serves all."""
-    return verilog_of(row_sums.design())
+    return verilog_of(row_sums.design().configure())
 
 
 def check(folder, verilog, fault="NONE", golden_error=0, count=4000):
     return check_bulk(
-        row_sums.design(golden_error=golden_error),
-        {"fault": fault},
+        row_sums.design(golden_error=golden_error).configure({"fault": fault}),
         count=count,
         seed=3,
         chunk=1000,
@@ -86,7 +85,7 @@ def test_a_broken_handshake_is_caught(folder, verilog, fault, text):
 
 @pytest.mark.parametrize("stall_seed", [None, 0, 7])
 def test_arrays_in_arrays_out(folder, verilog, stall_seed):
-    simulation = BulkSimulation(row_sums.design(), {}, folder, verilog=verilog)
+    simulation = BulkSimulation(row_sums.design().configure(), folder, verilog=verilog)
     arrays = {
         "left": np.array([[1, 2], [3, 0x80], [0xFF, 0]]),
         "right": np.array([[10, 20], [30, 0x80], [1, 0]]),
@@ -101,7 +100,7 @@ def test_arrays_in_arrays_out(folder, verilog, stall_seed):
 
 
 def test_the_state_stays_unless_reset(folder, verilog):
-    simulation = BulkSimulation(row_sums.design(), {}, folder, verilog=verilog)
+    simulation = BulkSimulation(row_sums.design().configure(), folder, verilog=verilog)
     half = {
         "left": np.array([[1, 2]]),
         "right": np.array([[1, 1]]),
@@ -117,7 +116,7 @@ def test_the_state_stays_unless_reset(folder, verilog):
 
 
 def test_missing_results_are_refused(folder, verilog):
-    simulation = BulkSimulation(row_sums.design(), {}, folder, verilog=verilog)
+    simulation = BulkSimulation(row_sums.design().configure(), folder, verilog=verilog)
     arrays = row_sums.RowSums().stimulus(np.random.default_rng(1), 10)
     with pytest.raises(BulkFailure, match="20 of 20 beats had gone in, 10 of 11 results"):
         simulation.run(arrays, 11, patience=100)
@@ -129,7 +128,7 @@ def test_missing_results_are_refused(folder, verilog):
 
 def test_wrong_use_is_refused(folder, verilog):
     with pytest.raises(ParameterError, match="row_sums has no parameter 'lanes'"):
-        BulkSimulation(row_sums.design(), {"lanes": 3}, folder)
+        BulkSimulation(row_sums.design().configure({"lanes": 3}), folder)
     with pytest.raises(ValueError, match="count must be at least 1, not 0"):
         check(folder, verilog, count=0)
 
@@ -146,7 +145,7 @@ def test_a_circuit_that_settles_at_once_and_one_that_does_not(monkeypatch, tmp_p
     if not settles:
         monkeypatch.setattr(bulk, "_SETTLES", "")
     design = bulk_check.find("floatsd8_mac")
-    outcome = check_bulk(design, count=20_000, seed=2, chunk=5000, cache_dir=tmp_path)
+    outcome = check_bulk(design.configure(), count=20_000, seed=2, chunk=5000, cache_dir=tmp_path)
     assert outcome.passed, outcome.counterexample
 
 

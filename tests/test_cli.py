@@ -210,7 +210,7 @@ def test_vectors_go_back_into_the_golden_model_as_they_are(capsys, tmp_path):
     for name in DESIGNS:
         file = tmp_path / f"{name}.npz"
         assert run(capsys, "vectors", name, "--count", "40", "--out", file)[0] == 0
-        contract = DESIGNS[name].contract(**DESIGNS[name].resolve({}))
+        contract = DESIGNS[name].configure().contract
         with np.load(file, allow_pickle=False) as arrays:
             results = contract.compute(dict(arrays))
             for field in contract.results:
@@ -255,8 +255,8 @@ def test_regress_reports_each_design(capsys, tmp_path):
 def test_regress_of_a_broken_circuit_fails_and_shows_a_counterexample(
     capsys, tmp_path, monkeypatch
 ):
-    def broken(design, settings):
-        return verilog_of(design, settings).replace(" ^ ", " | ")
+    def broken(design):
+        return verilog_of(design).replace(" ^ ", " | ")
 
     monkeypatch.setattr("flow.regress.verilog_of", broken)
     file = tmp_path / "regress.json"

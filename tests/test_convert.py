@@ -72,7 +72,7 @@ def test_decoding_and_encoding_again_gives_the_canonical_code():
     ],
 )
 def test_circuits_equal_golden_on_every_code(name, bias):
-    circuit = BulkSimulation(DESIGNS[name], {"bias": bias})
+    circuit = BulkSimulation(DESIGNS[name].configure({"bias": bias}))
     arrays = {"number": NUMBERS if name == "floatsd8_encode" else CODES}
     got = circuit.run(arrays, len(arrays["number"]), stall_seed=3)["result"]
     expected = circuit.contract.compute(arrays)["result"]
@@ -92,7 +92,7 @@ def test_a_wrong_threshold_is_found(monkeypatch, tmp_path):
     index = table.index(0xCF)
     table[index - 1] = table[index]
     monkeypatch.setattr("hdl.convert.encode_table", lambda bias: table)
-    circuit = BulkSimulation(DESIGNS["floatsd8_encode"], cache_dir=tmp_path)
+    circuit = BulkSimulation(DESIGNS["floatsd8_encode"].configure(), cache_dir=tmp_path)
     arrays = {"number": NUMBERS}
     got = circuit.run(arrays, 1 << 16)["result"]
     expected = circuit.contract.compute(arrays)["result"]

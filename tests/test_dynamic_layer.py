@@ -21,11 +21,11 @@ from golden.layer.int8_dynamic import (
     PrecisionHistory,
     random_dynamic_constants,
 )
-from golden.layer.models import layer_of
 from golden.layer.packets import Kind, Packet, Reply
 from golden.lstm import dynamic
 from golden.lstm.dynamic import low_constants
 from golden.lstm.int8 import step_constants
+from golden.systems import layer_of
 from hdl.accumulate.int8_halves import Int8HalfProducts
 from hdl.design import ParameterError
 from hdl.designs import find
@@ -47,7 +47,7 @@ def constants(layer=LAYER, seed=1, **changes):
 @pytest.fixture(scope="module")
 def circuit(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bulk")
-    return BulkSimulation(DESIGN, {**SIZES, "dynamic": 1}, folder, optimized=False)
+    return BulkSimulation(DESIGN.configure({**SIZES, "dynamic": 1}), folder, optimized=False)
 
 
 def vectors(rng, count, layer=LAYER):
@@ -91,7 +91,7 @@ def test_an_image_of_one_lane_by_hand():
         reset_hidden=0,
     )
     image = layer.pack(DynamicConstants(whole, 0x1234, 5, np.full((4, 2, 1), -3, np.int8), 1))
-    found = layer.layout.split(image)
+    found = layer.plan.split(image)
     # 12, -12 = EE, 34, -34 = CC, 56, -56 = AA, 78, -78 = 88; high, low, high ... and low, high ...
     assert found["weights_first"].reshape(-1).tolist() == [1, 6, 3, 4, 5, 2, 7, 0]
     assert found["weights_second"].reshape(-1).tolist() == [14, 10, 12, 12, 10, 14, 8, 0]
@@ -221,7 +221,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=sentence):
         LAYER.pack(dataclasses.replace(given, signal="output_gate"))
     with pytest.raises(ParameterError, match="set dynamic=1 or leave signal=output_gate out"):
-        DESIGN.resolve({"signal": "output_gate"})
+        DESIGN.configure({"signal": "output_gate"})
 
 
 def test_the_header_names_the_passes():
@@ -290,7 +290,9 @@ def test_the_circuit_agrees_with_golden(circuit):
 )
 def test_other_sizes_agree_with_golden(sizes, more, tmp_path):
     settings = dict(zip(SIZES, sizes, strict=True))
-    made = BulkSimulation(DESIGN, {**settings, **more, "dynamic": 1}, tmp_path, optimized=False)
+    made = BulkSimulation(
+        DESIGN.configure({**settings, **more, "dynamic": 1}), tmp_path, optimized=False
+    )
     outcome = compare(made, count=1500, chunk=750)
     assert not outcome.mismatches, outcome.counterexample
 
@@ -363,7 +365,7 @@ def reads_of(hold, steps):
     """Words of high halves and of low ones that are read, of each memory."""
     layer = DynamicInt8LstmLayer(**SMALL)
     image = layer.pack(constants(layer, hold=hold))
-    unit = Circuit(image=image, **SMALL)
+    unit = Circuit(DynamicInt8LstmLayer(image=image, **SMALL))
     m = Module()
     m.submodules.unit = unit
     simulator = Simulator(m)
@@ -451,8 +453,8 @@ def test_cycles_are_those_of_the_circuit(circuit, hold):
 
 def test_the_data_sheet_gives_both_cycles():
     layer = DynamicInt8LstmLayer(inputs=48, hidden=128, lanes=16, neurons=4)
-    section = cycles_section(layer)
-    plain = cycles_section(layer.plain)
+    section = cycles_section(step_cycles(layer, "gates"))
+    plain = cycles_section(step_cycles(layer.plain, "gates"))
     # A sum waits at one more place than there.
     assert (section["cycles"], plain["cycles"]) == (1423, 1422)
     assert section["cycles_low"] == 814

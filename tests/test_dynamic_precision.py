@@ -11,7 +11,7 @@ from commands import run as fewbit
 from int8_cases import VARIANTS, random_case
 
 from golden.activations import ACTIVATIONS
-from golden.lstm import dynamic, int8, signals
+from golden.lstm import dynamic, signals
 from golden.lstm.dynamic import ALWAYS_HIGH, low_constants, run, run_signal
 from golden.lstm.int8 import Int8Lstm, update_unit
 from golden.lstm.int8_step import pre_activations
@@ -148,7 +148,7 @@ def test_a_broken_decision_disagrees_with_plain_integers(monkeypatch):
 def test_every_step_high_is_the_int8_layer(number):
     case = random_case(number, exponent=-12, variant=VARIANTS[number])
     outcome = run(replace(case.model, precision_hold=ALWAYS_HIGH), case.x)
-    np.testing.assert_array_equal(outcome.hidden, int8.run(case.model, case.x))
+    np.testing.assert_array_equal(outcome.hidden, case.model.run(case.x))
     assert outcome.high.all()
 
 
@@ -180,7 +180,7 @@ def test_every_step_low_is_litert_on_middle_weights(seed):
     output, cell = litert.run_lstm(litert.write_lstm(other, batch, time, **fields), case.x)
     np.testing.assert_array_equal(low.hidden, output)
     np.testing.assert_array_equal(low.cell[:, -1], cell)
-    assert not np.array_equal(low.hidden, int8.run(model, case.x))
+    assert not np.array_equal(low.hidden, model.run(case.x))
 
 
 @pytest.mark.parametrize("number", range(0, len(VARIANTS), 5))
@@ -209,7 +209,7 @@ def test_a_run_may_start_anywhere():
     state = {"hidden": before.hidden[:, -1], "cell": before.cell[:, -1]}
     after = run(model, x[:, 5:], **state)
     assert after.high[:, :2].all()
-    first = int8.run(model, x[:, 5:6], **state)
+    first = model.run(x[:, 5:6], **state)
     np.testing.assert_array_equal(after.hidden[:, :1], first)
 
 
@@ -260,13 +260,13 @@ def test_a_network_runs_its_layers_with_their_precision():
     x = inputs(model)
     np.testing.assert_array_equal(golden_backend(model, x), run(model, x).hidden)
     whole = replace(model, precision_hold=ALWAYS_HIGH)
-    np.testing.assert_array_equal(golden_backend(whole, x), int8.run(model, x))
+    np.testing.assert_array_equal(golden_backend(whole, x), model.run(x))
 
 
 def test_offsets_are_the_exact_means():
     model = layer()
     x, lengths = inputs(model), [12, 5, 1]
-    hidden = int8.run(model, x)
+    hidden = model.run(x)
     read = [x[b, t].tolist() for b in range(3) for t in range(lengths[b])]
     old = [
         hidden[b, t - 1].tolist() if t else [model.hidden_zero_point] * model.hidden
@@ -361,7 +361,7 @@ def test_no_tolerance_is_no_loss_by_any_measure():
     """A loss of one's own, that of the decisions, say."""
     model = layer()
     x, lengths = inputs(model, batch=6), [12, 9, 12, 3, 2, 5]
-    classes = int8.run(model, x)[range(6), np.array(lengths) - 1].argmax(axis=1)
+    classes = model.run(x)[range(6), np.array(lengths) - 1].argmax(axis=1)
 
     def lost(output):
         return float((output[range(6), np.array(lengths) - 1].argmax(axis=1) != classes).mean())
@@ -456,7 +456,7 @@ def test_the_command_finds_writes_and_runs(capsys, tmp_path):
     fewbit(capsys, "run", found, "--input", data, "--output", output)
     written = np.load(output)
     np.testing.assert_array_equal(written, run(wanted.network.nodes[0].lstm, x).hidden)
-    assert not np.array_equal(written, int8.run(model, x))
+    assert not np.array_equal(written, model.run(x))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from golden.lstm.float64 import Float64Lstm, run, run_with_cell, step
+from golden.lstm.float64 import Float64Lstm
 
 SIZES = [(1, 1, 1, 1), (2, 3, 5, 7), (3, 12, 32, 6), (1, 5, 17, 4)]
 
@@ -55,7 +55,7 @@ def test_agrees_with_scalar_arithmetic(batch: int, inputs: int, hidden: int, tim
     model = random_layer(rng, inputs, hidden)
     x = rng.normal(size=(batch, time, inputs))
     expected = [by_scalars(model, sequence) for sequence in x]
-    np.testing.assert_allclose(run(model, x), expected, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(model.run(x), expected, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("gate", range(4))
@@ -69,7 +69,7 @@ def test_every_gate_counts(gate: int) -> None:
     wrong = Float64Lstm(
         model.input_weights[order], model.recurrent_weights[order], model.bias[order]
     )
-    assert np.abs(run(wrong, x) - by_scalars(model, x[0])).max() > 1e-3
+    assert np.abs(wrong.run(x) - by_scalars(model, x[0])).max() > 1e-3
 
 
 @pytest.mark.parametrize(("batch", "inputs", "hidden", "time"), SIZES)
@@ -90,7 +90,7 @@ def test_agrees_with_pytorch(batch: int, inputs: int, hidden: int, time: int) ->
     )
     with torch.no_grad():
         expected, (_, last_cell) = layer(torch.from_numpy(x))
-    hiddens, cells = run_with_cell(model, x)
+    hiddens, cells = model.run_with_cell(x)
     np.testing.assert_allclose(hiddens, expected.numpy(), rtol=0, atol=1e-13)
     np.testing.assert_allclose(cells[:, -1], last_cell.numpy()[0], rtol=0, atol=1e-13)
 
@@ -99,9 +99,9 @@ def test_state_lasts_and_padding_does_not_matter() -> None:
     rng = np.random.default_rng(1)
     model = random_layer(rng, 4, 6)
     x = rng.normal(size=(3, 9, 4))
-    hiddens, cells = run_with_cell(model, x)
-    first_hiddens, first_cells = run_with_cell(model, x[:, :5])
-    rest = run(model, x[:, 5:], hidden=first_hiddens[:, -1], cell=first_cells[:, -1])
+    hiddens, cells = model.run_with_cell(x)
+    first_hiddens, first_cells = model.run_with_cell(x[:, :5])
+    rest = model.run(x[:, 5:], hidden=first_hiddens[:, -1], cell=first_cells[:, -1])
     np.testing.assert_array_equal(first_hiddens, hiddens[:, :5])
     np.testing.assert_array_equal(first_cells, cells[:, :5])
     np.testing.assert_array_equal(rest, hiddens[:, 5:])
@@ -111,7 +111,7 @@ def test_state_lasts_and_padding_does_not_matter() -> None:
 def test_far_from_zero_gates_are_open_or_shut(sign: int, expected: float) -> None:
     """Without an overflow, which is a warning and so an error here."""
     model = Float64Lstm(np.full((4, 1, 1), 1e6), np.zeros((4, 1, 1)), np.zeros((4, 1)))
-    hidden, cell = step(model, [[sign * 1e3]], [[0.0]], [[0.0]])
+    hidden, cell = model.step([[sign * 1e3]], [[0.0]], [[0.0]])
     assert hidden[0, 0] == expected
     assert cell[0, 0] == max(sign, 0)
 
@@ -162,6 +162,6 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"^x must have the shape \(any, any, 3\), not \(5, 3\)\.$"
     ):
-        run(model, np.zeros((5, 3)))
+        model.run(np.zeros((5, 3)))
     with pytest.raises(ValueError, match=r"^hidden must have the shape \(5, 2\), not \(1, 2\)\.$"):
-        run(model, np.zeros((5, 1, 3)), hidden=np.zeros((1, 2)))
+        model.run(np.zeros((5, 1, 3)), hidden=np.zeros((1, 2)))

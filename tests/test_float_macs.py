@@ -129,7 +129,9 @@ def test_the_fp32_circuit_is_the_fused_multiply_add_of_ieee(fp32_fma):
     arrays, expected = fp32_fma
     count = 5000
     arrays, expected = {name: codes[:count] for name, codes in arrays.items()}, expected[:count]
-    circuit = BulkSimulation(DESIGNS["fp32_mac"], {"products": 1, "window": None}, optimized=False)
+    circuit = BulkSimulation(
+        DESIGNS["fp32_mac"].configure({"products": 1, "window": None}), optimized=False
+    )
     got = circuit.run(arrays, len(expected), stall_seed=SEED)["result"]
     np.testing.assert_array_equal(got, expected)
 
@@ -232,7 +234,7 @@ def test_int8_golden_wraps_as_numpys_int32():
 )
 def test_circuit_equals_golden(name, settings):
     # Compiling a wide circuit with optimisation would take longer than running it without.
-    circuit = BulkSimulation(DESIGNS[name], settings, optimized=False)
+    circuit = BulkSimulation(DESIGNS[name].configure(settings), optimized=False)
     count = {"fp32_mac": 2000, "fp16_mac": 4000}.get(name, 12_000)
     outcome = compare(circuit, count=count, seed=SEED, chunk=1000)
     assert outcome.passed, outcome.counterexample
@@ -240,8 +242,8 @@ def test_circuit_equals_golden(name, settings):
 
 def test_a_window_too_small_is_caught():
     design = DESIGNS["fp8_mac"]
-    narrow = verilog_of(design, {"window": 13})
-    outcome = check_bulk(design, {}, count=20_000, seed=SEED, verilog=narrow)
+    narrow = verilog_of(design.configure({"window": 13}))
+    outcome = check_bulk(design.configure(), count=20_000, seed=SEED, verilog=narrow)
     assert outcome.mismatches > 0
     assert "differs from the golden model" in outcome.counterexample
 
@@ -298,15 +300,15 @@ class _OffsetContract(Contract):
 
 
 class _OffsetUnit(wiring.Component):
-    def __init__(self, window: int | None, stages: int) -> None:
-        self.contract = _OffsetContract(window)
+    def __init__(self, contract: _OffsetContract, stages: int) -> None:
+        self.contract = contract
         self.core = FloatSum(
             accumulator=BINARY16,
             products=LANES,
             product_width=7,
             exponents=range(1, 49),
             offset=range(32),
-            window=window,
+            window=contract.window,
             stages=stages,
         )
         super().__init__(
@@ -337,21 +339,21 @@ def test_an_offset_may_come_with_every_beat(window, stages):
     design = Design(
         name="offset_unit",
         summary="",
-        parameters=(
-            Parameter("window", 14, "", 8, 48, none_means="exact"),
-            Parameter("stages", 2, "", 1, 3),
-        ),
+        contract=_OffsetContract,
+        parameters=(Parameter("window", 14, "", 8, 48, none_means="exact"),),
         component=_OffsetUnit,
-        contract=lambda window, stages: _OffsetContract(window),
-        timing=lambda **_: Timing("2", "1"),
+        build=(Parameter("stages", 2, "", 1, 3),),
+        timing=lambda contract, stages: Timing("2", "1"),
         transaction="beat",
     )
-    outcome = check_bulk(design, {"window": window, "stages": stages}, count=20_000, seed=SEED)
+    outcome = check_bulk(
+        design.configure({"window": window, "stages": stages}), count=20_000, seed=SEED
+    )
     assert outcome.passed, outcome.counterexample
 
 
 def test_the_core_refuses_what_it_was_not_made_for():
-    unit = _OffsetUnit(14, 2)
+    unit = _OffsetUnit(_OffsetContract(14), 2)
     beat = unit.i.payload
     m = Module()
     pipeline = Pipeline(m, unit.i.valid)
@@ -365,7 +367,7 @@ def test_the_core_refuses_what_it_was_not_made_for():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"products": 0}, "products must be a whole number from 1 to 64, not 0."),
+        ({"products": 0}, "products must be a whole number from 1 to 16, not 0."),
         ({"window": 7}, "window must be a whole number from 8 to 48, not 7."),
         (
             {"accumulator_format": E5M2},

@@ -23,7 +23,7 @@ def results(circuit: BulkSimulation, is_tanh: int):
 
 @pytest.fixture(scope="module")
 def circuit():
-    return BulkSimulation(DESIGN)
+    return BulkSimulation(DESIGN.configure())
 
 
 def test_every_code_equals_golden(circuit):
@@ -68,6 +68,6 @@ def test_a_wrong_threshold_is_found(monkeypatch, tmp_path):
         return staircase(codes, [*starts[:-9], starts[-9] + 1, *starts[-8:]])
 
     monkeypatch.setattr("hdl.activation.floatsd8.staircase", wrong)
-    circuit = BulkSimulation(DESIGN, cache_dir=tmp_path)
+    circuit = BulkSimulation(DESIGN.configure(), cache_dir=tmp_path)
     for is_tanh, golden in ((0, sigmoid_floatsd8(NUMBERS)[0]), (1, tanh_e5m2(NUMBERS))):
         assert np.count_nonzero(results(circuit, is_tanh)["result"] != golden) == 2

@@ -17,14 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_bench import check_packer, count_cycles, packer_of
 
-from flow.layer_files import constants_of, cycles_section
+from flow.layer_files import cycles_section
 from golden.layer import packets
 from golden.layer.floatsd8 import FloatSD8LstmLayer, random_model
 from golden.layer.image import ImageError
-from golden.layer.models import layer_of
 from golden.layer.packets import Kind, Packet, Reply, Status
-from golden.lstm.floatsd8 import FloatSD8Lstm, run, run_with_cell
+from golden.lstm.floatsd8 import FloatSD8Lstm
 from golden.model import Model, save_model
+from golden.systems import layer_of
 from hdl.designs import find
 from hdl.layer.floatsd8_cycles import step_cycles
 from sim.bulk import BulkSimulation, check_bulk, compare
@@ -87,13 +87,14 @@ def test_the_emitted_packer_makes_the_same_image(layer, seed):
 )
 def test_the_packer_refuses(name, value, sentence):
     layer = FloatSD8LstmLayer(inputs=2, hidden=3)
-    arrays = constants_of(random_model(layer, np.random.default_rng(1)))
+    arrays = layer.arrays_of(random_model(layer, np.random.default_rng(1)))
+    emitted = packer_of(layer)
     if value is None:
         del arrays[name]
     else:
         arrays[name] = np.full_like(arrays.get(name, np.asarray(0)), value)
-    with pytest.raises(SystemExit, match=f"^{re.escape(sentence)}$"):
-        packer_of(layer)["pack"](arrays)
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        emitted.pack(emitted.plan, arrays)
 
 
 def test_an_unpacked_model_computes_the_same():
@@ -102,7 +103,7 @@ def test_an_unpacked_model_computes_the_same():
     again = layer.unpack(layer.pack(model))
     assert again.input_bias == 15
     x = random_inputs(model, 2, 3, 5)
-    np.testing.assert_array_equal(run(again, x), run(model, x))
+    np.testing.assert_array_equal(again.run(x), model.run(x))
 
 
 def test_packets_compute_a_sequence():
@@ -112,7 +113,7 @@ def test_packets_compute_a_sequence():
     sent = [Packet(Kind.PARAMETERS, layer.pack(model))]
     sent += [Packet(Kind.INPUT, bytes(vector.tolist())) for vector in x[0]]
     got = list(layer.answers([*sent, Packet(Kind.SAVE_STATE, b"\0")]))
-    hidden, cell = run_with_cell(model, x)
+    hidden, cell = model.run_with_cell(x)
     assert got[0] == Packet(Reply.STATUS, bytes([Status.LOADED]))
     assert [each.data for each in got[1:-1]] == [bytes(each.tolist()) for each in hidden[0]]
     assert got[-1].data == bytes(hidden[0, -1].tolist()) + cell[0, -1].astype("<u2").tobytes()
@@ -153,7 +154,7 @@ def test_a_broken_image_is_refused():
 
 @cache
 def circuit_of(**parameters):
-    return BulkSimulation(DESIGN, parameters)
+    return BulkSimulation(DESIGN.configure(parameters))
 
 
 @pytest.mark.parametrize(
@@ -186,27 +187,29 @@ def test_pauses_between_neurons_change_nothing():
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus is not installed")
 def test_nothing_unknown_leaves_the_circuit(tmp_path):
     """Icarus knows X, which memories start with: lanes beyond a vector's end must not show it."""
-    outcome = simulate(DESIGN, TINY, tmp_path, simulator="icarus", count=120)
+    outcome = simulate(DESIGN.configure(TINY), tmp_path, simulator="icarus", count=120)
     assert outcome.passed, outcome.failures
 
 
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus is not installed")
 def test_lanes_beyond_a_vectors_end_are_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr("hdl.layer.floatsd8._FloatSD8System.masks_padding", False)
-    text = verilog_of(DESIGN, TINY)
-    outcome = simulate(DESIGN, TINY, tmp_path, simulator="icarus", count=120, verilog=text)
+    text = verilog_of(DESIGN.configure(TINY))
+    outcome = simulate(
+        DESIGN.configure(TINY), tmp_path, simulator="icarus", count=120, verilog=text
+    )
     assert not outcome.passed
 
 
 def test_a_broken_circuit_is_found():
-    text = verilog_of(DESIGN, TINY)
+    text = verilog_of(DESIGN.configure(TINY))
     # New cells are all written for the first unit.
     target = "cell_group"
     found = re.search(rf"assign (\w+) = {target} \+ \d+'h0*1;", text)
     assert found is not None
     start = found.start()
     broken = text[:start] + f"assign {found[1]} = {target};" + text[found.end() :]
-    outcome = check_bulk(DESIGN, TINY, count=2000, chunk=500, seed=1, verilog=broken)
+    outcome = check_bulk(DESIGN.configure(TINY), count=2000, chunk=500, seed=1, verilog=broken)
     assert not outcome.passed
 
 
@@ -235,11 +238,11 @@ def test_large_layers_keep_their_lanes_busy():
 
 
 def test_the_data_sheet_gives_the_cycles():
-    section = cycles_section(FloatSD8LstmLayer(inputs=12, hidden=32))
+    section = cycles_section(step_cycles(FloatSD8LstmLayer(inputs=12, hidden=32)))
     assert (section["beats"], section["cycles"]) == (1408, 1512)
     assert section["formula"].startswith("exactly 55 for the first group of neurons + 31 times 47 ")
     assert section["formula"].endswith("vectors come in time")
-    timing = DESIGN.timing(**DESIGN.resolve({"inputs": 12, "hidden": 32}))
+    timing = DESIGN.configure({"inputs": 12, "hidden": 32}).timing
     assert timing.interval == "1512 a step, 1408 of them with products"
 
 
@@ -249,9 +252,9 @@ def test_the_data_sheet_gives_the_cycles():
 def test_the_backend_runs_a_model():
     model = random_lstm(5, hidden=5)
     x = random_inputs(model, 6, 4, 7)
-    backend = LayerBackend(neurons=2, asks_state=True, stall_seed=3)
+    backend = LayerBackend({"neurons": 2}, asks_state=True, stall_seed=3)
     lengths = np.array([7, 1, 4, 6])
-    hidden, cell = run_with_cell(model, x)
+    hidden, cell = model.run_with_cell(x)
     got = backend(model, x, lengths)
     for index, length in enumerate(lengths.tolist()):
         np.testing.assert_array_equal(got[index, :length], hidden[index, :length])
@@ -259,7 +262,7 @@ def test_the_backend_runs_a_model():
     with pytest.raises(ValueError, match="x must be from 0 to 255, not -"):
         backend(model, x - 256)
     with pytest.raises(ValueError, match="A layer of 8 lanes rounds after every 8 products"):
-        LayerBackend(lanes=8)(model, x)
+        LayerBackend({"lanes": 8})(model, x)
 
 
 def test_the_run_command_runs_a_model_in_rtl(capsys, tmp_path, model):
@@ -270,7 +273,7 @@ def test_the_run_command_runs_a_model_in_rtl(capsys, tmp_path, model):
     status, out, err = fewbit(capsys, *words, "--neurons", "2")
     assert (status, err) == (0, "")
     assert " in rtl, " in out
-    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), run(model, x))
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), model.run(x))
     status, _, err = fewbit(capsys, *words, "--lanes", "8")
     assert status == 2
     assert "A layer of 8 lanes rounds after every 8 products, the model after every 4;" in err
@@ -334,11 +337,11 @@ def test_mistakes_are_told_in_a_sentence(capsys, tmp_path, model):
 def test_a_layer_with_its_parameters_inside():
     model = random_lstm(9, inputs=2, hidden=3)
     layer = FloatSD8LstmLayer.of(model)
-    circuit = BulkSimulation(DESIGN.holding(layer.pack(model)), layer.settings)
+    circuit = BulkSimulation(DESIGN.configure(layer.settings, image=layer.pack(model)))
     x = random_inputs(model, 8, 1, 5)
     sent = [Packet(Kind.INPUT, bytes(vector.tolist())) for vector in x[0]]
     got = packets.replies_in(circuit.run(packets.beats(sent), 5 * layer.hidden))
-    expected = run(model, x)[0]
+    expected = model.run(x)[0]
     assert [each.data for each in got] == [bytes(each.tolist()) for each in expected]
     with pytest.raises(ValueError, match="the image is broken"):
-        dataclasses.replace(layer, image=bytes(layer.layout.size - 2) + b"\1\1")
+        dataclasses.replace(layer, image=bytes(layer.plan.size - 2) + b"\1\1")

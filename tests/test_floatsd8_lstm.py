@@ -11,9 +11,9 @@ import pytest
 from golden import floatsd8_activations as activations
 from golden.floatsd8_activations import GATE_FORMAT, HIDDEN_FORMAT, sigmoid_floatsd8, tanh_e5m2
 from golden.formats import BINARY16
-from golden.lstm import float64, floatsd8
+from golden.lstm import floatsd8
 from golden.lstm.float64 import Float64Lstm
-from golden.lstm.floatsd8 import FloatSD8Lstm, reset_state, run, run_with_cell, step, update_unit
+from golden.lstm.floatsd8 import FloatSD8Lstm, update_unit
 
 mpmath = pytest.importorskip("mpmath")
 
@@ -297,11 +297,11 @@ def check_steps(case, times: int = 4) -> None:
     rng = np.random.default_rng(4)
     x = model.input_format.encode(rng.normal(0, 1, (2, times, model.inputs)))
     x[0, 0] = rng.integers(0, 256, model.inputs)
-    hidden, cell = reset_state(model, 2)
+    hidden, cell = model.reset_state(2)
     hidden[1] = rng.integers(0, 256, model.hidden)
     cell[1] = rng.integers(0, 1 << 16, model.hidden)
     for moment in range(times):
-        got = step(model, x[:, moment], hidden, cell)
+        got = model.step(x[:, moment], hidden, cell)
         for row in range(2):
             expected = step_by_fractions(
                 model, x[row, moment].tolist(), hidden[row].tolist(), cell[row].tolist()
@@ -325,15 +325,15 @@ def test_run_is_its_steps() -> None:
     model = random_layer(8, CASES[0])
     rng = np.random.default_rng(9)
     x = rng.integers(0, 256, (3, 6, model.inputs))
-    hidden, cell = reset_state(model, 3)
-    hiddens, cells = run_with_cell(model, x)
+    hidden, cell = model.reset_state(3)
+    hiddens, cells = model.run_with_cell(x)
     for moment in range(6):
-        hidden, cell = step(model, x[:, moment], hidden, cell)
+        hidden, cell = model.step(x[:, moment], hidden, cell)
         np.testing.assert_array_equal(hiddens[:, moment], hidden)
         np.testing.assert_array_equal(cells[:, moment], cell)
-    np.testing.assert_array_equal(run(model, x), hiddens)
+    np.testing.assert_array_equal(model.run(x), hiddens)
     # A run goes on where another stopped.
-    later = run(model, x[:, 2:], hidden=hiddens[:, 1], cell=cells[:, 1])
+    later = model.run(x[:, 2:], hidden=hiddens[:, 1], cell=cells[:, 1])
     np.testing.assert_array_equal(later, hiddens[:, 2:])
 
 
@@ -348,8 +348,8 @@ def real_layer(model: FloatSD8Lstm) -> Float64Lstm:
 def errors(model: FloatSD8Lstm, real: Float64Lstm):
     """Of hidden values against the float64 LSTM with the same weights and inputs."""
     x = model.input_format.encode(np.random.default_rng(1).normal(0, 1, (16, 25, model.inputs)))
-    expected = float64.run(real, model.input_format.decode(x))
-    return HIDDEN_FORMAT.decode(run(model, x)) - expected
+    expected = real.run(model.input_format.decode(x))
+    return HIDDEN_FORMAT.decode(model.run(x)) - expected
 
 
 @pytest.mark.parametrize("products", [4, 16])
@@ -418,8 +418,8 @@ def test_bad_layers_are_refused(fields, message) -> None:
 def test_bad_codes_are_refused() -> None:
     model = random_layer(1, CASES[0])
     with pytest.raises(ValueError, match="x: e5m2 codes must be from 0 to 255, not -1 to 0"):
-        run(model, np.array([[[0, 0, -1]]]))
+        model.run(np.array([[[0, 0, -1]]]))
     with pytest.raises(ValueError, match=r"x must have the shape \(any, any, 3\), not \(1, 1, 2\)"):
-        run(model, np.zeros((1, 1, 2), int))
+        model.run(np.zeros((1, 1, 2), int))
     with pytest.raises(ValueError, match=r"hidden must have the shape \(1, 2\)"):
-        step(model, np.zeros((1, 3), int), np.zeros((1, 3), int), np.zeros((1, 2), int))
+        model.step(np.zeros((1, 3), int), np.zeros((1, 3), int), np.zeros((1, 2), int))

@@ -133,7 +133,7 @@ def test_all_pairs_of_one_product_in_the_circuit_equal_fractions():
         "accumulator": np.zeros(65_536, dtype=np.int64),
     }
     for window in (None, 14):
-        circuit = BulkSimulation(DESIGN, {"products": 1, "window": window})
+        circuit = BulkSimulation(DESIGN.configure({"products": 1, "window": window}))
         got = circuit.run(arrays, 65_536)["result"]
         reals = [exact.floatsd8(code) for code in range(256)]
         others = [exact.e5m2(code) for code in range(256)]
@@ -152,21 +152,23 @@ def test_all_pairs_of_one_product_in_the_circuit_equal_fractions():
 @pytest.mark.parametrize("stages", [1, 2, 3])
 @pytest.mark.parametrize("settings", CASES[:3], ids=name_of)
 def test_circuit_equals_golden(settings, stages):
-    outcome = check_bulk(DESIGN, {**settings, "stages": stages}, count=200_000, seed=stages)
+    outcome = check_bulk(
+        DESIGN.configure({**settings, "stages": stages}), count=200_000, seed=stages
+    )
     assert outcome.passed, outcome.counterexample
 
 
 @pytest.mark.parametrize("settings", CASES[3:], ids=name_of)
 def test_circuit_equals_golden_at_odd_parameters(settings):
-    outcome = check_bulk(DESIGN, settings, count=50_000, seed=7)
+    outcome = check_bulk(DESIGN.configure(settings), count=50_000, seed=7)
     assert outcome.passed, outcome.counterexample
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"products": 0}, "products must be a whole number from 1 to 64, not 0."),
-        ({"products": 4.0}, "products must be a whole number from 1 to 64, not 4.0."),
+        ({"products": 0}, "products must be a whole number from 1 to 16, not 0."),
+        ({"products": 4.0}, "products must be a whole number from 1 to 16, not 4.0."),
         ({"window": "14"}, "window must be a whole number from 8 to 48, not '14'."),
         ({"window": 7}, "window must be a whole number from 8 to 48, not 7."),
     ],

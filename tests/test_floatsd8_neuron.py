@@ -12,7 +12,7 @@ from floatsd8_cases import random_inputs, random_lstm
 
 from golden.accumulate.floatsd8_mac import FloatSD8Mac
 from golden.floatsd8_activations import HIDDEN_FORMAT
-from golden.lstm.floatsd8 import GATES, LOWEST_CONSTANT_BIAS, FloatSD8Lstm, step, update_unit
+from golden.lstm.floatsd8 import GATES, LOWEST_CONSTANT_BIAS, FloatSD8Lstm, update_unit
 from golden.neuron.floatsd8 import PAIRS, FloatSD8LstmNeuron
 from hdl.designs import find
 from hdl.neuron.floatsd8 import FloatSD8LstmNeuron as Circuit
@@ -63,7 +63,7 @@ def test_contract_computes_a_step_of_the_lstm():
     contract = FloatSD8LstmNeuron(lanes=4)
     for x in random_inputs(model, 3, 1, 4)[0]:
         got = contract.compute(beats_of_step(model, x, hidden, cell))
-        new = step(model, x[np.newaxis], hidden[np.newaxis], cell[np.newaxis])
+        new = model.step(x[np.newaxis], hidden[np.newaxis], cell[np.newaxis])
         hidden, cell = new[0][0], new[1][0]
         np.testing.assert_array_equal(got["result"], hidden)
         np.testing.assert_array_equal(got["cell_result"], cell)
@@ -114,7 +114,7 @@ def test_contract_refuses_what_is_no_pair():
 )
 def test_circuit_refuses_parameters(parameters: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Circuit(**parameters)
+        Circuit(FloatSD8LstmNeuron(**parameters))
 
 
 def test_stimulus_spans_the_results():
@@ -148,13 +148,13 @@ def test_circuit_agrees_with_golden(parameters):
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus is not installed")
 def test_circuit_agrees_in_the_bench(tmp_path):
     # Icarus knows X, which registers without a reset start with.
-    outcome = simulate(DESIGN, {}, tmp_path, simulator="icarus", count=40)
+    outcome = simulate(DESIGN.configure(), tmp_path, simulator="icarus", count=40)
     assert outcome.passed, outcome.failures
 
 
 @cache
 def circuit_of(**parameters):
-    return BulkSimulation(DESIGN, parameters)
+    return BulkSimulation(DESIGN.configure(parameters))
 
 
 def cycles_of(units: int, beats: int, stall_seed=None) -> int:
@@ -201,9 +201,9 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_circuit_is_found(name):
-    text = verilog_of(DESIGN, {})
+    text = verilog_of(DESIGN.configure())
     target, value = BROKEN[name]
     start = text.index(target)
     broken = f"{text[:start]}{target} {value}{text[text.index(';', start) :]}"
-    outcome = check_bulk(DESIGN, {}, count=2000, chunk=200, seed=7, verilog=broken)
+    outcome = check_bulk(DESIGN.configure(), count=2000, chunk=200, seed=7, verilog=broken)
     assert not outcome.passed

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from commands import run
 
-from flow.layer_files import constants_of, packer
 from golden.layer.floatsd8 import FloatSD8LstmLayer, random_model
+from golden.layer.image import program as program_of
 from golden.model import Model, load_model, save_model
 
 GATES = Path(__file__).parents[1] / "flow" / "gates.lib"
@@ -79,10 +79,10 @@ def _damaged(content):
 
 def test_the_packer_refuses_damaged_files_in_a_sentence(tmp_path):
     program = tmp_path / "pack.py"
-    program.write_text(packer("layer", LAYER), encoding="utf-8")
+    program.write_text(program_of(LAYER.plan), encoding="utf-8")
     parameters = random_model(LAYER, np.random.default_rng(2))
     whole = tmp_path / "whole.npz"
-    np.savez(whole, allow_pickle=False, **constants_of(parameters))
+    np.savez(whole, allow_pickle=False, **LAYER.arrays_of(parameters))
     image = tmp_path / "image.bin"
 
     def pack(path):

@@ -105,7 +105,7 @@ def test_a_layer_with_its_parameters_inside(capsys, tmp_path):
     text = (tmp_path / "out/int8_lstm_layer.v").read_text()
     image = (tmp_path / "out/int8_lstm_layer.bin").read_bytes()
     contract = Int8LstmLayer.of(model_of(variant=Variant()))
-    offset = contract.layout.offset("weights")
+    offset = contract.plan.offset("weights")
     word = image[offset : offset + 4]
     assert f"weights[0] = 32'h{int.from_bytes(word, 'little'):08x};" in text
     assert "is_right" not in text

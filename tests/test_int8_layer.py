@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from int8_cases import random_case
 from layer_bench import check_packer, packer_of
 
-from flow.layer_files import c_header, constants_of, packer
+from flow.layer_files import c_header
 from golden.layer import packets
 from golden.layer.contract import state_bytes
 from golden.layer.image import ImageError, checksum
+from golden.layer.image import program as program_of
 from golden.layer.int8 import Int8LstmLayer, random_constants
 from golden.layer.packets import Kind, Packet, Reply, Status
 from golden.lstm.int8 import Int8Constants, step_constants
@@ -102,16 +103,16 @@ WRONG = {
 def test_packer_and_pack_refuse_the_same(name):
     layer = Int8LstmLayer(inputs=2, hidden=3)
     constants = random_constants(layer, np.random.default_rng(4))
-    program = packer_of(layer)
-    arrays = constants_of(constants)
-    assert program["pack"](arrays) == layer.pack(constants)
+    emitted = packer_of(layer)
+    arrays = layer.arrays_of(constants)
+    assert emitted.pack(emitted.plan, arrays) == layer.pack(constants)
     value = WRONG[name]
     if isinstance(value, int) and name in arrays:
         arrays[name] = np.full_like(arrays[name], value, np.int64)
     else:
         arrays[name] = np.asarray(value)
-    with pytest.raises(SystemExit, match=name):
-        program["pack"](arrays)
+    with pytest.raises(ValueError, match=name):
+        emitted.pack(emitted.plan, arrays)
     if name in {"peephole_weights", "input_weights", "folded_bias"}:
         return
     changed = arrays[name] if arrays[name].ndim else arrays[name].item()
@@ -121,10 +122,11 @@ def test_packer_and_pack_refuse_the_same(name):
 
 def test_the_packer_refuses_what_is_missing():
     layer = Int8LstmLayer(inputs=2, hidden=3, projection=2)
-    plain = random_constants(Int8LstmLayer(inputs=2, hidden=3), np.random.default_rng(4))
-    program = packer_of(layer)
-    with pytest.raises(SystemExit, match="Array projection_.* is missing"):
-        program["pack"](constants_of(plain))
+    other = Int8LstmLayer(inputs=2, hidden=3)
+    plain = other.arrays_of(random_constants(other, np.random.default_rng(4)))
+    emitted = packer_of(layer)
+    with pytest.raises(ValueError, match=r"Array projection_.* is missing"):
+        emitted.pack(emitted.plan, plain)
 
 
 @settings(max_examples=60, deadline=None)
@@ -200,8 +202,8 @@ def test_the_c_header_agrees_with_the_image(tmp_path):
 def test_the_packer_runs_by_itself(tmp_path):
     layer = Int8LstmLayer(inputs=2, hidden=3)
     constants = random_constants(layer, np.random.default_rng(3))
-    (tmp_path / "pack.py").write_text(packer("layer", layer))
-    np.savez(tmp_path / "constants.npz", **constants_of(constants))
+    (tmp_path / "pack.py").write_text(program_of(layer.plan))
+    np.savez(tmp_path / "constants.npz", **layer.arrays_of(constants))
 
     def run(*arguments):
         return subprocess.run(
@@ -225,7 +227,7 @@ def test_the_packer_runs_by_itself(tmp_path):
 
 @cache
 def circuit_of(**parameters):
-    return BulkSimulation(DESIGN, parameters)
+    return BulkSimulation(DESIGN.configure(parameters))
 
 
 def answers_of(circuit, sent, *, reset=True, stall_seed=None):
@@ -244,7 +246,7 @@ SMALL = {"inputs": 3, "hidden": 5, "lanes": 2, "neurons": 2}
 @pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
 def test_every_variant_agrees_with_golden(variant):
     parameters = {"inputs": 3, "hidden": 5, "lanes": 1, "neurons": 1} | variant
-    outcome = check_bulk(DESIGN, parameters, count=2500, chunk=500, seed=11)
+    outcome = check_bulk(DESIGN.configure(parameters), count=2500, chunk=500, seed=11)
     assert outcome.passed, outcome.counterexample
     assert outcome.vectors >= 2500
 
@@ -269,7 +271,7 @@ def test_every_variant_agrees_with_golden(variant):
     ids=["two-neurons", "one-unit", "gemmlowp", "everything"],
 )
 def test_odd_shapes_agree_with_golden(parameters):
-    outcome = check_bulk(DESIGN, parameters, count=2500, chunk=500, seed=12)
+    outcome = check_bulk(DESIGN.configure(parameters), count=2500, chunk=500, seed=12)
     assert outcome.passed, outcome.counterexample
 
 
@@ -367,7 +369,7 @@ def test_a_layer_with_its_parameters_fixed():
     layer = Int8LstmLayer(**SMALL)
     rng = np.random.default_rng(10)
     image = layer.pack(random_constants(layer, rng))
-    circuit = BulkSimulation(DESIGN.holding(image), SMALL)
+    circuit = BulkSimulation(DESIGN.configure(SMALL, image=image))
     sent = vectors(rng, layer, 4, starts=False)
     ask = Packet(Kind.SAVE_STATE, b"\0")
     other = image_packet(layer, seed=99)
@@ -395,23 +397,23 @@ def test_the_backend_refuses_what_is_no_raw(change, message):
 
 
 def test_a_broken_circuit_is_noticed():
-    text = verilog_of(DESIGN, SMALL)
+    text = verilog_of(DESIGN.configure(SMALL))
     assert text.count("16'hffff") >= 1
     broken = text.replace("16'hffff", "16'hfffe")
-    outcome = check_bulk(DESIGN, SMALL, count=300, seed=1, verilog=broken)
+    outcome = check_bulk(DESIGN.configure(SMALL), count=300, seed=1, verilog=broken)
     assert not outcome.passed
     assert "differs from the golden model" in outcome.counterexample
     assert "status" in outcome.counterexample
 
 
 def test_a_stale_cell_is_noticed():
-    text = verilog_of(DESIGN, SMALL)
+    text = verilog_of(DESIGN.configure(SMALL))
     # The old cell of a unit, masked at reset.
     broken = text.replace("takes_cell}}", "takes_cell}} | 16'h0001", 1)
     if broken == text:
         broken = text.replace("takes_cell, takes_cell", "1'h1, takes_cell", 1)
     assert broken != text
-    outcome = check_bulk(DESIGN, SMALL, count=3000, seed=1, verilog=broken)
+    outcome = check_bulk(DESIGN.configure(SMALL), count=3000, seed=1, verilog=broken)
     assert not outcome.passed
 
 
@@ -426,5 +428,5 @@ def test_parameters_that_do_not_fit_are_refused():
 def test_nothing_unknown_leaves_the_circuit(tmp_path):
     # Icarus knows X, and here the memories start with nothing.
     parameters = {"inputs": 2, "hidden": 2, "lanes": 1, "structure": "fpga"}
-    outcome = simulate(DESIGN, parameters, tmp_path, simulator="icarus", count=200)
+    outcome = simulate(DESIGN.configure(parameters), tmp_path, simulator="icarus", count=200)
     assert outcome.passed, outcome.failures

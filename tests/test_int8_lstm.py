@@ -16,7 +16,7 @@ from int8_cases import EXPONENTS, HIDDEN_SIZES, INPUT_SIZES, SIZES, Case, Raws, 
 from golden.activations import ACTIVATIONS
 from golden.arithmetic import rounding_shift_right
 from golden.lstm import int8_step
-from golden.lstm.int8 import Int8Lstm, clip_code, reset_state, run, step, update_unit
+from golden.lstm.int8 import Int8Lstm, clip_code, update_unit
 
 SEEDS = 12
 
@@ -30,10 +30,10 @@ def litert() -> ModuleType:
 def run_with_cell(model: Int8Lstm, x: npt.NDArray[np.int8]) -> tuple[Raws, Raws]:
     """Hidden raws of every step and the last cell."""
     batch, time, _ = x.shape
-    hidden, cell = reset_state(model, batch)
+    hidden, cell = model.reset_state(batch)
     history = np.zeros((batch, time, model.hidden), np.int64)
     for moment in range(time):
-        hidden, cell = step(model, x[:, moment], hidden, cell)
+        hidden, cell = model.step(x[:, moment], hidden, cell)
         history[:, moment] = hidden
     return history, cell
 
@@ -171,7 +171,7 @@ def test_every_gate_raw_agrees_with_litert(litert: ModuleType, gate: int) -> Non
         # Only f*c is seen: g is 0.
         model = replace(model, bias=np.where(np.arange(4)[:, None] == 2, 0, model.bias))
 
-    hidden, cell = step(model, x[:, 0], np.zeros((256, 256), np.int64), start)
+    hidden, cell = model.step(x[:, 0], np.zeros((256, 256), np.int64), start)
     wanted_hidden, wanted_cell = litert_step(litert, model, x, start)
     assert_same(cell, wanted_cell, f"cell by (x, unit) of gate {gate}")
     assert_same(hidden, wanted_hidden, f"hidden by (x, unit) of gate {gate}")
@@ -191,7 +191,7 @@ def test_every_cell_agrees_with_litert(litert: ModuleType, exponent: int) -> Non
     for scale in (2.0**-15, 2.0**-7):
         scaled = replace(model, intermediate_scale=scale)
         x = np.zeros((256, 1, 1), np.int8)
-        hidden, cell = step(scaled, x[:, 0], np.zeros((256, 256), np.int64), start)
+        hidden, cell = scaled.step(x[:, 0], np.zeros((256, 256), np.int64), start)
         wanted_hidden, wanted_cell = litert_step(litert, scaled, x, start)
         assert_same(cell, wanted_cell, f"cell of exponent {exponent}")
         assert_same(hidden, wanted_hidden, f"hidden of exponent {exponent}, scale {scale}")
@@ -313,11 +313,11 @@ def test_folded_bias_is_the_sum_at_the_zero_points() -> None:
 def test_run_is_step_by_step_and_may_start_anywhere() -> None:
     case = random_case(11, exponent=-11, sizes="mixed")
     hidden, _ = run_with_cell(case.model, case.x)
-    assert (run(case.model, case.x) == hidden).all()
+    assert (case.model.run(case.x) == hidden).all()
     batch, time, _ = case.x.shape
     assert time > 1
-    state = step(case.model, case.x[:, 0], *reset_state(case.model, batch))
-    rest = run(case.model, case.x[:, 1:], hidden=state[0], cell=state[1])
+    state = case.model.step(case.x[:, 0], *case.model.reset_state(batch))
+    rest = case.model.run(case.x[:, 1:], hidden=state[0], cell=state[1])
     assert (rest == hidden[:, 1:]).all()
 
 
@@ -442,15 +442,15 @@ def test_bad_data_is_refused_in_words() -> None:
     model = small_model()
     x = np.zeros((2, 3, model.inputs), np.int64)
     with pytest.raises(ValueError, match=r"x must be from -128 to 127, not 128\."):
-        run(model, x + 128)
+        model.run(x + 128)
     with pytest.raises(ValueError, match="x must be integers, not float64"):
-        run(model, x * 1.0)
+        model.run(x * 1.0)
     with pytest.raises(
         ValueError, match=r"x must have the shape \(any, any, \d+\), not \(3, \d+\)"
     ):
-        run(model, x[0])
+        model.run(x[0])
     with pytest.raises(ValueError, match=r"cell must have the shape \(2, \d+\), not \(1, 1\)\."):
-        run(model, x, cell=[[0]])
+        model.run(x, cell=[[0]])
     with pytest.raises(ValueError, match=r"accumulators must have the shape \(\.\.\., 4, 2\)"):
         update_unit(
             np.zeros((4, 3), np.int64),

@@ -77,8 +77,10 @@ def test_contract_refuses_what_has_no_meaning(changes: dict[str, int], message: 
     ],
 )
 def test_circuit_refuses_parameters(parameters: dict[str, int | str], message: str) -> None:
+    build = {name: value for name, value in parameters.items() if name == "chunk"}
+    own = {name: value for name, value in parameters.items() if name not in build}
     with pytest.raises(ValueError, match=message):
-        Circuit(**parameters)  # pyright: ignore[reportArgumentType]
+        Circuit(Int8LstmNeuron(**own), **build)  # pyright: ignore[reportArgumentType]
 
 
 def test_stimulus_spans_the_results() -> None:
@@ -96,8 +98,7 @@ def test_stimulus_spans_the_results() -> None:
 @pytest.mark.parametrize(("lanes", "activation"), [(1, "table"), (2, "gemmlowp"), (3, "gemmlowp")])
 def test_circuit_agrees_with_golden(lanes: int, activation: str) -> None:
     outcome = check_bulk(
-        DESIGN,
-        {"lanes": lanes, "activation": activation},
+        DESIGN.configure({"lanes": lanes, "activation": activation}),
         count=3000,
         seed=7,
         chunk=100,
@@ -109,7 +110,7 @@ def test_circuit_agrees_with_golden(lanes: int, activation: str) -> None:
 
 def full_rate(lanes: int, beats: tuple[int, int], units: int) -> tuple[float, bool]:
     """Cycles a unit without stalls, and whether the results are right."""
-    simulation = BulkSimulation(DESIGN, {"lanes": lanes}, CACHE)
+    simulation = BulkSimulation(DESIGN.configure({"lanes": lanes}), CACHE)
     contract = simulation.contract
     rng = np.random.default_rng(5)
     ends = np.cumsum(np.tile(beats, len(GATES) * units)) - 1
@@ -152,14 +153,19 @@ def test_cycles_of_a_unit(beats: tuple[int, int], cycles: int) -> None:
 
 
 def test_a_broken_circuit_is_found() -> None:
-    text = verilog_of(DESIGN, {"lanes": 1})
+    text = verilog_of(DESIGN.configure({"lanes": 1}))
     # The rounding shift forgets ties: only one of the bits below the rounding bit is looked at.
     name = "shifted_is_tie"
     start = text.index(f"assign {name} =")
     end = text.index(";", start)
     broken = text[:start] + f"assign {name} = 1'h0" + text[end:]
     outcome = check_bulk(
-        DESIGN, {"lanes": 1}, count=3000, seed=7, chunk=100, cache_dir=CACHE, verilog=broken
+        DESIGN.configure({"lanes": 1}),
+        count=3000,
+        seed=7,
+        chunk=100,
+        cache_dir=CACHE,
+        verilog=broken,
     )
     assert not outcome.passed
     assert "differs from the golden model" in outcome.counterexample

@@ -23,9 +23,6 @@ from golden.lstm.int8 import (
     Int8Lstm,
     clip_code,
     litert_peephole_ties_up,
-    reset_state,
-    run,
-    run_with_cell,
     step_constants,
 )
 from golden.lstm.int8_fast import FastSteps
@@ -93,7 +90,7 @@ def test_every_variant_agrees_with_litert(litert: ModuleType, variant: Variant) 
         hidden, cell = plain_run(case.model.constants, case.x)
         assert not first_difference(hidden, output), f"hidden of {case.seed}"
         assert not first_difference(cell, last), f"cell of {case.seed}"
-        fast_hidden, fast_cell = run_with_cell(case.model, case.x)
+        fast_hidden, fast_cell = case.model.run_with_cell(case.x)
         assert not first_difference(fast_hidden, output), f"fast hidden of {case.seed}"
         assert not first_difference(fast_cell[:, -1], last), f"fast cell of {case.seed}"
 
@@ -118,7 +115,7 @@ def test_any_layer_agrees_with_litert(
 ) -> None:
     case = drawn_case(variant, seed, sizes, exponent, clips=clips, extreme=extreme)
     output, last = litert_run(litert, case)
-    hidden, cell = run_with_cell(case.model, case.x)
+    hidden, cell = case.model.run_with_cell(case.x)
     assert not first_difference(hidden, output)
     assert not first_difference(cell[:, -1], last)
 
@@ -258,7 +255,7 @@ def test_fast_steps_equal_plain_ones(rounding: Any, activation: Any) -> None:
             slow += 1
             continue
         fast += 1
-        hidden, cells = steps.run(case.x, *reset_state(model, len(case.x)))
+        hidden, cells = steps.run(case.x, *model.reset_state(len(case.x)))
         plain, last = plain_run(model.constants, case.x)
         assert not first_difference(hidden, plain), f"hidden, seed {seed}"
         assert not first_difference(cells[:, -1], last), f"cell, seed {seed}"
@@ -307,7 +304,7 @@ def test_a_broken_fast_step_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     changed = 0
     for seed in range(12):
         case = drawn_case(Variant(), seed, "trained", -12, clips=False, extreme=False)
-        _, cells = run_with_cell(case.model, case.x)
+        _, cells = case.model.run_with_cell(case.x)
         changed += np.count_nonzero(cells[:, -1] != plain_run(case.model.constants, case.x)[1])
     int8_fast._tables.cache_clear()
     assert changed
@@ -376,9 +373,9 @@ def test_peepholes_end_with_the_outputs() -> None:
     assert model.outputs < model.hidden
     other = model.peephole_weights.copy()
     other[:, model.outputs :] = 7
-    assert (run(replace(model, peephole_weights=other), case.x) == run(model, case.x)).all()
+    assert (replace(model, peephole_weights=other).run(case.x) == model.run(case.x)).all()
     other[:, 0] ^= 0x3FFF
-    assert (run(replace(model, peephole_weights=other), case.x) != run(model, case.x)).any()
+    assert (replace(model, peephole_weights=other).run(case.x) != model.run(case.x)).any()
 
 
 @pytest.mark.parametrize("hidden", [1, 15, 16, 17, 31, 33, 48])
@@ -419,7 +416,7 @@ def test_ties_of_peepholes_are_those_of_litert(litert: ModuleType, hidden: int) 
     ):
         other = replace(model, peephole_ties_up=rule)
         got = step_constants(other.constants, x, start, cell)[1]
-        fast = run_with_cell(other, x[:, np.newaxis], hidden=start, cell=cell)[1][:, 0]
+        fast = other.run_with_cell(x[:, np.newaxis], hidden=start, cell=cell)[1][:, 0]
         assert (got == fast).all()
         assert (got == wanted).all() == agrees, rule
 

@@ -34,9 +34,9 @@ from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW, FloatSD8Mac
 from golden.arithmetic import Raws
 from golden.formats import BINARY16, FLOATSD8
 from golden.layer.ternary import TernaryLstmLayer
-from golden.lstm import batch_norm, floatsd8, ternary
+from golden.lstm import batch_norm, floatsd8
 from golden.lstm.floatsd8 import FloatSD8Lstm
-from golden.lstm.int8 import Int8Lstm, run_with_cell
+from golden.lstm.int8 import Int8Lstm
 from golden.lstm.ternary import TernaryLstm
 from golden.quantize.ternary import ardakani_binary, ardakani_ternary
 from golden.quantize.ternary_lstm import quantize_lstm
@@ -265,7 +265,7 @@ def test_beats_are_those_of_the_layer(sets: tuple[Recordings, Recordings]) -> No
         following = unit.compute(arrays)["result"]
     # The last frame's pre-activations give the last hidden vector.
     x = quantized_input(QuantizedRecogniser(model, load_float_model().read_out), some)
-    hidden, cell = floatsd8.run_with_cell(model, x)
+    hidden, cell = model.run_with_cell(x)
     end = some.lengths[-1] - 1
     pre = following.reshape(-1, 32, 4)[-1]
     new_hidden, new_cell = floatsd8.update_unit(pre, cell[-1, end - 1])
@@ -286,7 +286,7 @@ def test_rtl_as_a_program(
             self.steps, self.cycles = 0, 100
 
         def __call__(self, lstm: Int8Lstm, x: Raws, lengths: Raws) -> Raws:
-            hidden, cell = run_with_cell(lstm, x)
+            hidden, cell = lstm.run_with_cell(x)
             self.steps = int(lengths.sum())
             self.last_cells = cell[np.arange(len(x)), lengths - 1]
             # Before an utterance's end, after it, and in its last cell.
@@ -335,7 +335,7 @@ def test_rtl_of_few_bit_models_as_a_program(
             assert lstm.weights == weights
             layer = TernaryLstmLayer.of(lstm)
             assert (layer.scales == "powers_of_two") == powers_of_two
-            hidden, cell = ternary.run_with_cell(lstm, x)
+            hidden, cell = lstm.run_with_cell(x)
             self.last_cells = cell[np.arange(len(x)), lengths - 1]
             return hidden
 

@@ -17,7 +17,7 @@ DESIGN = find("int8_lstm_layer")
 
 
 def layer_of(settings):
-    return DESIGN.contract(**DESIGN.resolve(settings))
+    return DESIGN.configure(settings).contract
 
 
 # What limits the step: the lanes, uneven rows, the update, the bytes of the vector.
@@ -133,15 +133,15 @@ def test_the_smallest_update_that_keeps_up_is_chosen():
 
 def test_the_data_sheet_gives_the_cycles():
     layer = Int8LstmLayer(inputs=1, hidden=20, lanes=4)
-    section = cycles_section(layer, "gates")
+    section = cycles_section(step_cycles(layer, "gates"))
     assert (section["beats"], section["cycles"], section["interval"]) == (480, 491, 491)
     assert section["utilisation"] == round(4 * 20 * 21 / (4 * 491), 4)
     assert section["formula"].startswith("exactly 35 for the first group of neurons + 19 times 24 ")
-    assert cycles_section(layer, "fpga")["cycles"] == 493
-    timing = DESIGN.timing(**DESIGN.resolve({"inputs": 1, "hidden": 20, "lanes": 4}))
+    assert cycles_section(step_cycles(layer, "fpga"))["cycles"] == 493
+    timing = DESIGN.configure({"inputs": 1, "hidden": 20, "lanes": 4}).timing
     assert timing.interval == "491 a step, 480 of them with products"
     assert timing.latency == "36 to the first byte of an answer and 492 to the last"
-    norm = DESIGN.timing(**DESIGN.resolve({"layer_norm": 1}))
+    norm = DESIGN.configure({"layer_norm": 1}).timing
     assert norm.interval.startswith("at most ")
 
 

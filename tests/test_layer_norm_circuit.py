@@ -134,13 +134,11 @@ class LayerNormContract(Contract):
 DESIGN = Design(
     name="layer_norm",
     summary="integer layer normalisation of a gate",
-    parameters=(
-        Parameter("units", 20, "raws of a gate", 1, 4096),
-        Parameter("chunk", 16, "bits a cycle", 8, 16),
-    ),
-    component=LayerNorm,
-    contract=lambda units, chunk: LayerNormContract(units),
-    timing=lambda units, chunk: Timing("10", "10"),
+    contract=LayerNormContract,
+    parameters=(Parameter("units", 20, "raws of a gate", 1, 4096),),
+    component=lambda contract, chunk: LayerNorm(units=contract.units, chunk=chunk),
+    build=(Parameter("chunk", 16, "bits a cycle", 8, 16),),
+    timing=lambda contract, chunk: Timing("10", "10"),
     transaction="raw",
 )
 
@@ -289,8 +287,7 @@ def test_circuit_refuses_parameters(parameters: dict[str, int], message: str) ->
 def test_circuit_agrees_with_golden(units: int, chunk: int, gates: int) -> None:
     # Configurations change from chunk to chunk; every second one has stalls on both sides.
     outcome = check_bulk(
-        DESIGN,
-        {"units": units, "chunk": chunk},
+        DESIGN.configure({"units": units, "chunk": chunk}),
         count=gates * units,
         seed=7,
         chunk=10 * units,
@@ -312,7 +309,7 @@ def test_circuit_agrees_with_golden(units: int, chunk: int, gates: int) -> None:
     ],
 )
 def test_cycles_of_a_gate(units: int, chunk: int, size: int, cycles: int) -> None:
-    simulation = BulkSimulation(DESIGN, {"units": units, "chunk": chunk}, CACHE)
+    simulation = BulkSimulation(DESIGN.configure({"units": units, "chunk": chunk}), CACHE)
     gates = 3
     values = np.where(np.arange(units) % 2, -size, size)
     arrays = {
@@ -334,14 +331,14 @@ def test_cycles_of_a_gate(units: int, chunk: int, size: int, cycles: int) -> Non
 
 def test_a_broken_circuit_is_found() -> None:
     settings = {"units": 3, "chunk": 8}
-    text = verilog_of(DESIGN, settings)
+    text = verilog_of(DESIGN.configure(settings))
     # The nearest multiple of 1024 to a negative product: its ties go up, not down.
     name = "tie_goes_down"
     start = text.index(f"assign {name} =")
     end = text.index(";", start)
     broken = text[:start] + f"assign {name} = 1'h0" + text[end:]
     outcome = check_bulk(
-        DESIGN, settings, count=3000, seed=7, chunk=30, cache_dir=CACHE, verilog=broken
+        DESIGN.configure(settings), count=3000, seed=7, chunk=30, cache_dir=CACHE, verilog=broken
     )
     assert not outcome.passed
     assert "differs from the golden model" in outcome.counterexample

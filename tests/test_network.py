@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from golden.lstm import float64, int8
+from golden.codecs import dequantize, quantize
 from golden.lstm.float64 import Float64Lstm
 from golden.lstm.int8 import Int8Lstm
 from golden.model import Model, save_model
@@ -23,13 +23,7 @@ from golden.network import (
     save_network,
     trace,
 )
-from golden.quantize.int8 import (
-    asymmetric_parameters,
-    dequantize,
-    quantize,
-    quantize_lstm,
-    quantize_network,
-)
+from golden.quantize.int8 import asymmetric_parameters, quantize_lstm, quantize_network
 
 
 def real_layer(
@@ -71,9 +65,9 @@ X = np.random.default_rng(0).normal(0.2, 1, size=(4, 9, 3))
 
 def test_a_network_is_its_layers_by_hand() -> None:
     network = stack()
-    up = float64.run(network.nodes[0].lstm, X)  # pyright: ignore[reportArgumentType]
-    down = float64.run(network.nodes[1].lstm, X[:, ::-1])[:, ::-1]  # pyright: ignore[reportArgumentType]
-    top = float64.run(network.nodes[2].lstm, np.concatenate([up, X, down], axis=2))  # pyright: ignore[reportArgumentType]
+    up = network.nodes[0].lstm.run(X)  # pyright: ignore[reportArgumentType]
+    down = network.nodes[1].lstm.run(X[:, ::-1])[:, ::-1]  # pyright: ignore[reportArgumentType]
+    top = network.nodes[2].lstm.run(np.concatenate([up, X, down], axis=2))  # pyright: ignore[reportArgumentType]
     np.testing.assert_array_equal(run(network, X), top)
     for got, expected in zip(trace(network, X), (up, down, top), strict=True):
         np.testing.assert_array_equal(got, expected)
@@ -197,7 +191,7 @@ def npy(array: npt.ArrayLike, dtype: type = np.int32) -> bytes:
 @pytest.mark.parametrize(
     ("member", "replacement", "message"),
     [
-        ("network_version.npy", npy(2), "network_version must be 1, not 2;"),
+        ("network_version.npy", npy(0), "network_version must be from 1 to 1, not 0;"),
         ("outputs.npy", npy([3]), "The outputs must be from 0 to 2, not 3;"),
         ("outputs.npy", None, "outputs is missing;"),
         ("node1_sources.npy", npy([1]), "The sources of node 1 must be from -1 to 0, not 1;"),
@@ -280,7 +274,7 @@ def test_consecutive_layers_share_their_parameters() -> None:
     assert (top.input_scale, top.input_zero_point) == shared
     last = asymmetric_parameters(outputs[2].min(), outputs[2].max())
     assert (top.hidden_scale, top.hidden_zero_point) == last
-    traced = float64.trace(real.nodes[2].lstm, np.concatenate([outputs[0], X, outputs[1]], 2))  # pyright: ignore
+    traced = real.nodes[2].lstm.trace(np.concatenate([outputs[0], X, outputs[1]], 2))  # pyright: ignore
     scale, zero_point = asymmetric_parameters(traced.product.min(), traced.product.max())
     # Negated, for the kernel subtracts it: with the usual sign, the raws would saturate.
     assert (top.intermediate_scale, top.intermediate_zero_point) == (scale, -zero_point)
@@ -313,4 +307,4 @@ def test_int8_backend_is_the_golden_run() -> None:
     layer = quantised.nodes[0].lstm
     assert isinstance(layer, Int8Lstm)
     raws = quantize(X, layer.input_scale, layer.input_zero_point)
-    np.testing.assert_array_equal(run(quantised, raws), int8.run(layer, raws))
+    np.testing.assert_array_equal(run(quantised, raws), layer.run(raws))

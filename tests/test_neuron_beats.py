@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from golden.formats import INT8, INT16
-from golden.lstm.int8 import Int8Lstm, reset_state, run, step
+from golden.lstm.int8 import Int8Lstm
 from golden.neuron.beats import beats_of_unit, neuron_configuration, step_beats
 from golden.neuron.int8 import Int8LstmNeuron
 from hdl.designs import DESIGNS
@@ -43,14 +43,14 @@ def random_model(rng, inputs, hidden, **changes) -> Int8Lstm:
 def test_beats_through_the_golden_neuron_equal_the_golden_layer(inputs, hidden, lanes, activation):
     rng = np.random.default_rng(inputs)
     model = random_model(rng, inputs, hidden, activation=activation)
-    state = reset_state(model, 3)
+    state = model.reset_state(3)
     for _ in range(4):
         x = rng.integers(-128, 128, (3, inputs))
         beats = step_beats(model, x, *state, lanes)
         assert len(beats["first"]) == 3 * hidden * beats_of_unit(model, lanes)
         neuron = Int8LstmNeuron(lanes, activation)
         results = neuron.compute(beats | neuron_configuration(model))
-        state = step(model, x, *state)
+        state = model.step(x, *state)
         np.testing.assert_array_equal(INT8.raw(results["result"]), state[0].ravel())
         np.testing.assert_array_equal(INT16.raw(results["cell_result"]), state[1].ravel())
 
@@ -62,7 +62,7 @@ def test_layer_on_the_neuron_circuit_equals_golden(activation):
     for _ in range(3):
         model = random_model(rng, 5, 7, activation=activation)
         x = rng.integers(-128, 128, (2, 6, 5))
-        np.testing.assert_array_equal(backend(model, x), run(model, x))
+        np.testing.assert_array_equal(backend(model, x), model.run(x))
 
 
 def test_models_that_the_neuron_cannot_run_are_refused():
@@ -73,7 +73,7 @@ def test_models_that_the_neuron_cannot_run_are_refused():
 
 def test_inputs_of_a_wrong_shape_or_kind_are_refused():
     model = random_model(np.random.default_rng(1), 4, 3)
-    hidden, cell = reset_state(model, 2)
+    hidden, cell = model.reset_state(2)
     x = np.zeros((2, 4), dtype=np.int64)
     with pytest.raises(ValueError, match=r"x must have the shape \(any, 4\), not \(2, 3\)"):
         step_beats(model, x[:, :3], hidden, cell, 2)
@@ -110,19 +110,20 @@ def test_explanations_show_the_beats_of_the_unit():
 
 @pytest.mark.parametrize("chunk", [8, 16])
 def test_faster_multipliers_give_the_same_results(chunk):
-    def component(lanes, activation):
-        return Circuit(lanes, activation, chunk)
+    def component(contract):
+        return Circuit(contract, chunk)
 
     design = replace(DESIGNS["int8_lstm_neuron"], component=component)
-    outcome = check_bulk(design, {"lanes": 1}, count=10_000, seed=chunk)
+    outcome = check_bulk(design.configure({"lanes": 1}), count=10_000, seed=chunk)
     assert outcome.passed, outcome.counterexample
 
 
 def test_data_sheet_tells_the_cycles_of_the_circuit():
     design = DESIGNS["int8_lstm_neuron"]
     settings = {"lanes": 4, "activation": "table"}
-    timing = design.timing(**settings)
-    circuit = BulkSimulation(design, settings)
+    configured = design.configure(settings)
+    timing = configured.timing
+    circuit = BulkSimulation(configured)
     rng = np.random.default_rng(2)
 
     def cycles(units: int, beats_of_row: int) -> int:

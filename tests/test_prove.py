@@ -19,7 +19,7 @@ from sim.yosys import YosysError
 
 def claims(name, **settings) -> list[Claim]:
     design = DESIGNS[name]
-    return claims_of(design, design.resolve(settings))
+    return claims_of(design.configure(settings))
 
 
 def with_fault(claim: Claim, right: str, wrong: str) -> Claim:
@@ -100,12 +100,12 @@ def test_the_sum_of_terms_equals_golden():
         name="term_sum",
         summary="sum of floating-point terms",
         parameters=(),
-        component=lambda: TermSum(**parameters, stages=2),
+        component=lambda contract: TermSum(contract, stages=2),
         contract=lambda: TermSumContract(**parameters),
-        timing=lambda: Timing("2", "1"),
+        timing=lambda contract: Timing("2", "1"),
         transaction="beat",
     )
-    outcome = check_bulk(design, count=100_000)
+    outcome = check_bulk(design.configure(), count=100_000)
     assert outcome.passed, outcome.counterexample
     # All parts of a code's range are reached.
     contract = design.contract()
@@ -160,7 +160,7 @@ def test_command_fails_with_a_wrong_circuit(capsys, monkeypatch):
         claim,
         definition=claim.definition.replace("8'd77: nearest = 16'd", "8'd77: nearest = 16'd1"),
     )
-    monkeypatch.setattr("flow.prove.claims_of", lambda design, parameters: [wrong])
+    monkeypatch.setattr("flow.prove.claims_of", lambda design: [wrong])
     status, out, err = commands.run(capsys, "prove", "floatsd8_decode")
     assert status == 1
     assert "floatsd8_decode, nearest code: refuted by\n  number = 4d (floatsd8: " in err

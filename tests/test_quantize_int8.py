@@ -9,16 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from golden.activations import ActivationKind
-from golden.lstm import float64, int8
+from golden.codecs import dequantize, quantize
 from golden.lstm.float64 import Float64Lstm
 from golden.lstm.int8 import Int8Lstm
-from golden.quantize.int8 import (
-    asymmetric_parameters,
-    cell_exponent,
-    dequantize,
-    quantize,
-    quantize_lstm,
-)
+from golden.quantize.int8 import asymmetric_parameters, cell_exponent, quantize_lstm
 
 
 def random_layer(seed: int, inputs: int = 5, hidden: int = 7, spread: float = 0.5) -> Float64Lstm:
@@ -135,7 +129,7 @@ def test_every_number_of_a_layer_follows_the_rules() -> None:
     model, sequences = random_layer(3), random_sequences(4)
     layer = quantize_lstm(model, sequences)
     frames = np.concatenate(sequences)
-    traces = [float64.run_with_cell(model, one[np.newaxis]) for one in sequences]
+    traces = [model.run_with_cell(one[np.newaxis]) for one in sequences]
     hidden = np.concatenate([trace[0][0] for trace in traces])
     cell = np.concatenate([trace[1][0] for trace in traces])
     expected_input = asymmetric_parameters(frames.min(), frames.max())
@@ -172,10 +166,9 @@ def test_quantised_layer_follows_the_real_one(seed: int, activation: ActivationK
 
     def worst(candidate: Int8Lstm) -> float:
         errors = [
-            float64.run(model, one[np.newaxis])
+            model.run(one[np.newaxis])
             - dequantize(
-                int8.run(
-                    candidate,
+                candidate.run(
                     quantize(one, candidate.input_scale, candidate.input_zero_point)[np.newaxis],
                 ),
                 candidate.intermediate_scale,

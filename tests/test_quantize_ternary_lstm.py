@@ -11,15 +11,13 @@ import numpy.typing as npt
 import pytest
 from commands import run as fewbit
 
-from golden.lstm import float64
+from golden.codecs import dequantize, quantize
 from golden.lstm.batch_norm import BatchNorm, BatchNormLstm
 from golden.lstm.float64 import Float64Lstm
 from golden.lstm.ternary import TernaryLstm, levels_of
-from golden.lstm.ternary import run as run_layer
 from golden.model import Model, ReadOut, load_model, save_model
 from golden.network import NETWORK_INPUT, Network, Node, load_network, run, save_network
 from golden.quantize.batch_norm import fold
-from golden.quantize.int8 import dequantize, quantize
 from golden.quantize.ternary import (
     ScaledWeights,
     ardakani_binary,
@@ -199,8 +197,8 @@ def test_layer_follows_the_folded_one(to: Any) -> None:
         ),
         model.bias,
     )
-    got = run_layer(made, quantize(X, made.input_scale, 0, 16)) * made.hidden_scale
-    expected = float64.run(quantised, X)
+    got = made.run(quantize(X, made.input_scale, 0, 16)) * made.hidden_scale
+    expected = quantised.run(X)
     assert np.abs(expected).max() > 0.2
     assert np.abs(got - expected).max() < 4e-4
 

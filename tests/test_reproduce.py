@@ -21,11 +21,14 @@ def small_mac(name, window):
     """One product, one stage."""
     defaults = {"products": 1, "window": window, "stages": 1}
     design = find("floatsd8_mac")
-    parameters = tuple(
-        dataclasses.replace(parameter, default=defaults.get(parameter.name, parameter.default))
-        for parameter in design.parameters
+    parameters, build = (
+        tuple(
+            dataclasses.replace(parameter, default=defaults.get(parameter.name, parameter.default))
+            for parameter in some
+        )
+        for some in (design.parameters, design.build)
     )
-    return dataclasses.replace(design, name=name, parameters=parameters)
+    return dataclasses.replace(design, name=name, parameters=parameters, build=build)
 
 
 WIDE, NARROW = small_mac("wide_mac", 24), small_mac("narrow_mac", 8)

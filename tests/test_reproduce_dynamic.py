@@ -11,7 +11,6 @@ from int8_cases import random_case
 from flow.reproduce import dynamic_precision, papers
 from flow.reproduce.claims import Options, Row
 from flow.reproduce.dynamic_precision import BIT_AREA, measure_area, measure_task
-from golden.lstm import int8
 from golden.lstm.dynamic import run
 
 STEPS = 12
@@ -23,7 +22,7 @@ def task(monkeypatch) -> SimpleNamespace:
     lstm = random_case(4, exponent=-12, sizes="trained").model
     given = np.random.default_rng(5).integers(-128, 128, (8, STEPS, lstm.inputs))
     lengths = np.full(8, STEPS)
-    right = int8.run(lstm, given)
+    right = lstm.run(given)
     task = SimpleNamespace(
         lstm=lstm,
         x=given,
@@ -51,7 +50,7 @@ class Layers:
             return np.zeros((0, 0, 0), np.int64)
         if not model.dynamic:
             self.cycles += 4 * x.shape[0] * x.shape[1] * model.hidden
-            return int8.run(model, x)
+            return model.run(x)
         outcome = run(model, x)
         high, low = outcome.passes(lengths)
         self.cycles += 4 * high + 2 * low

@@ -30,8 +30,8 @@ class Synthesis:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, str, dict[str, object]]] = []
 
-    def __call__(self, design, settings, target="gates", *, liberty=None):
-        resolved = design.resolve(settings)
+    def __call__(self, design, target="gates", *, liberty=None):
+        resolved = design.parameters
         self.asked.append((design.name, target, str(liberty), resolved))
         if design.name == "ternary_lstm_layer":
             if resolved["structure"] == "plain":
@@ -43,8 +43,8 @@ class Synthesis:
         area = AREAS[design.name][str(resolved["structure"])] * int(resolved["lanes"]) / 16
         return {"area_ge": area, "area": 5 * area}
 
-    def cells(self, design, settings):
-        return SimpleNamespace(figures=self(design, settings))
+    def cells(self, design):
+        return SimpleNamespace(figures=self(design))
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def settings_in(how: str) -> list[tuple[str, str, str, dict[str, object]]]:
             if name.startswith("--"):
                 break
             given = options.get("--target", "gates"), str(options.get("--liberty"))
-            found.append((name, *given, find(name).resolve(settings)))
+            found.append((name, *given, find(name).configure(settings).parameters))
     return found
 
 
@@ -161,7 +161,7 @@ def test_a_wrong_netlist_is_seen(monkeypatch):
 def test_rows_of_the_activity_are_what_they_say(weights):
     arrays = ternary._rows(4, 3, weights)
     design = {"int12": "int12_mac"}.get(weights, f"{weights}_accumulate")
-    contract = find(design).contract(**find(design).resolve({"lanes": 4}))
+    contract = find(design).configure({"lanes": 4}).contract
     for operand in contract.operands:
         array = arrays[operand.name]
         assert array.shape == (3, 44, *([4] if operand.lanes else []))
@@ -171,9 +171,7 @@ def test_rows_of_the_activity_are_what_they_say(weights):
     levels = contract.levels(arrays["weights"].reshape(-1, 4))
     other = ternary._rows(4, 3, "int12")
     reals = (
-        find("int12_mac")
-        .contract(**find("int12_mac").resolve({"lanes": 4}))
-        .levels(other["weights"].reshape(-1, 4))
+        find("int12_mac").configure({"lanes": 4}).contract.levels(other["weights"].reshape(-1, 4))
     )
     # All are roundings of the same weights.
     kept = levels != 0

@@ -21,7 +21,7 @@ import sim.layer
 from examples import layer_campaign
 from flow.cli import main
 from golden.layer.int8 import Int8LstmLayer
-from golden.lstm.int8 import Int8Lstm, run, run_with_cell
+from golden.lstm.int8 import Int8Lstm
 from sim import bulk
 from sim.bulk import BulkOutcome, BulkSimulation
 from sim.layer import LayerBackend
@@ -44,7 +44,7 @@ def tiny_case(variant: Variant, hidden: int = 3) -> Case:
         small = case.model.hidden == hidden and inputs <= 5 and batch > 1 and batch * time <= 40
         # A projection of another length than the cell's.
         small &= variant.projection == (case.model.outputs != hidden)
-        if small and time > 2 and len(np.unique(run(case.model, case.x))) > 20:
+        if small and time > 2 and len(np.unique(case.model.run(case.x))) > 20:
             return case
     raise AssertionError
 
@@ -119,7 +119,7 @@ def test_peephole_ties_go_where_litert_sends_them(files):
         peephole_weight_scales=np.full(3, 2.0**-14, np.float32),
     )
     away = replace(model, peephole_ties_up=0)
-    assert (run(model, case.x) != run(away, case.x)).sum() > 10
+    assert (model.run(case.x) != away.run(case.x)).sum() > 10
     assert_same_as_litert(files, replace(case, model=model))
 
 
@@ -153,7 +153,7 @@ def test_sequences_of_different_lengths():
     model = small_layer(5, 4, 2)
     raws = np.random.default_rng(4).integers(-128, 128, (4, 6, 4))
     lengths = [6, 1, 4, 2]
-    hidden, cell = run_with_cell(model, raws)
+    hidden, cell = model.run_with_cell(raws)
     whole, backend = TINY(), TINY(asks_state=True)
     np.testing.assert_array_equal(whole(model, raws), hidden)
     assert (whole.steps, whole.last_cells.shape) == (24, (0, 0))
@@ -226,9 +226,9 @@ def test_a_refused_image_is_noticed(monkeypatch):
 def test_the_campaign_takes_every_variant_and_tells_what_differs(monkeypatch, capsys):
     taken: list[dict] = []
 
-    def outcome(design, settings, *, count, chunk, seed):
+    def outcome(design, *, count, chunk, seed):
         assert count > chunk
-        taken.append(dict(design.resolve(settings)))
+        taken.append(dict(design.parameters))
         wrong, none = len(taken) == 3, len(taken) == 5
         vectors = 0 if none else count
         text = "byte 7 differs" if wrong else ""

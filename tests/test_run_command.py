@@ -18,11 +18,12 @@ from safetensors.numpy import save_file
 from tflite_graphs import Graph, run_litert, small_layer
 from tflite_models import run_lstm, write_lstm
 
+from golden.codecs import dequantize, quantize
 from golden.lstm.int8 import Int8Lstm
 from golden.model import Model, save_model
 from golden.network import Network, Node, golden_backend, load_network, run, save_network
 from golden.quantize import ternary_lstm
-from golden.quantize.int8 import dequantize, quantize, quantize_network
+from golden.quantize.int8 import quantize_network
 from golden.torch import read_safetensors
 from sim.bulk import BulkSimulation
 
@@ -201,8 +202,8 @@ def test_rtl_runs_every_layer_in_the_simulator(capsys, files, monkeypatch, words
     seen: list[Any] = []
 
     class LayerBackend:
-        def __init__(self, **options: int) -> None:
-            seen.append(options)
+        def __init__(self, settings: dict[str, int]) -> None:
+            seen.append(settings)
 
         def __call__(self, lstm: Int8Lstm, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
             seen.append(x.shape)
@@ -255,9 +256,9 @@ def test_gates_are_added_side_by_side_where_asked(capsys, files, monkeypatch):
     made_with: list[Any] = []
 
     class Circuit(BulkSimulation):
-        def __init__(self, design: Any, settings: Any, cache_dir: Any) -> None:
-            made_with.append(settings["gates"])
-            super().__init__(design, settings, cache_dir, optimized=False)
+        def __init__(self, configured: Any, cache_dir: Any) -> None:
+            made_with.append(configured.parameters["gates"])
+            super().__init__(configured, cache_dir, optimized=False)
 
     monkeypatch.setattr("sim.layer.BulkSimulation", Circuit)
     monkeypatch.chdir(files.folder)
@@ -373,7 +374,10 @@ def refusals(files: Files) -> dict[str, tuple[list[object], str]]:
         ),
         "gates of int8": (
             [int8, "--input", x, *to, "--backend", "rtl", "--gates", "side_by_side"],
-            "Only a layer of few-bit weights has gates side_by_side.",
+            (
+                "int8_lstm_layer has no parameter 'gates'; it has inputs, hidden, lanes, neurons,"
+                " activation, cifg, peephole, layer_norm, projection, dynamic, signal, structure."
+            ),
         ),
         "activation of reals": (
             [real, "--input", x, *to, "--activation", "table"],

@@ -17,7 +17,7 @@ from sim.verilog import verilog_of
 @pytest.fixture(scope="module")
 def verilog():
     """One text for all faults, which are an input of the circuit, so that one build serves all."""
-    return verilog_of(row_sums.design())
+    return verilog_of(row_sums.design().configure())
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,7 @@ def folder(tmp_path_factory):
 def run(folder, verilog):
     def run(fault="NONE", design=None, **options):
         return simulate(
-            design or row_sums.design(),
-            {"fault": fault},
+            (design or row_sums.design()).configure({"fault": fault}),
             folder,
             **{"count": 1000, "seed": 5, "patience": 400, "verilog": verilog, **options},
         )
@@ -115,7 +114,7 @@ def test_no_test_at_all_is_an_error(run):
 
 def test_a_circuit_that_does_not_build_is_an_error(tmp_path):
     with pytest.raises(SimulatorError, match="row_sums didn't run in verilator"):
-        simulate(row_sums.design(), {}, tmp_path, verilog="module row_sums(; endmodule")
+        simulate(row_sums.design().configure(), tmp_path, verilog="module row_sums(; endmodule")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +142,7 @@ def test_an_unknown_simulator_is_refused():
 
 
 def test_verilog_is_plain_and_the_same_every_time(verilog):
-    assert verilog == verilog_of(row_sums.design(), {"fault": "NONE"})
+    assert verilog == verilog_of(row_sums.design().configure({"fault": "NONE"}))
     assert "\\" not in verilog
     assert "$auto" not in verilog
     # The two equal modules of the products are one.

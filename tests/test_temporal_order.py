@@ -5,8 +5,7 @@ import pytest
 
 from examples.temporal_order.recognise import correct, int8_model, load_float_model, raws
 from examples.temporal_order.sequences import LONGEST, RELEVANT, SHORTEST, SYMBOLS, generate
-from golden.lstm import float64, int8
-from golden.quantize.int8 import dequantize
+from golden.codecs import dequantize
 
 
 def test_sequences_are_what_the_source_says():
@@ -59,8 +58,8 @@ def test_bad_options_are_refused_in_words(options, message):
 
 def test_the_shipped_model_tells_the_orders():
     sequences = generate(60, 7)
-    assert correct(float64.run(load_float_model()[0], sequences.padded), sequences) == 60
+    assert correct(load_float_model()[0].run(sequences.padded), sequences) == 60
     lstm = int8_model()
-    hidden = int8.run(lstm, raws(lstm, sequences))
+    hidden = lstm.run(raws(lstm, sequences))
     reals = dequantize(hidden, lstm.hidden_scale, lstm.hidden_zero_point)
     assert correct(reals, sequences) == 60

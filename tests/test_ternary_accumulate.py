@@ -52,7 +52,7 @@ def test_golden_equals_python_integers(settings):
 
 @pytest.mark.parametrize("settings", CASES, ids=name_of)
 def test_circuit_equals_golden(settings):
-    outcome = check_bulk(DESIGN, settings, count=50_000, seed=1)
+    outcome = check_bulk(DESIGN.configure(settings), count=50_000, seed=1)
     assert outcome.passed, outcome.counterexample
 
 
@@ -67,7 +67,7 @@ def test_every_operand_of_one_narrow_lane():
         "first": np.ones_like(start),
         "last": np.ones_like(start),
     }
-    got = BulkSimulation(DESIGN, settings).run(arrays, len(start))["result"]
+    got = BulkSimulation(DESIGN.configure(settings)).run(arrays, len(start))["result"]
     digit = np.array([0, 1, 0, -1])[weights]
     raw = np.where(activations > 7, activations - 16, activations)
     np.testing.assert_array_equal(got, (start + digit * raw) % 64)

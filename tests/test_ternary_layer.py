@@ -18,14 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_bench import check_packer, count_cycles, packer_of
 
-from flow.layer_files import constants_of, cycles_section
-from golden.layer.models import layer_of
+from flow.layer_files import cycles_section
 from golden.layer.packets import Kind, Packet, Reply, Status
 from golden.layer.ternary import TernaryLstmLayer, random_model
-from golden.lstm.ternary import levels_of, run, run_with_cell
+from golden.lstm.ternary import levels_of
 from golden.model import Model, save_model
 from golden.neuron.ternary import LaneWeights, TernaryLstmNeuron
 from golden.packing import TERNARY_DENSE
+from golden.systems import layer_of
 from hdl.accumulate.packed import unpack_dense
 from hdl.designs import find
 from hdl.layer.image import Writer
@@ -138,16 +138,17 @@ def test_the_emitted_packer_makes_the_same_image(layer, seed):
             {"scales": "powers_of_two"},
             "input_multipliers",
             3 << 29,
-            "The multipliers must be 0 or 2^30, as the circuit's are.",
+            "Array input_multipliers must be from 0 to 1073741824.",
         ),
     ],
 )
 def test_the_packer_refuses(parameters, name, value, sentence):
     layer = TernaryLstmLayer(inputs=2, hidden=3, **parameters)
-    arrays = constants_of(random_model(layer, np.random.default_rng(1)))
+    arrays = layer.arrays_of(random_model(layer, np.random.default_rng(1)))
+    emitted = packer_of(layer)
     arrays[name] = np.full(arrays[name].shape, value)
-    with pytest.raises(SystemExit, match=f"^{re.escape(sentence)}$"):
-        packer_of(layer)["pack"](arrays)
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        emitted.pack(emitted.plan, arrays)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_packets_compute_a_sequence():
     # Bits above those of a raw don't count.
     sent += [Packet(Kind.INPUT, (each ^ 0x5000).astype("<u2").tobytes()) for each in x[0]]
     got = list(layer.answers([*sent, Packet(Kind.SAVE_STATE, b"\0")]))
-    hidden, cell = run_with_cell(model, x)
+    hidden, cell = model.run_with_cell(x)
     assert got[0] == Packet(Reply.STATUS, bytes([Status.LOADED]))
     assert [each.data for each in got[1:-1]] == [each.astype("<i2").tobytes() for each in hidden[0]]
     state = hidden[0, -1].astype("<i2").tobytes() + cell[0, -1].astype("<i2").tobytes()
@@ -307,7 +308,7 @@ def test_prepared_lanes_are_summed(index):
 def circuit_of(name):
     # Lanes of gates take long to compile.
     parameters = {"structure": "fpga"} | CIRCUITS[name]
-    return BulkSimulation(DESIGN, parameters, optimized=parameters["structure"] == "fpga")
+    return BulkSimulation(DESIGN.configure(parameters), optimized=parameters["structure"] == "fpga")
 
 
 @pytest.mark.parametrize("name", CIRCUITS)
@@ -337,7 +338,7 @@ def test_a_wrong_weight_is_found(monkeypatch):
 def test_the_neuron_agrees_with_golden():
     design = find("ternary_lstm_neuron")
     parameters = {"lanes": 3, "weights": "pow2", "exponents": 2, "activation_width": 9}
-    circuit = BulkSimulation(design, parameters, optimized=False)
+    circuit = BulkSimulation(design.configure(parameters), optimized=False)
     outcome = compare(circuit, count=600, chunk=200, seed=3)
     assert outcome.passed, outcome.counterexample
     assert outcome.vectors == 600
@@ -348,7 +349,7 @@ def test_the_neuron_agrees_with_golden():
 def test_nothing_unknown_leaves_the_circuit(tmp_path):
     """Icarus knows X, which memories start with: lanes beyond a vector's end must not show it."""
     parameters = {"inputs": 2, "hidden": 3, "lanes": 8, "weights": "binary"}
-    outcome = simulate(DESIGN, parameters, tmp_path, simulator="icarus", count=120)
+    outcome = simulate(DESIGN.configure(parameters), tmp_path, simulator="icarus", count=120)
     assert outcome.passed, outcome.failures
 
 
@@ -389,11 +390,13 @@ def test_large_layers_keep_their_lanes_busy():
 def test_the_backend_runs_a_model():
     layer = TernaryLstmLayer(**TWO_NEURONS)
     model = random_model(layer, np.random.default_rng(6))
-    assert layer_of(model, 4, 2).contract == layer
+    assert layer_of(model, lanes=4, neurons=2).contract == layer
     x = np.random.default_rng(7).integers(-(2**11), 2**11, (4, 7, 3))
-    backend = LayerBackend(lanes=4, neurons=2, structure="fpga", asks_state=True, stall_seed=3)
+    backend = LayerBackend(
+        {"lanes": 4, "neurons": 2, "structure": "fpga"}, asks_state=True, stall_seed=3
+    )
     lengths = np.array([7, 1, 4, 6])
-    hidden, cell = run_with_cell(model, x)
+    hidden, cell = model.run_with_cell(x)
     got = backend(model, x, lengths)
     for index, length in enumerate(lengths.tolist()):
         np.testing.assert_array_equal(got[index, :length], hidden[index, :length])
@@ -414,7 +417,7 @@ def test_the_layer_of_a_model_is_generated(capsys, tmp_path):
     assert image == layer.pack(model)
     sheet = json.loads((tmp_path / f"out/{DESIGN.name}.json").read_text())
     assert {**sheet["parameters"], "structure": 0} == {**layer.settings, "structure": 0}
-    assert sheet["step"] == cycles_section(layer)
+    assert sheet["step"] == cycles_section(step_cycles(layer, "gates"))
     network = json.loads((tmp_path / f"out/{DESIGN.name}_network.json").read_text())
     assert network["layers"][0]["state"] == {"scale": 2.0**-11, "zero_point": 0}
     packed = tmp_path / "packed.bin"
@@ -432,4 +435,4 @@ def test_a_layer_with_its_parameters_inside():
     x = np.random.default_rng(1).integers(-(2**11), 2**11, (1, 3, 3))
     sent = [Packet(Kind.INPUT, each.astype("<i2").tobytes()) for each in x[0]]
     got = [answer.data for answer in held.answers(sent)]
-    assert got == [each.astype("<i2").tobytes() for each in run(model, x)[0]]
+    assert got == [each.astype("<i2").tobytes() for each in model.run(x)[0]]

@@ -14,7 +14,7 @@ from golden.activations import ACTIVATIONS, interpolation_table
 from golden.lstm import ternary
 from golden.lstm.batch_norm import BatchNorm, BatchNormLstm
 from golden.lstm.batch_norm import run_with_cell as run_real
-from golden.lstm.ternary import TernaryLstm, levels_of, run, run_with_cell, step
+from golden.lstm.ternary import TernaryLstm, levels_of
 from golden.quantize.ternary import ardakani_binary, ardakani_ternary
 from golden.quantize.ternary_lstm import quantize_lstm
 
@@ -183,7 +183,7 @@ def random_raws(seed: int, model: TernaryLstm, batch: int = 2, time: int = 5) ->
 
 
 def assert_agrees(model: TernaryLstm, x: Raws) -> tuple[Raws, Raws]:
-    got, wanted = run_with_cell(model, x), by_integers(model, x)
+    got, wanted = model.run_with_cell(x), by_integers(model, x)
     for name, one, other in zip(("cell", "hidden"), got[::-1], wanted[::-1], strict=True):
         places = np.argwhere(one != other)
         if len(places):
@@ -202,7 +202,7 @@ def test_agrees_with_plain_integers(kind: tuple[str, int], width: int) -> None:
         model = random_layer(1000 * width + seed, kind, width, activation=activation)
         x = random_raws(seed, model)
         hidden, _ = assert_agrees(model, x)
-        np.testing.assert_array_equal(run(model, x), hidden)
+        np.testing.assert_array_equal(model.run(x), hidden)
 
 
 def test_layers_reach_what_they_are_for() -> None:
@@ -211,7 +211,7 @@ def test_layers_reach_what_they_are_for() -> None:
     for width in WIDTHS:
         for seed in range(4):
             model = random_layer(1000 * width + seed, KINDS[-1], width)
-            hidden, cell = run_with_cell(model, random_raws(seed, model))
+            hidden, cell = model.run_with_cell(random_raws(seed, model))
             if width == 12:
                 seen["hidden"] |= set(hidden.ravel().tolist())
             seen["cell"] |= set(cell.ravel().tolist())
@@ -300,14 +300,14 @@ def test_a_broken_copy_is_caught(
 def test_step_by_step_is_the_run() -> None:
     model = random_layer(3)
     x = random_raws(4, model, time=6)
-    hidden, cell = ternary.reset_state(model, len(x))
-    hiddens, cells = run_with_cell(model, x)
+    hidden, cell = model.reset_state(len(x))
+    hiddens, cells = model.run_with_cell(x)
     for moment in range(x.shape[1]):
-        hidden, cell = step(model, x[:, moment], hidden, cell)
+        hidden, cell = model.step(x[:, moment], hidden, cell)
         np.testing.assert_array_equal(hidden, hiddens[:, moment])
         np.testing.assert_array_equal(cell, cells[:, moment])
     # From a state in the middle, the rest of it.
-    rest = run(model, x[:, 3:], hidden=hiddens[:, 2], cell=cells[:, 2])
+    rest = model.run(x[:, 3:], hidden=hiddens[:, 2], cell=cells[:, 2])
     np.testing.assert_array_equal(rest, hiddens[:, 3:])
 
 
@@ -368,7 +368,7 @@ def test_every_step_is_the_normalised_cells_within_its_bound(
     model = quantize_lstm(layer, x, **options)
     low, high = model.activation_bounds
     raws = np.clip(np.rint(x / model.input_scale), low, high).astype(np.int64)
-    hiddens, cells = run_with_cell(model, raws)
+    hiddens, cells = model.run_with_cell(raws)
     cell_step, word = 2.0**model.cell_exponent, 2.0**-15
     hidden = cell = np.zeros((len(x), model.hidden), np.int64)
     tightest = 0.0
@@ -424,7 +424,7 @@ def test_sequences_stay_with_the_normalised_cell(width: int, scales: str, most: 
         raws = np.clip(np.rint(x / model.input_scale), low, high).astype(np.int64)
         hidden, _ = run_real(layer, x)
         assert np.abs(hidden).max() > 0.3
-        errors.append(float(np.abs(run(model, raws) * model.hidden_scale - hidden).max()))
+        errors.append(float(np.abs(model.run(raws) * model.hidden_scale - hidden).max()))
     assert most / 2 < max(errors) < most
 
 
@@ -491,11 +491,11 @@ def test_wrong_raws_are_refused() -> None:
     model = random_layer(3, width=8)
     x = random_raws(1, model)
     with pytest.raises(ValueError, match=r"^x must be from -128 to 127, not 128\.$"):
-        run(model, np.full_like(x, 128))
+        model.run(np.full_like(x, 128))
     with pytest.raises(ValueError, match=r"^hidden must be from -128 to 127, not -129\.$"):
-        run(model, x, hidden=np.full((len(x), model.hidden), -129))
+        model.run(x, hidden=np.full((len(x), model.hidden), -129))
     with pytest.raises(ValueError, match="x must have the shape"):
-        run(model, x[0])
+        model.run(x[0])
 
 
 def test_arrays_are_copies_that_stay() -> None:

@@ -149,14 +149,14 @@ def simulation(settings: Settings, break_it: tuple[str, str] | None = None) -> B
         name="int8_update_bench",
         summary="the update of an int8 LSTM unit, with its scales",
         parameters=(),
-        component=lambda: Bench(settings),
+        component=lambda contract: Bench(settings),
         contract=lambda: BenchContract(settings),
-        timing=lambda: Timing("", ""),
+        timing=lambda contract: Timing("", ""),
         transaction="unit",
     )
     verilog = None
     if break_it:
-        verilog = verilog_of(design, {})
+        verilog = verilog_of(design.configure())
         assert break_it[0] in verilog
         verilog = verilog.replace(*break_it, 1)
-    return BulkSimulation(design, verilog=verilog)
+    return BulkSimulation(design.configure(), verilog=verilog)

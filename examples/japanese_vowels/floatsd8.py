@@ -20,7 +20,6 @@ from examples.japanese_vowels.recognise import (
     run_golden,
 )
 from golden.formats import BINARY16
-from golden.lstm import float64
 from golden.lstm.float64 import Float64Lstm
 from golden.lstm.floatsd8 import FloatSD8Lstm
 from golden.shapes import valid_steps
@@ -33,7 +32,7 @@ def main() -> int:
     _, test = load_recordings()
     model = load_float_model()
     within = valid_steps(test.padded, test.lengths)
-    exact = float64.run(model.lstm, test.padded)
+    exact = model.lstm.run(test.padded)
 
     table = Table(title=f"Speakers recognised in {len(test)} utterances not trained on")
     table.add_column("arithmetic")
@@ -60,7 +59,7 @@ def main() -> int:
             lstm.recurrent_weight_format.decode(lstm.recurrent_weights),
             BINARY16.decode(lstm.bias),
         )
-        same_operands = float64.run(rounded, lstm.input_format.decode(x))
+        same_operands = rounded.run(lstm.input_format.decode(x))
         table.add_row(
             "FloatSD8",
             str(products),

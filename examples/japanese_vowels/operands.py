@@ -14,7 +14,7 @@ from examples.japanese_vowels.recognise import floatsd8_model, load_float_model,
 from examples.japanese_vowels.recordings import Recordings
 from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
 from golden.formats import FLOATSD8
-from golden.lstm import float64, floatsd8
+from golden.lstm import floatsd8
 from golden.lstm.floatsd8 import HIDDEN_FORMAT, FloatSD8Lstm
 from golden.shapes import valid_steps
 
@@ -70,7 +70,7 @@ def real_beats(recordings: Recordings, products: int = 4) -> RealBeats:
     quantised = floatsd8_model(products).lstm
     assert isinstance(quantised, FloatSD8Lstm)
     read = _within(recordings, recordings.padded)
-    old = _within(recordings, _delayed(float64.run(model, recordings.padded)))
+    old = _within(recordings, _delayed(model.run(recordings.padded)))
     weights, activations = [], []
     for tensor, values, bias in (
         (model.input_weights, read, quantised.input_weight_bias),
@@ -100,7 +100,7 @@ def code_beats(
     assert isinstance(model, FloatSD8Lstm)
     x = quantized_input(recogniser, recordings)
     read = _within(recordings, x)
-    old = _within(recordings, _delayed(floatsd8.run(model, x)))
+    old = _within(recordings, _delayed(model.run(x)))
     parts = (
         (model.input_weights, read, model.input_weight_bias + model.input_bias),
         (model.recurrent_weights, old, model.recurrent_weight_bias + HIDDEN_FORMAT.bias),

@@ -29,10 +29,8 @@ from examples.japanese_vowels.recordings import (
 from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
 from golden.activations import ActivationKind
 from golden.arithmetic import Raws
-from golden.lstm import float64
+from golden.lstm.contract import Lstm
 from golden.lstm.float64 import Float64Lstm
-from golden.lstm.floatsd8 import HIDDEN_FORMAT, FloatSD8Lstm
-from golden.lstm.int8 import Int8Lstm
 from golden.lstm.ternary import TernaryLstm, WeightKind
 from golden.model import ReadOut, load_model
 from golden.network import golden_backend
@@ -42,7 +40,6 @@ from golden.quantize.ternary_lstm import Scales
 __all__ = [
     "Backend",
     "FloatRecogniser",
-    "QuantizedLstm",
     "QuantizedRecogniser",
     "Recognition",
     "classify_float",
@@ -60,8 +57,7 @@ __all__ = [
     "run_golden",
 ]
 
-QuantizedLstm = Int8Lstm | FloatSD8Lstm | TernaryLstm
-Backend = Callable[[QuantizedLstm, Raws], Raws]
+Backend = Callable[[Lstm, Raws], Raws]
 """Runs a layer: input raws or codes, shape (batch, time, inputs), to hidden ones (..., hidden)."""
 
 
@@ -77,7 +73,7 @@ class FloatRecogniser:
 class QuantizedRecogniser:
     """The quantised LSTM; the read-out of its hidden values stays real."""
 
-    lstm: QuantizedLstm
+    lstm: Lstm
     read_out: ReadOut
 
 
@@ -166,7 +162,7 @@ def retrained_model(weights: WeightKind, scales: Scales = "fixed") -> QuantizedR
     """
     path = LOW_BIT_MODEL_FILES[weights, scales]
     model = load_model(path)
-    if not isinstance(model.lstm, TernaryLstm) or model.read_out is None:
+    if model.lstm.kind != TernaryLstm.kind or model.read_out is None:
         raise ValueError(
             f"{path}: must hold an LSTM of {weights} weights with a read-out; write it anew with "
             "python -m examples.japanese_vowels.train_low_bit."
@@ -176,7 +172,7 @@ def retrained_model(weights: WeightKind, scales: Scales = "fixed") -> QuantizedR
 
 def classify_float(model: FloatRecogniser, recordings: Recordings) -> Recognition:
     """Recognise in double precision."""
-    hidden = float64.run(model.lstm, recordings.padded)
+    hidden = model.lstm.run(recordings.padded)
     scores = model.read_out.scores(hidden, recordings.lengths)
     return Recognition(scores.argmax(axis=1), recordings.speakers)
 
@@ -186,15 +182,10 @@ def quantized_input(model: QuantizedRecogniser, recordings: Recordings) -> Raws:
 
     After an utterance's end they mean 0.
     """
-    lstm = model.lstm
-    if isinstance(lstm, FloatSD8Lstm):
-        return lstm.input_format.encode(recordings.padded)
-    if isinstance(lstm, TernaryLstm):
-        return int8.quantize(recordings.padded, lstm.input_scale, 0, lstm.activation_width)
-    return int8.quantize(recordings.padded, lstm.input_scale, lstm.input_zero_point)
+    return model.lstm.reads.encode(recordings.padded).astype(np.int64)
 
 
-def run_golden(lstm: QuantizedLstm, x: Raws) -> Raws:
+def run_golden(lstm: Lstm, x: Raws) -> Raws:
     """Run the layer in the golden model: the backend that every other must equal."""
     return golden_backend(lstm, x)
 
@@ -203,13 +194,7 @@ def hidden_reals(
     model: QuantizedRecogniser, hidden: npt.NDArray[np.integer]
 ) -> npt.NDArray[np.float64]:
     """Reals of the hidden raws or codes that the layer wrote, of any shape."""
-    lstm = model.lstm
-    if isinstance(lstm, FloatSD8Lstm):
-        return HIDDEN_FORMAT.decode(hidden)
-    if isinstance(lstm, TernaryLstm):
-        return int8.dequantize(hidden, lstm.hidden_scale, 0)
-    # What the layer wrote last has the parameters of the last requantisation.
-    return int8.dequantize(hidden, lstm.intermediate_scale, lstm.intermediate_zero_point)
+    return model.lstm.writes.decode(hidden)
 
 
 def decide(

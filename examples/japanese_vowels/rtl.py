@@ -15,7 +15,6 @@ from typing import cast, get_args
 import numpy as np
 
 from examples.japanese_vowels.recognise import (
-    QuantizedLstm,
     QuantizedRecogniser,
     Recognition,
     classify_quantized,
@@ -29,13 +28,11 @@ from examples.japanese_vowels.recognise import (
 )
 from examples.japanese_vowels.recordings import Recordings
 from golden.activations import ActivationKind
-from golden.arithmetic import Raws
-from golden.layer.models import layer_of
-from golden.lstm import floatsd8, int8, ternary
-from golden.lstm.floatsd8 import FloatSD8Lstm
-from golden.lstm.ternary import TernaryLstm, WeightKind
+from golden.lstm.contract import Lstm
+from golden.lstm.ternary import WeightKind
 from golden.quantize.ternary_lstm import Scales
 from golden.shapes import valid_steps
+from golden.systems import layer_of
 from sim.bulk import BulkError
 from sim.layer import LayerBackend
 from sim.yosys import YosysError
@@ -66,9 +63,10 @@ def recognise_in_rtl(
     """Recognise with the compiled RTL of the layer, of as many lanes as `layer_of` takes."""
     x = quantized_input(model, recordings)
     lengths = recordings.lengths
-    backend = LayerBackend(lanes, cache_dir=cache_dir, asks_state=True)
+    settings = {} if lanes is None else {"lanes": lanes}
+    backend = LayerBackend(settings, cache_dir=cache_dir, asks_state=True)
     hidden = backend(model.lstm, x, lengths)
-    expected_hidden, expected_cell = _golden_with_cell(model.lstm, x)
+    expected_hidden, expected_cell = model.lstm.run_with_cell(x)
     within = valid_steps(x, lengths)
     last_cells = expected_cell[np.arange(len(recordings)), lengths - 1]
     differing = (hidden != expected_hidden)[within].sum() + (backend.last_cells != last_cells).sum()
@@ -82,17 +80,9 @@ def recognise_in_rtl(
     )
 
 
-def _weight_bytes(lstm: QuantizedLstm, lanes: int | None) -> int:
-    sections = layer_of(lstm, lanes).contract.layout.sections
+def _weight_bytes(lstm: Lstm, lanes: int | None) -> int:
+    sections = layer_of(lstm, lanes=lanes).contract.plan.sections
     return sum(each.words * each.word_bytes for each in sections if each.name == "weights")
-
-
-def _golden_with_cell(lstm: QuantizedLstm, x: Raws) -> tuple[Raws, Raws]:
-    if isinstance(lstm, FloatSD8Lstm):
-        return floatsd8.run_with_cell(lstm, x)
-    if isinstance(lstm, TernaryLstm):
-        return ternary.run_with_cell(lstm, x)
-    return int8.run_with_cell(lstm, x)
 
 
 def model_of(

@@ -14,8 +14,6 @@ from rich.table import Table
 from examples.float_models import read_float_model
 from examples.temporal_order.sequences import Sequences, generate
 from golden.arithmetic import Raws
-from golden.lstm import float64
-from golden.lstm import int8 as int8_lstm
 from golden.lstm.float64 import Float64Lstm
 from golden.lstm.int8 import Int8Lstm
 from golden.model import ReadOut
@@ -69,7 +67,7 @@ def int8_model() -> Int8Lstm:
 
 def raws(lstm: Int8Lstm, sequences: Sequences) -> Raws:
     """Input raws, shape (count, longest, 8)."""
-    return int8.quantize(sequences.padded, lstm.input_scale, lstm.input_zero_point)
+    return lstm.reads.encode(sequences.padded).astype(np.int64)
 
 
 def correct(hidden: npt.NDArray[np.float64], sequences: Sequences) -> int:
@@ -81,10 +79,10 @@ def correct(hidden: npt.NDArray[np.float64], sequences: Sequences) -> int:
 def main() -> int:
     """Run as a program; return the exit status."""
     test, lstm = test_sequences(), int8_model()
-    hidden = int8_lstm.run(lstm, raws(lstm, test))
+    hidden = lstm.run(raws(lstm, test))
     rows = [
-        ("float64", float64.run(load_float_model()[0], test.padded)),
-        ("int8", int8.dequantize(hidden, lstm.hidden_scale, lstm.hidden_zero_point)),
+        ("float64", load_float_model()[0].run(test.padded)),
+        ("int8", lstm.keeps.decode(hidden)),
     ]
     table = Table(title=f"Orders told apart in {len(test)} sequences not trained on")
     for column in ("arithmetic", "correct", "accuracy"):

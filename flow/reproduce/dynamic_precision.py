@@ -15,7 +15,7 @@ import numpy as np
 
 from flow.reproduce.claims import Options, Paper, Row, Settings, Step, command, with_goal
 from flow.synth import synthesize
-from golden.lstm import int8
+from golden.lstm.contract import expect
 from golden.lstm.dynamic import run, run_signal
 from golden.lstm.int8 import Int8Lstm, PrecisionSignal
 from golden.lstm.signals import random_choice
@@ -53,7 +53,7 @@ _SIMULATED = 20
 
 def _figures(**settings: Value | str) -> Mapping[str, Any]:
     """Of a layer, from its synthesis."""
-    return synthesize(find(_LAYER), settings)
+    return synthesize(find(_LAYER).configure(settings))
 
 
 def measure_area(
@@ -135,8 +135,7 @@ def measure_task(
         return [Row(f"share of LOW steps, {title}", 66, None, "%", _CHECKED, how, note=note)]
     network = Network((Node(task.lstm),))
     found = calibrate(network, task.x, task.lengths, share=share, signal=signal, offsets=offsets)
-    lstm = found.network.nodes[0].lstm
-    assert isinstance(lstm, Int8Lstm)
+    lstm = expect(found.network.nodes[0].lstm, Int8Lstm, "The model must be int8.")
     low = run(lstm, task.test_x)
     whole = task.correct(run(task.lstm, task.test_x).hidden)
     correct = task.correct(low.hidden)
@@ -167,8 +166,8 @@ def _simulate(task: Any, lstm: Int8Lstm, title: str) -> list[Row]:
     x, lengths = task.test_x[:_SIMULATED], task.test_lengths[:_SIMULATED]
     golden = run(lstm, x)
     cycles: list[int] = []
-    for model, wanted in ((task.lstm, int8.run(task.lstm, x)), (lstm, golden.hidden)):
-        backend = LayerBackend(lanes=_LANES, structure="fpga", asks_state=True)
+    for model, wanted in ((task.lstm, task.lstm.run(x)), (lstm, golden.hidden)):
+        backend = LayerBackend({"lanes": _LANES, "structure": "fpga"}, asks_state=True)
         backend(model, x[:0])
         loading = backend.cycles
         codes = backend(model, x, lengths)

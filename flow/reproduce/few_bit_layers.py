@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flow.layer_files import cycles_section
 from flow.reproduce.claims import Row, Settings, command, with_goal
 from flow.reproduce.few_bit import (
     BASELINES,
@@ -12,7 +11,7 @@ from flow.reproduce.few_bit import (
     STANDING,
 )
 from flow.synth import synthesize
-from golden.layer.ternary import TernaryLstmLayer
+from golden.layer.contract import LayerContract
 from golden.packing import BINARY_BYTES, TERNARY_BYTES, TERNARY_DENSE
 from hdl.designs import find
 
@@ -79,14 +78,14 @@ def _layer_memory(name: str, settings: Settings) -> Row:
     """Memories of weights and start words of a layer of 12-bit weights over those of another."""
     whole = _MEMORY_SIZE | settings
     baseline = _MEMORY_SIZE | {"weights": "int12", "lanes": settings["lanes"]}
-    contracts = [find(_LAYER).contract(**find(_LAYER).resolve(each)) for each in (baseline, whole)]
+    contracts = [find(_LAYER).configure(each).contract for each in (baseline, whole)]
     kilobytes: list[dict[str, float]] = []
     for contract in contracts:
-        assert isinstance(contract, TernaryLstmLayer)
+        assert isinstance(contract, LayerContract)
         kilobytes.append(
             {
                 section.name: section.words * section.word_bytes / 1000
-                for section in contract.layout.sections
+                for section in contract.plan.sections
                 if section.name in ("weights", "starts")
             }
         )
@@ -163,8 +162,7 @@ class _Layer:
 
 
 def _measure_layer(settings: Settings) -> _Layer:
-    design = find(_LAYER)
-    contract = design.contract(**design.resolve(settings))
-    assert isinstance(contract, TernaryLstmLayer)
-    area = synthesize(design, settings)["area_ge"]
-    return _Layer(settings, float(area), int(cycles_section(contract)["cycles"]))
+    configured = find(_LAYER).configure(settings)
+    assert configured.cycles is not None
+    area = synthesize(configured)["area_ge"]
+    return _Layer(settings, float(area), configured.cycles.cycles)

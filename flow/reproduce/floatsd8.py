@@ -128,10 +128,11 @@ def compare_macs(
     names = f"{baseline.name} {unit.name}"
 
     def cells(design: Design, process: Path | None, products: int | None = None) -> Mapped:
-        is_default = products == design.resolve({})["products"]
+        is_default = products == design.configure().parameters["products"]
         key = design.name, process, None if is_default else products
         if key not in mapped:
-            mapped[key] = map_to_cells(design, {"products": products} if key[2] else {}, process)
+            settings = {"products": products} if key[2] else {}
+            mapped[key] = map_to_cells(design.configure(settings), process)
         return mapped[key]
 
     def area_in_gates() -> list[Row]:
@@ -155,7 +156,7 @@ def compare_macs(
         """The baseline with multipliers of recoded digits, which help wide significands only."""
         if "multiplier" not in {parameter.name for parameter in baseline.parameters}:
             return []
-        row = map_to_cells(baseline, {"multiplier": "booth"}).figures
+        row = map_to_cells(baseline.configure({"multiplier": "booth"})).figures
         areas = {baseline.name: float(row["area_ge"]), unit.name: of_unit}
         claim = "area, FP32 with Booth multipliers over FloatSD8 MAC"
         how = f"fewbit synth {baseline.name} --set multiplier=booth"
@@ -175,7 +176,7 @@ def compare_macs(
         luts: dict[str, float] = {}
         carries: dict[str, float] = {}
         for design in (baseline, unit):
-            row = synthesize(design, {}, target)
+            row = synthesize(design.configure(), target)
             luts[design.name] = row["luts"]
             carries[f"{design.name} carries"] = row["carries"]
         row = ratio(
@@ -194,7 +195,7 @@ def compare_macs(
         activities = {}
         for design in (baseline, unit):
             netlist = cells(design, process, operands.weights.shape[2])
-            contract = netlist.design.contract(**netlist.parameters)
+            contract = netlist.configured.contract
             flat = encode_operands(
                 contract,
                 operands.weights.reshape(-1, operands.weights.shape[2]),
@@ -226,8 +227,8 @@ def compare_macs(
         return rows
 
     def against_peers() -> list[Row]:
-        products = int(unit.resolve({})["products"] or 1)
-        area = plain_gates(unit, {}) / products
+        configured = unit.configure()
+        area = plain_gates(configured) / int(configured.parameters["products"] or 1)
         return [
             ratio(
                 f"area a product, {peer} over FloatSD8 MAC",

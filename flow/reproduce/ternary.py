@@ -64,7 +64,7 @@ def compare_units(
 
     @cache
     def cells(design: str, number: int, structure: str = "gates") -> Mapped:
-        return map_to_cells(find(design), {"lanes": number, "structure": structure})
+        return map_to_cells(find(design).configure({"lanes": number, "structure": structure}))
 
     def area(design: str, number: int, structure: str = "gates") -> float:
         return float(cells(design, number, structure).figures["area_ge"])
@@ -120,7 +120,7 @@ def compare_units(
     def on_fpga(target: str, name: str) -> list[Row]:
         settings: Settings = {"lanes": most, "structure": "fpga"}
         designs = (MAC, *(kind.design for kind in KINDS))
-        found = {each: synthesize(find(each), settings, target) for each in designs}
+        found = {each: synthesize(find(each).configure(settings), target) for each in designs}
         rows: list[Row] = []
         for kind in KINDS:
             row = ratio(
@@ -142,7 +142,9 @@ def compare_units(
         settings: Settings = {"lanes": most}
 
         def measured(design: str) -> float:
-            return float(synthesize(find(design), settings, "liberty", liberty=liberty)["area"])
+            return float(
+                synthesize(find(design).configure(settings), "liberty", liberty=liberty)["area"]
+            )
 
         of_mac = measured(MAC)
         return [

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden.accumulate.float_sum import round_sum, split
-from golden.contract import Contract, check_whole, random_codes
+from golden.accumulate.float_sum import round_sum, split, window_parameter
+from golden.contract import Contract, random_codes
 from golden.formats import Minifloat
 from golden.operands import Operand, checked
+from golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -41,13 +42,11 @@ class FloatMac(Contract):
 
     operand_format: Minifloat
     accumulator_format: Minifloat
-    products: int = 4
-    window: int | None = None
+    products: int = parameter(4, "products a beat", 1, 16)
+    window: int | None = window_parameter(None)
 
     def __post_init__(self) -> None:
-        check_whole("products", self.products, 1, 64)
-        if self.window is not None:
-            check_whole("window", self.window, 8, 48)
+        check_parameters(self)
         if not self.accumulator_format.ieee:
             raise ValueError(
                 "The accumulator must be a format of IEEE 754's kind, which saturates below its"

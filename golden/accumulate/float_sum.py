@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from golden.parameter import Value, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -15,12 +17,23 @@ if TYPE_CHECKING:
 
     Integers = npt.NDArray[np.int64]
 
-__all__ = ["round_sum", "split"]
+__all__ = ["round_sum", "split", "window_parameter"]
 
 _LARGEST_SHIFT = 62
 """Bits of an int64 that a magnitude may fill; beyond it, Python's own integers take over."""
 _BLOCK = 2**13
 """Sums computed at a time, so that the steps between stay in the cache."""
+
+
+def window_parameter(default: Value) -> Any:
+    """The field ``window`` of a contract, see :func:`round_sum`."""
+    return parameter(
+        default,
+        "bits kept below the top of the largest operand",
+        8,
+        48,
+        none_means="all bits, an exact sum",
+    )
 
 
 def split(number_format: Minifloat, codes: Integers) -> tuple[Integers, Integers]:

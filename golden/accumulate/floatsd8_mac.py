@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden.accumulate.float_sum import round_sum, split
-from golden.contract import Contract, check_whole, random_codes
+from golden.accumulate.float_sum import round_sum, split, window_parameter
+from golden.contract import Contract, random_codes
 from golden.formats import BINARY16, FloatSD8, Minifloat
 from golden.operands import Operand, checked
+from golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -51,17 +52,13 @@ class FloatSD8Mac(Contract):
     Source: arXiv 2001.08450 for the operation; the rounding contract is this project's.
     """
 
-    products: int = 4
-    window: int | None = DEFAULT_WINDOW
-    activation_bias: int = 15
-    weight_bias: int = 10
+    products: int = parameter(4, "products a beat", 1, 16)
+    window: int | None = window_parameter(DEFAULT_WINDOW)
+    activation_bias: int = parameter(15, "exponent bias of the activations", 0, 31)
+    weight_bias: int = parameter(10, "exponent bias of the weights", -16, 40)
 
     def __post_init__(self) -> None:
-        check_whole("products", self.products, 1, 64)
-        if self.window is not None:
-            check_whole("window", self.window, 8, 48)
-        check_whole("activation_bias", self.activation_bias, -64, 64)
-        check_whole("weight_bias", self.weight_bias, -64, 64)
+        check_parameters(self)
 
     @property
     def weight_format(self) -> FloatSD8:

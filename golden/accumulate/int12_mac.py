@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from golden.accumulate.rows import RowAccumulate
+from golden.accumulate.rows import RowAccumulate, accumulator_width_parameter
 from golden.formats import FixedPoint
 from golden.operands import Operand
 
@@ -30,7 +30,7 @@ class Int12Mac(RowAccumulate):
     Source: the "full-precision" unit in the hardware comparison of arXiv 1809.11086.
     """
 
-    accumulator_width: int = 36
+    accumulator_width: int = accumulator_width_parameter(36)
 
     @property
     def weights(self) -> Operand:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden.contract import Contract, check_whole, random_codes
+from golden.contract import Contract, random_codes
 from golden.formats import INT8, INT32
 from golden.operands import Operand, checked
+from golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -28,10 +29,10 @@ class Int8Mac(Contract):
     Source: two's complement; LiteRT's int8 kernels accumulate so.
     """
 
-    products: int = 4
+    products: int = parameter(4, "products a beat", 1, 16)
 
     def __post_init__(self) -> None:
-        check_whole("products", self.products, 1, 64)
+        check_parameters(self)
 
     @property
     def operands(self) -> tuple[Operand, ...]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden.accumulate.rows import RowAccumulate
-from golden.contract import check_whole
+from golden.accumulate.rows import RowAccumulate, accumulator_width_parameter
 from golden.formats import Format
 from golden.operands import Operand
+from golden.parameter import check_whole, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -72,12 +72,8 @@ class Pow2Accumulate(RowAccumulate):
     Source: arXiv 1608.06902, section 3.
     """
 
-    accumulator_width: int = 27
-    exponent_bits: int = 2
-
-    def __post_init__(self) -> None:
-        check_whole("exponent_bits", self.exponent_bits, 0, 3)
-        super().__post_init__()
+    accumulator_width: int = accumulator_width_parameter(27)
+    exponent_bits: int = parameter(2, "bits of a weight's exponent", 0, 3)
 
     @property
     def weight_format(self) -> Pow2:

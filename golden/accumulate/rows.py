@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from golden.contract import Contract, check_whole, describe, random_codes
+from golden.contract import Contract, describe, random_codes
 from golden.formats import FixedPoint
 from golden.operands import FLAG, Operand, checked
+from golden.parameter import Value, check_parameters, parameter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
 
     Codes = npt.NDArray[np.int64]
 
-__all__ = ["RowAccumulate", "row_flags", "row_sums"]
+__all__ = ["RowAccumulate", "accumulator_width_parameter", "row_flags", "row_sums"]
 
-_WIDEST = 48
+
+def accumulator_width_parameter(default: Value) -> Any:
+    """The field ``accumulator_width`` with its default."""
+    return parameter(default, "bits of the sum, wide enough for a row", 2, 48)
 
 
 def row_flags(beats: Codes) -> tuple[Codes, Codes]:
@@ -64,14 +68,12 @@ class RowAccumulate(Contract):
     whatever its partial sums do.
     """
 
-    lanes: int = 16
-    activation_width: int = 12
-    accumulator_width: int = 24
+    lanes: int = parameter(16, "weights and activations a beat", 1, 256)
+    activation_width: int = parameter(12, "bits of a signed activation", 2, 16)
+    accumulator_width: int = accumulator_width_parameter(24)
 
     def __post_init__(self) -> None:
-        check_whole("lanes", self.lanes, 1, 4096)
-        check_whole("activation_width", self.activation_width, 2, _WIDEST)
-        check_whole("accumulator_width", self.accumulator_width, 2, _WIDEST)
+        check_parameters(self)
         if self.accumulator_width < self.product_width:
             least = f"{self.product_width}, a product's width"
             if self.product_width == self.activation_width:

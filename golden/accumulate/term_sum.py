@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from golden.accumulate.float_sum import round_sum, split
-from golden.contract import Contract, check_whole, random_codes
+from golden.contract import Contract, random_codes
 from golden.formats import FixedPoint, Minifloat
 from golden.operands import FLAG, Operand, checked
+from golden.parameter import check_whole
 
 if TYPE_CHECKING:
     import numpy.typing as npt

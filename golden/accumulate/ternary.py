@@ -11,6 +11,7 @@ from golden.accumulate.rows import RowAccumulate
 from golden.formats import TERNARY, FixedPoint
 from golden.operands import Operand
 from golden.packing import TERNARY_DENSE
+from golden.parameter import parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -36,12 +37,12 @@ class TernaryAccumulate(RowAccumulate):
     Source: arXiv 1809.11086, section 4 (conditional additions instead of multiplications).
     """
 
-    packing: str = "fields"
+    packing: str = parameter(
+        "fields", "weights of 2 bits each, or five in 8 bits", choices=PACKINGS
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.packing not in PACKINGS:
-            raise ValueError(f"packing must be {' or '.join(PACKINGS)}, not {self.packing!r}.")
         if self.is_packed and self.lanes % TERNARY_DENSE.group:
             raise ValueError(
                 f"lanes must be a multiple of {TERNARY_DENSE.group} with packing dense,"

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Generic, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
 from golden.arithmetic import wrap
 from golden.contract import Contract
 from golden.layer import packets
-from golden.layer.image import ImageError, as_bytes, integers
+from golden.layer.image import ImageError, as_bytes, integers, pack, unpack
 from golden.layer.packets import Kind, Packet, Reply, Status
+from golden.parameter import field_names
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from golden.contract import Arrays, Codes
-    from golden.layer.image import Layout
+    from golden.layer.image import Arrays as ImageArrays
+    from golden.layer.image import Plan
     from golden.layer.schedule import Schedule
+    from golden.lstm.contract import Lstm
     from golden.operands import Operand
+    from golden.parameter import Value
 
     Raws = npt.NDArray[np.int64]
 
@@ -51,12 +56,40 @@ class LayerContract(Contract, Generic[Parameters]):
     """A layer with its parameters and its state, which takes packets and answers them in order.
 
     The type parameter is what a parameter image stands for in the number system.
+
+    A subclass is a frozen dataclass. Its fields are its parameters, each made by
+    :func:`golden.parameter.parameter`, and ``image``, the parameter image that the layer was
+    generated with, None where packets bring it.
     """
 
-    @property
+    image: bytes | None
+    chosen: ClassVar[tuple[str, ...]] = ("lanes", "neurons")
+    """Parameters that a model doesn't say, and its user may."""
+
+    @classmethod
     @abstractmethod
-    def fixed_image(self) -> bytes | None:
-        """The parameter image that the layer was generated with; None where packets bring it."""
+    def of(
+        cls, model: Any, lanes: int | None = None, neurons: int | None = None, **chosen: Any
+    ) -> Self:
+        """The layer that runs a model.
+
+        Parameters
+        ----------
+        model
+            An LSTM of the number system.
+        lanes, neurons, chosen
+            Those of `chosen`; where one is not given, what suits the model.
+
+        Raises
+        ------
+        ValueError
+            If no layer of these parameters runs it.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def parameters_of(model: Any) -> Any:
+        """What the layer packs into its image, of a model."""
 
     @property
     def raws_are_signed(self) -> bool:
@@ -74,21 +107,49 @@ class LayerContract(Contract, Generic[Parameters]):
         return packets.value_bytes(self.activation_width)
 
     @property
-    @abstractmethod
-    def settings(self) -> Mapping[str, int | str | None]:
+    def settings(self) -> Mapping[str, Value]:
         """The parameters by name, but for a fixed image."""
+        return {name: getattr(self, field) for name, field in field_names(type(self)).items()}
 
     @property
     @abstractmethod
     def schedule(self) -> Schedule:
         """What the layer does in a time step."""
 
-    @property
-    @abstractmethod
-    def layout(self) -> Layout:
-        """The sections of the parameter image."""
+    @cached_property
+    def plan(self) -> Plan:
+        """What the parameter image holds, and where."""
+        return self.make_plan()
 
     @abstractmethod
+    def make_plan(self) -> Plan:
+        """What `plan` is; made once a contract."""
+
+    @abstractmethod
+    def check_fit(self, parameters: Parameters) -> None:
+        """Refuse parameters of another layer.
+
+        Raises
+        ------
+        ValueError
+            With what doesn't fit.
+        """
+
+    def arrays_of(self, parameters: Parameters) -> dict[str, npt.NDArray[Any]]:
+        """The arrays of the plan's fields and texts, by name."""
+        names = (*self.plan.fields, *self.plan.texts)
+        return {name: np.asarray(getattr(parameters, name)) for name in names}
+
+    @abstractmethod
+    def made_of(self, arrays: ImageArrays) -> Parameters:
+        """The parameters of the arrays of the plan's fields, in int64.
+
+        Raises
+        ------
+        ValueError
+            If a number is out of its range.
+        """
+
     def unpack(self, image: bytes) -> Parameters:
         """The parameters of an image.
 
@@ -102,9 +163,9 @@ class LayerContract(Contract, Generic[Parameters]):
         ValueError
             If a constant is out of its range.
         """
+        return self.made_of(unpack(self.plan, image))
 
-    @abstractmethod
-    def pack(self, parameters: Parameters, /) -> bytes:
+    def pack(self, parameters: Parameters) -> bytes:
         """The parameter image of parameters.
 
         Raises
@@ -112,6 +173,18 @@ class LayerContract(Contract, Generic[Parameters]):
         ValueError
             If they are those of another layer.
         """
+        self.check_fit(parameters)
+        return pack(self.plan, self.arrays_of(parameters))
+
+    def image_of(self, model: Lstm) -> bytes:
+        """The parameter image of a model.
+
+        Raises
+        ------
+        ValueError
+            If the model is that of another layer.
+        """
+        return self.pack(self.parameters_of(model))
 
     @abstractmethod
     def reset_state(self, parameters: Parameters) -> tuple[Raws, Raws]:
@@ -169,14 +242,14 @@ class LayerContract(Contract, Generic[Parameters]):
 
     def answers(self, taken: Iterable[Packet]) -> Iterator[Packet]:
         """Packets that the layer gives for those that it takes, reset before the first."""
-        parameters = None if self.fixed_image is None else self.unpack(self.fixed_image)
+        parameters = None if self.image is None else self.unpack(self.image)
         hidden, cell = (
             np.zeros((2, 0), np.int64) if parameters is None else self.reset_state(parameters)
         )
         history = None if parameters is None else self.history(parameters)
         width = self.value_bytes
         for packet in taken:
-            if packet.kind == Kind.PARAMETERS and self.fixed_image is not None:
+            if packet.kind == Kind.PARAMETERS and self.image is not None:
                 yield _status(Status.FIXED)
             elif packet.kind == Kind.PARAMETERS:
                 parameters, status = self._parameters_of(packet.data)
@@ -223,7 +296,7 @@ class LayerContract(Contract, Generic[Parameters]):
         return integers(content, signed=self.raws_are_signed)
 
     def _parameters_of(self, image: bytes) -> tuple[Parameters | None, Status]:
-        if len(image) != self.layout.size:
+        if len(image) != self.plan.size:
             return None, Status.WRONG_LENGTH
         try:
             return self.unpack(image), Status.LOADED
@@ -250,7 +323,7 @@ class LayerContract(Contract, Generic[Parameters]):
         Images of random parameters, sequences of random vectors, states saved and loaded, and
         every kind of broken packet.
         """
-        inputs, outputs, size = self.input_size, self.output_size, self.layout.size
+        inputs, outputs, size = self.input_size, self.output_size, self.plan.size
         image = self.random_image(rng)
         # A cut image first: whatever was loaded before is gone. The answers up to and with the
         # whole image are a byte each.

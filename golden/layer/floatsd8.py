@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from golden.accumulate.float_sum import window_parameter
 from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
-from golden.contract import check_whole
 from golden.floatsd8_activations import HIDDEN_FORMAT
+from golden.formats import BINARY16
 from golden.layer.contract import LayerContract
-from golden.layer.image import Layout, Section, as_bytes, integers
+from golden.layer.image import (
+    Bits,
+    Codes,
+    Field,
+    Matrix,
+    Plan,
+    RecordsPass,
+    Weights,
+    WeightsPass,
+    WeightsRow,
+)
 from golden.layer.schedule import Phase, Row, Schedule, Task
-from golden.lstm.floatsd8 import GATES, LOWEST_CONSTANT_BIAS, FloatSD8Lstm, step
-from golden.neuron.floatsd8 import PAIRS, check_sums, lively_starts
+from golden.layer.sections import (
+    configuration_section,
+    hidden_parameter,
+    inputs_parameter,
+    neurons_parameter,
+    records,
+)
+from golden.lstm.floatsd8 import (
+    FEWEST_PRODUCTS,
+    GATES,
+    LOWEST_CONSTANT_BIAS,
+    MOST_PRODUCTS,
+    FloatSD8Lstm,
+)
+from golden.neuron.floatsd8 import PAIRS, lively_starts
+from golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Codes = npt.NDArray[np.int64]
-    Bytes = npt.NDArray[np.uint8]
+    from golden.layer.image import Arrays
+
+    CodeArray = npt.NDArray[np.int64]
 
 __all__ = ["OFFSETS", "FloatSD8LstmLayer", "offsets_of", "random_model"]
 
-START_BYTES = 2
 OFFSETS = ("input", "recurrent")
 """Parts with an offset of their own, in the order of the image's configuration."""
 
@@ -57,25 +82,32 @@ class FloatSD8LstmLayer(LayerContract[FloatSD8Lstm]):
     Source: arXiv 2001.08450 for the formats; see :mod:`golden.lstm.floatsd8`.
     """
 
-    inputs: int = 16
-    hidden: int = 32
-    lanes: int = 4
-    neurons: int = 1
-    window: int | None = DEFAULT_WINDOW
+    inputs: int = inputs_parameter()
+    hidden: int = hidden_parameter()
+    lanes: int = parameter(
+        4, "products a neuron and cycle, added and rounded", FEWEST_PRODUCTS, MOST_PRODUCTS
+    )
+    neurons: int = neurons_parameter()
+    window: int | None = window_parameter(DEFAULT_WINDOW)
     image: bytes | None = None
 
+    interleave: ClassVar[int] = len(PAIRS[0])
+    """Sums that take turns at the lanes, in the order of the image's weights: a circuit has so many
+    cycles from a beat of a sum to the next of the same sum, and its adder must not be deeper."""
+
     def __post_init__(self) -> None:
-        check_whole("inputs", self.inputs, 1, 4096)
-        check_whole("hidden", self.hidden, 1, 4096)
-        check_whole("neurons", self.neurons, 1, 16)
-        check_sums(self.lanes, self.window)
+        check_parameters(self)
         if self.image is not None:
             self.unpack(self.image)
 
     @classmethod
     def of(
-        cls, model: FloatSD8Lstm, lanes: int | None = None, neurons: int = 1
-    ) -> FloatSD8LstmLayer:
+        cls,
+        model: FloatSD8Lstm,
+        lanes: int | None = None,
+        neurons: int | None = None,
+        **chosen: Any,
+    ) -> Self:
         """The layer that runs a model; its lanes are the model's products.
 
         Raises
@@ -88,19 +120,14 @@ class FloatSD8LstmLayer(LayerContract[FloatSD8Lstm]):
             inputs=model.inputs,
             hidden=model.hidden,
             lanes=model.products,
-            neurons=neurons,
+            neurons=1 if neurons is None else neurons,
             window=model.window,
+            **chosen,
         )
 
-    @property
-    def settings(self) -> dict[str, int | str | None]:
-        return {
-            each.name: getattr(self, each.name) for each in fields(self) if each.name != "image"
-        }
-
-    @property
-    def fixed_image(self) -> bytes | None:
-        return self.image
+    @staticmethod
+    def parameters_of(model: FloatSD8Lstm) -> Any:
+        return model
 
     @property
     def raws_are_signed(self) -> bool:
@@ -111,10 +138,11 @@ class FloatSD8LstmLayer(LayerContract[FloatSD8Lstm]):
         """What the layer does in a time step."""
         rows = tuple(
             row
-            for pair, gates in enumerate(PAIRS)
+            for pair, names in enumerate(PAIRS)
+            for gates in [tuple(GATES.index(gate) for gate in names)]
             for row in (
-                Row(f"{''.join(gates)}_input", "input", needs_cell=pair == 1),
-                Row(f"{''.join(gates)}_recurrent", "recurrent", "none", needs_cell=pair == 1),
+                Row(f"{''.join(names)}_input", "input", "image", gates, pair == 1),
+                Row(f"{''.join(names)}_recurrent", "recurrent", "none", gates, pair == 1),
             )
         )
         update = Task("update", rows, "hidden", writes_cell=True)
@@ -125,46 +153,74 @@ class FloatSD8LstmLayer(LayerContract[FloatSD8Lstm]):
             self.hidden,
             self.lanes,
             self.neurons,
-            sums=len(PAIRS[0]),
+            sums=self.interleave,
         )
 
-    @property
-    def layout(self) -> Layout:
-        """The sections of the parameter image."""
+    def make_plan(self) -> Plan:
         schedule = self.schedule
-        return Layout(
+        (phase,) = schedule.phases
+        groups = schedule.groups(phase)
+        matrix = len(GATES), self.hidden
+        order = ", ".join(GATES)
+        codes = (
+            f"FloatSD8, gates {order}: exponent in bits 7 to 5, sign in bit 4, index of the"
+            " mantissa in bits 3 to 0"
+        )
+        least = LOWEST_CONSTANT_BIAS
+        offset = Field((), 0, 31, f"bias of the weights plus that of the e5m2 codes, less {least}")
+        return Plan(
+            {
+                "input_weights": Field((*matrix, self.inputs), 0, 255, codes),
+                "recurrent_weights": Field((*matrix, self.hidden), 0, 255, codes),
+                "bias": Field(matrix, 0, 65535, f"binary16, gates {order}"),
+                **{f"{part}_offset": offset for part in OFFSETS},
+            },
             (
-                Section(
-                    "configuration",
-                    1,
-                    len(OFFSETS),
+                configuration_section(
+                    tuple(Bits(8, f"{part}_offset") for part in OFFSETS),
                     "for the inputs, then for the hidden values (1 byte each): bias of the weights"
-                    f" plus that of what they are multiplied by, less {LOWEST_CONSTANT_BIAS}",
+                    f" plus that of what they are multiplied by, less {least}",
                 ),
-                Section(
+                records(
                     "starts",
-                    schedule.start_words,
-                    START_BYTES * self.neurons,
                     "bias of each neuron's gate, binary16: for each unit i, f, g, o",
+                    self.neurons,
+                    RecordsPass(
+                        groups,
+                        tuple(
+                            (Bits(BINARY16.width, "bias", (gate,)),)
+                            for row in schedule.rows
+                            if row.start == "image"
+                            for gate in row.gates
+                        ),
+                    ),
                 ),
-                Section(
+                Weights.of(
                     "weights",
-                    schedule.weight_words,
-                    self.neurons * self.lanes,
                     "weights of a cycle: for each neuron its lanes; the gates i and f take turns,"
                     " then g and o; rows padded with zeros",
+                    self.neurons,
+                    self.lanes,
+                    (
+                        WeightsPass(
+                            groups,
+                            tuple(
+                                WeightsRow(
+                                    schedule.beats(row) // schedule.sums,
+                                    tuple(
+                                        Matrix(f"{row.part}_weights", (gate,)) for gate in row.gates
+                                    ),
+                                )
+                                for row in schedule.rows
+                            ),
+                        ),
+                    ),
+                    Codes(8),
                 ),
-            )
+            ),
         )
 
-    def pack(self, parameters: FloatSD8Lstm) -> bytes:
-        """The parameter image of a model.
-
-        Raises
-        ------
-        ValueError
-            If the model is that of another layer.
-        """
+    def check_fit(self, parameters: FloatSD8Lstm) -> None:
         _check_lanes(self.lanes, parameters)
         for name, own, given in (
             ("inputs", self.inputs, parameters.inputs),
@@ -176,90 +232,37 @@ class FloatSD8LstmLayer(LayerContract[FloatSD8Lstm]):
                     f"The model's {name} must be {own}, as the layer's, not {given}; make a layer"
                     " for the model."
                 )
-        starts: list[Codes] = []
-        weights: list[Bytes] = []
-        for group, row, gates in self._rows():
-            units = slice(group * self.neurons, (group + 1) * self.neurons)
-            matrix = (
-                parameters.input_weights if row.part == "input" else parameters.recurrent_weights
-            )
-            beats = self.schedule.beats(row) // len(gates)
-            words = np.zeros((beats, len(gates), self.neurons, self.lanes), np.int64)
-            for index, gate in enumerate(gates):
-                chosen = matrix[gate, units]
-                padded = np.zeros((self.neurons, beats * self.lanes), np.int64)
-                padded[: len(chosen), : chosen.shape[1]] = chosen
-                words[:, index] = padded.reshape(self.neurons, beats, self.lanes).swapaxes(0, 1)
-                if row.start == "image":
-                    bias = parameters.bias[gate, units]
-                    starts.append(np.pad(bias, (0, self.neurons - len(bias))))
-            weights.append(as_bytes(words, 1).reshape(beats * len(gates), -1))
-        return self.layout.join(
-            {
-                "configuration": as_bytes(list(offsets_of(parameters)), 1),
-                "starts": as_bytes(np.stack(starts), START_BYTES),
-                "weights": np.concatenate(weights),
-            }
-        )
 
-    def rows_of_unit(self) -> list[tuple[Row, tuple[str, ...]]]:
-        """The rows of a unit in order, each with its gates."""
-        gates = [pair for pair in PAIRS for _ in OFFSETS]
-        return list(zip(self.schedule.rows, gates, strict=True))
+    def arrays_of(self, parameters: FloatSD8Lstm) -> dict[str, npt.NDArray[Any]]:
+        names = ("input_weights", "recurrent_weights", "bias")
+        arrays = {name: np.asarray(getattr(parameters, name)) for name in names}
+        for part, offset in zip(OFFSETS, offsets_of(parameters), strict=True):
+            arrays[f"{part}_offset"] = np.asarray(offset)
+        return arrays
 
-    def _rows(self) -> list[tuple[int, Row, tuple[int, ...]]]:
-        """Every row in order: its group, itself, and the numbers of its gates."""
-        groups = range(self.schedule.groups(self.schedule.phases[0]))
-        numbered = [
-            (row, tuple(GATES.index(gate) for gate in gates)) for row, gates in self.rows_of_unit()
-        ]
-        return [(group, row, gates) for group in groups for row, gates in numbered]
-
-    def unpack(self, image: bytes) -> FloatSD8Lstm:
-        contents = self.layout.split(image)
-        offsets = contents["configuration"][0].astype(np.int64) + LOWEST_CONSTANT_BIAS
-        starts = integers(contents["starts"].reshape(-1, self.neurons, START_BYTES), signed=False)
-        weights = contents["weights"].reshape(-1, self.neurons, self.lanes).astype(np.int64)
-        groups = self.schedule.groups(self.schedule.phases[0])
-        bias = np.zeros((len(GATES), groups * self.neurons), np.int64)
-        matrices = {
-            part: np.zeros(
-                (len(GATES), groups * self.neurons, self.schedule.length(part)), np.int64
-            )
+    def made_of(self, arrays: Arrays) -> FloatSD8Lstm:
+        input_bias, recurrent_bias = (
+            int(arrays[f"{part}_offset"]) + LOWEST_CONSTANT_BIAS - HIDDEN_FORMAT.bias
             for part in OFFSETS
-        }
-        start = word = 0
-        for group, row, gates in self._rows():
-            units = slice(group * self.neurons, (group + 1) * self.neurons)
-            if row.start == "image":
-                for gate in gates:
-                    bias[gate, units] = starts[start]
-                    start += 1
-            beats = self.schedule.beats(row)
-            words = weights[word : word + beats]
-            word += beats
-            for index, gate in enumerate(gates):
-                whole = words[index :: len(gates)].swapaxes(0, 1).reshape(self.neurons, -1)
-                matrix = matrices[row.part]
-                matrix[gate, units] = whole[:, : matrix.shape[2]]
+        )
         return FloatSD8Lstm(
-            input_weights=matrices["input"][:, : self.hidden],
-            recurrent_weights=matrices["recurrent"][:, : self.hidden],
-            bias=bias[:, : self.hidden],
-            input_weight_bias=int(offsets[0]) - HIDDEN_FORMAT.bias,
-            recurrent_weight_bias=int(offsets[1]) - HIDDEN_FORMAT.bias,
+            input_weights=arrays["input_weights"],
+            recurrent_weights=arrays["recurrent_weights"],
+            bias=arrays["bias"],
+            input_weight_bias=input_bias,
+            recurrent_weight_bias=recurrent_bias,
             input_bias=HIDDEN_FORMAT.bias,
             products=self.lanes,
             window=self.window,
         )
 
-    def reset_state(self, parameters: FloatSD8Lstm) -> tuple[Codes, Codes]:
+    def reset_state(self, parameters: FloatSD8Lstm) -> tuple[CodeArray, CodeArray]:
         return np.zeros(self.hidden, np.int64), np.zeros(self.hidden, np.int64)
 
     def next_state(
-        self, parameters: FloatSD8Lstm, x: Codes, hidden: Codes, cell: Codes
-    ) -> tuple[Codes, Codes]:
-        new = step(parameters, *(codes[np.newaxis] for codes in (x, hidden, cell)))
+        self, parameters: FloatSD8Lstm, x: CodeArray, hidden: CodeArray, cell: CodeArray
+    ) -> tuple[CodeArray, CodeArray]:
+        new = parameters.step(*(codes[np.newaxis] for codes in (x, hidden, cell)))
         return new[0][0], new[1][0]
 
     def random_image(self, rng: np.random.Generator) -> bytes:

@@ -1,36 +1,160 @@
-"""The parameter image of a layer: every weight and constant as bytes, in the circuit's order.
+#!/usr/bin/env python3
+"""The parameter image of an LSTM layer: every weight and constant as bytes, packed by a plan.
 
-Sections lie one after the other, each of so many words of so many bytes; the last is a checksum.
+    python DESIGN_pack.py CONSTANTS.npz IMAGE.bin     packs the arrays into an image
+    python DESIGN_pack.py --check IMAGE.bin           says whether an image is whole
+    python DESIGN_pack.py                             lists the arrays
+
+A plan is data: which arrays of integers a layer has, and the sections of its image, whose words lie
+one after the other in the order in which the circuit needs them. The last two bytes are a checksum.
 Numbers are little-endian, two's complement where signed; only the checksum is big-endian, as its
 algorithm wants it.
+
+This file needs numpy and nothing else. Beside a generated layer it stands as DESIGN_pack.py, with
+that layer's plan, as JSON, in the comment at its end.
 """
 
 from __future__ import annotations
 
 import binascii
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import json
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
+__all__ = [
+    "CHECKSUM_BYTES",
+    "Bits",
+    "Codes",
+    "Field",
+    "Fold",
+    "ImageError",
+    "Matrix",
+    "Plan",
+    "Records",
+    "RecordsPass",
+    "Section",
+    "Slice",
+    "Weights",
+    "WeightsPass",
+    "WeightsRow",
+    "as_bytes",
+    "check_arrays",
+    "check_image",
+    "checksum",
+    "integers",
+    "main",
+    "pack",
+    "plan_in",
+    "program",
+    "unpack",
+]
 
-    Bytes = npt.NDArray[np.uint8]
-
-__all__ = ["CHECKSUM_BYTES", "ImageError", "Layout", "Section", "as_bytes", "checksum", "integers"]
+Bytes = npt.NDArray[np.uint8]
+Integers = npt.NDArray[np.int64]
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 CHECKSUM_BYTES = 2
+_BYTE = 8
+_MARK = "# PLAN: "
+_CONTINUED = "# "
 
 
 class ImageError(ValueError):
     """An image that is not what it must be."""
 
 
+# The plan.
+
+
+@dataclass(frozen=True)
+class Field:
+    """An array of integers that an image holds.
+
+    Parameters
+    ----------
+    shape
+        Lengths of its axes.
+    low, high
+        Its lowest and highest number.
+    meaning
+        What it is, in words.
+    multiple
+        All numbers are multiples of this, a power of two.
+    """
+
+    shape: tuple[int, ...]
+    low: int
+    high: int
+    meaning: str = ""
+    multiple: int = 1
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Neighbouring bits of a word: a number of an array, or zeros.
+
+    Parameters
+    ----------
+    width
+        How many.
+    array, index
+        The number is ``array[index]``; where an axis is left, the unit's own along it. Zeros where
+        there is no array.
+    right
+        Places that the number is shifted right; what leaves there is 0.
+    add
+        What is added then.
+    counts
+        Whether the bits are 1 for the first units, as many as the number says, and else 0.
+    """
+
+    width: int
+    array: str = ""
+    index: tuple[int, ...] = ()
+    right: int = 0
+    add: int = 0
+    counts: bool = False
+
+
+@dataclass(frozen=True)
+class RecordsPass:
+    """Words for all units, a group of neighbouring units at a time.
+
+    Parameters
+    ----------
+    groups
+        How many.
+    rows
+        Of each word of a group, the bits that each of its units has, the lowest first.
+    """
+
+    groups: int
+    rows: tuple[tuple[Bits, ...], ...]
+
+
 @dataclass(frozen=True)
 class Section:
-    """Words of one kind."""
+    """Words of one kind.
+
+    Parameters
+    ----------
+    name
+        Of the memory or the registers that it is for.
+    words
+        How many.
+    word_bytes
+        Bytes of each.
+    meaning
+        What a word is, in words.
+    """
 
     name: str
     words: int
@@ -44,10 +168,191 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The sections of an image, without the checksum."""
+class Records(Section):
+    """Words of whole numbers side by side.
 
-    sections: tuple[Section, ...]
+    Parameters
+    ----------
+    units
+        Of a group, side by side in a word; what lies beyond the last unit is 0.
+    passes
+        One after the other.
+    """
+
+    units: int
+    passes: tuple[RecordsPass, ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The weights ``array[index]``, shape (units, operands)."""
+
+    array: str
+    index: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class WeightsRow:
+    """Sums of products: of each unit one, or several that belong together.
+
+    Parameters
+    ----------
+    beats
+        Words that the lanes of one such sum take.
+    matrices
+        The weights of each sum.
+    """
+
+    beats: int
+    matrices: tuple[Matrix, ...]
+
+
+@dataclass(frozen=True)
+class WeightsPass:
+    """Rows for all units, a group of neighbouring units at a time."""
+
+    groups: int
+    rows: tuple[WeightsRow, ...]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """How weights are stored.
+
+    Parameters
+    ----------
+    width
+        Bits of a code.
+    padding
+        The weight that fills a word where there is none.
+    flip
+        Bits that are inverted. Without `levels`, a code is the weight's low bits, so inverted.
+    levels
+        Of each code the weights that it stands for, all of one number; none for the above.
+    unwritten
+        Codes that stand for the same as others, and are never written.
+    """
+
+    width: int
+    padding: int = 0
+    flip: int = 0
+    levels: tuple[tuple[int, ...], ...] = ()
+    unwritten: tuple[int, ...] = ()
+
+    @property
+    def group(self) -> int:
+        """Weights in a code."""
+        return len(self.levels[0]) if self.levels else 1
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of every code, where several memories share the weights.
+
+    Parameters
+    ----------
+    width
+        Bits of the part.
+    places
+        Its lowest bit in words 0, 1 and so on, then again from the first.
+    beat
+        Word n holds codes of beat ``n ^ beat``. The number of words is a whole number of times
+        that of the places.
+    """
+
+    width: int
+    places: tuple[int, ...]
+    beat: int = 0
+
+
+@dataclass(frozen=True)
+class Weights(Section):
+    """Words of the lanes' weights, a word a cycle.
+
+    Parameters
+    ----------
+    units
+        Of a group, side by side in a word.
+    lanes
+        Weights of a unit in a word.
+    passes
+        One after the other. Rows of several matrices have a word of each in turn, or with
+        `at_once` all in one.
+    codes
+        How a weight is stored.
+    at_once
+        Matrices that share a word.
+    slice
+        The part of the codes that is here; None for whole ones.
+    """
+
+    units: int
+    lanes: int
+    passes: tuple[WeightsPass, ...]
+    codes: Codes
+    at_once: int = 1
+    slice: Slice | None = None
+
+    @staticmethod
+    def of(
+        name: str,
+        meaning: str,
+        units: int,
+        lanes: int,
+        passes: tuple[WeightsPass, ...],
+        codes: Codes,
+        at_once: int = 1,
+        slice: Slice | None = None,
+    ) -> Weights:
+        """The section, its words counted."""
+        words = sum(
+            each.groups * row.beats * len(row.matrices) // at_once
+            for each in passes
+            for row in each.rows
+        )
+        width = codes.width if slice is None else slice.width
+        if slice is not None:
+            words += -words % len(slice.places)
+        bits = units * at_once * lanes // codes.group * width
+        return Weights(
+            name, words, -(-bits // _BYTE), meaning, units, lanes, passes, codes, at_once, slice
+        )
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What a circuit takes for granted when a sequence starts: that some sums are 0 then.
+
+    ``starts[:, part]`` are minus the number `raw` times the sums of the rows of `weights`, modulo
+    2^32.
+    """
+
+    starts: str
+    part: int
+    raw: str
+    weights: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the image of a layer holds, and where.
+
+    Parameters
+    ----------
+    fields
+        The arrays by name.
+    sections
+        One after the other.
+    texts
+        What the circuit was made for: arrays of one text that come with the others.
+    folds
+        Relations among the arrays.
+    """
+
+    fields: Mapping[str, Field]
+    sections: tuple[Records | Weights, ...]
+    texts: Mapping[str, str] = field(default_factory=dict[str, str])
+    folds: tuple[Fold, ...] = ()
 
     @property
     def size(self) -> int:
@@ -65,25 +370,6 @@ class Layout:
             raise KeyError(name)
         return offset
 
-    def join(self, contents: Mapping[str, Bytes]) -> bytes:
-        """The image of sections' bytes, with its checksum.
-
-        Raises
-        ------
-        ValueError
-            If a section has another size.
-        """
-        parts: list[bytes] = []
-        for section in self.sections:
-            content = contents[section.name].tobytes()
-            if len(content) != section.size:
-                raise ValueError(
-                    f"Section {section.name} must hold {section.size} bytes, not {len(content)}."
-                )
-            parts.append(content)
-        body = b"".join(parts)
-        return body + checksum(body)
-
     def split(self, image: bytes) -> dict[str, Bytes]:
         """Bytes of each section by name, shape (words, bytes of a word).
 
@@ -92,24 +378,105 @@ class Layout:
         ImageError
             If the image has a wrong size or checksum.
         """
-        if len(image) != self.size:
-            raise ImageError(
-                f"The parameter image must hold {self.size} bytes, not {len(image)}; it belongs to"
-                " a layer of other parameters, or is cut."
-            )
-        body, found = image[:-CHECKSUM_BYTES], image[-CHECKSUM_BYTES:]
-        if checksum(body) != found:
-            raise ImageError(
-                f"The parameter image's checksum must be {checksum(body).hex()}, not"
-                f" {found.hex()}; the image is broken, make it anew."
-            )
+        check_image(self, image)
+        flat = np.frombuffer(image, np.uint8)
         contents: dict[str, Bytes] = {}
-        flat = np.frombuffer(body, np.uint8)
         for section in self.sections:
             start = self.offset(section.name)
             words = flat[start : start + section.size]
             contents[section.name] = words.reshape(section.words, section.word_bytes)
         return contents
+
+
+def as_json(plan: Plan) -> str:
+    """The plan as JSON text, a line for each array and section."""
+    entries = {
+        "fields": {name: _plain(each) for name, each in plan.fields.items()},
+        "texts": dict(plan.texts),
+        "folds": [_plain(fold) for fold in plan.folds],
+        "sections": [_plain(section) for section in plan.sections],
+    }
+    lines: list[str] = []
+    for key, entry in entries.items():
+        if isinstance(entry, dict):
+            inner = [f"{json.dumps(name)}: {json.dumps(each)}" for name, each in entry.items()]
+        else:
+            inner = [json.dumps(each) for each in entry]
+        opening, closing = "{}" if isinstance(entry, dict) else "[]"
+        lines.append(f"{json.dumps(key)}: {opening}" + ",\n".join(["", *inner])[1:] + closing)
+    return "{" + ",\n".join(lines) + "}"
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as mappings of what differs from the defaults, tuples as lists."""
+    if is_dataclass(value):
+        named = {each.name: (getattr(value, each.name), each.default) for each in fields(value)}
+        return {
+            name: _plain(own)
+            for name, (own, default) in named.items()
+            if default is MISSING or own != default
+        }
+    listed: tuple[Any, ...] = value if isinstance(value, tuple) else ()
+    return [_plain(each) for each in listed] if isinstance(value, tuple) else value
+
+
+def from_json(text: str) -> Plan:
+    """The plan of its JSON text."""
+    found = json.loads(text)
+    return Plan(
+        {name: Field(**_tuples(entry)) for name, entry in found["fields"].items()},
+        tuple(_section(entry) for entry in found["sections"]),
+        found["texts"],
+        tuple(Fold(**entry) for entry in found["folds"]),
+    )
+
+
+def _section(entry: dict[str, Any]) -> Records | Weights:
+    rest = {key: value for key, value in entry.items() if key not in {"passes", "codes", "slice"}}
+    if "codes" not in entry:
+        return Records(
+            **rest,
+            passes=tuple(
+                RecordsPass(
+                    each["groups"],
+                    tuple(tuple(Bits(**_tuples(bits)) for bits in row) for row in each["rows"]),
+                )
+                for each in entry["passes"]
+            ),
+        )
+    return Weights(
+        **rest,
+        passes=tuple(
+            WeightsPass(
+                each["groups"],
+                tuple(
+                    WeightsRow(
+                        row["beats"],
+                        tuple(Matrix(**_tuples(matrix)) for matrix in row["matrices"]),
+                    )
+                    for row in each["rows"]
+                ),
+            )
+            for each in entry["passes"]
+        ),
+        codes=Codes(**_tuples(entry["codes"])),
+        slice=Slice(**_tuples(entry["slice"])) if "slice" in entry else None,
+    )
+
+
+def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
+    """The mapping with tuples in place of lists, also inside of those."""
+
+    def made(value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        listed: list[Any] = value
+        return tuple(made(each) for each in listed)
+
+    return {key: made(value) for key, value in entry.items()}
+
+
+# Bytes.
 
 
 def checksum(body: bytes) -> bytes:
@@ -126,12 +493,380 @@ def as_bytes(values: npt.ArrayLike, width: int) -> Bytes:
     return (words & 0xFF).astype(np.uint8)
 
 
-def integers(content: Bytes, *, signed: bool = True) -> npt.NDArray[np.int64]:
+def integers(content: Bytes, *, signed: bool = True) -> Integers:
     """Integers of little-endian bytes: shape (..., width) to (...)."""
     width = content.shape[-1]
     weights = np.int64(1) << (8 * np.arange(width, dtype=np.int64))
     value = (content.astype(np.int64) * weights).sum(axis=-1)
-    if not signed:
-        return value
-    sign = np.int64(1) << (8 * width - 1)
-    return (value ^ sign) - sign
+    return _signed(value, 8 * width) if signed else value
+
+
+def _signed(codes: Integers, width: int) -> Integers:
+    sign = np.int64(1) << (width - 1)
+    return (codes ^ sign) - sign
+
+
+def _joined(codes: Integers, width: int) -> Bytes:
+    """Codes of so many bits side by side, shape (..., count) to (..., bytes), the first lowest."""
+    if width == _BYTE:
+        return codes.astype(np.uint8)
+    bits = (codes[..., np.newaxis] >> np.arange(width) & 1).astype(np.uint8)
+    return np.packbits(bits.reshape(*codes.shape[:-1], -1), axis=-1, bitorder="little")
+
+
+def _parted(content: Bytes, width: int, count: int) -> Integers:
+    """Codes of bytes, the inverse of `_joined`."""
+    if width == _BYTE:
+        return content.astype(np.int64)
+    bits = np.unpackbits(content, axis=-1, bitorder="little")[..., : count * width]
+    return _of_bits(bits.reshape(*content.shape[:-1], count, width))
+
+
+def _of_bits(bits: npt.NDArray[np.uint8]) -> Integers:
+    """Numbers of their bits, shape (..., width) to (...), the lowest bit first."""
+    return (bits.astype(np.int64) << np.arange(bits.shape[-1], dtype=np.int64)).sum(axis=-1)
+
+
+# Packing.
+
+
+def pack(plan: Plan, arrays: Arrays) -> bytes:
+    """The image of arrays of integers.
+
+    Raises
+    ------
+    ImageError
+        If an array is missing, unknown, of another shape, or holds what the circuit can't take.
+    """
+    checked = check_arrays(plan, arrays)
+    body = b"".join(
+        (
+            _packed_records(section, checked)
+            if isinstance(section, Records)
+            else _packed_weights(section, checked)
+        ).tobytes()
+        for section in plan.sections
+    )
+    return body + checksum(body)
+
+
+def check_arrays(plan: Plan, arrays: Arrays) -> dict[str, Integers]:
+    """The arrays of `Plan.fields` as integers of 64 bits, checked.
+
+    Raises
+    ------
+    ImageError
+        If an array is missing, unknown, of another shape, or holds what the circuit can't take.
+    """
+    for name in sorted(set(plan.fields) | set(plan.texts) | set(arrays)):
+        if name not in arrays:
+            raise ImageError(f"Array {name} is missing; the circuit needs it.")
+        if name not in plan.fields and name not in plan.texts:
+            raise ImageError(f"Array {name} is none of this circuit's; generate it for the model.")
+    for name, text in plan.texts.items():
+        if str(arrays[name]) != text:
+            raise ImageError(f"The {name} must be {text}, as the circuit's, not {arrays[name]}.")
+    checked: dict[str, Integers] = {}
+    for name, wanted in plan.fields.items():
+        array = np.asarray(arrays[name])
+        if array.dtype.kind not in "iu" or array.shape != wanted.shape:
+            raise ImageError(
+                f"Array {name} must be integers of shape {wanted.shape}, not {array.dtype} of"
+                f" shape {array.shape}."
+            )
+        if array.size and not (wanted.low <= array.min() and array.max() <= wanted.high):
+            raise ImageError(f"Array {name} must be from {wanted.low} to {wanted.high}.")
+        checked[name] = array.astype(np.int64)
+        if (checked[name] & (wanted.multiple - 1)).any():
+            power = wanted.multiple.bit_length() - 1
+            raise ImageError(f"Array {name} must hold multiples of 2^{power}.")
+    for fold in plan.folds:
+        wanted_starts = -checked[fold.raw] * checked[fold.weights].sum(axis=-1)
+        if ((wanted_starts - checked[fold.starts][:, fold.part]) % 2**32).any():
+            raise ImageError(
+                f"Array {fold.starts} must hold, in part {fold.part}, minus {fold.raw} times the"
+                f" sum of each row of {fold.weights}; compute it from the model."
+            )
+    return checked
+
+
+def _packed_records(section: Records, arrays: Mapping[str, Integers]) -> Bytes:
+    parts: list[Bytes] = []
+    for each in section.passes:
+        # Shape (groups, units, bits), row by row.
+        rows = [
+            np.concatenate(
+                [_bits_of(bits, arrays, each.groups, section.units) for bits in row], axis=2
+            )
+            for row in each.rows
+        ]
+        words = np.stack([row.reshape(each.groups, -1) for row in rows], axis=1)
+        parts.append(np.packbits(words, axis=2, bitorder="little").reshape(-1))
+    return np.concatenate(parts)
+
+
+def _bits_of(bits: Bits, arrays: Mapping[str, Integers], groups: int, units: int) -> Bytes:
+    """Bits of a number, shape (groups, units, width)."""
+    count = groups * units
+    if not bits.array:
+        return np.zeros((groups, units, bits.width), np.uint8)
+    number = arrays[bits.array][bits.index]
+    if bits.counts:
+        stored = (np.arange(count) < number).astype(np.int64)
+    else:
+        stored = np.atleast_1d((number >> bits.right) + bits.add)
+    flat = (stored[:, np.newaxis] >> np.arange(bits.width) & 1).astype(np.uint8)
+    padded = np.zeros((count, bits.width), np.uint8)
+    padded[: len(flat)] = flat
+    return padded.reshape(groups, units, bits.width)
+
+
+def _packed_weights(section: Weights, arrays: Mapping[str, Integers]) -> Bytes:
+    parts: list[Integers] = []
+    for each in section.passes:
+        rows: list[Integers] = []
+        for row in each.rows:
+            stacked = np.stack(
+                [
+                    _padded(arrays[matrix.array][matrix.index], section, each.groups, row.beats)
+                    for matrix in row.matrices
+                ],
+                axis=2,
+            )
+            rows.append(stacked.reshape(each.groups, -1))
+        whole = np.concatenate(rows, axis=1)
+        parts.append(whole.reshape(-1, section.units * section.at_once * section.lanes))
+    codes = _encoded(np.concatenate(parts), section.codes)
+    if section.slice is None:
+        return _joined(codes, section.codes.width)
+    part = section.slice
+    padded = np.zeros((section.words, codes.shape[1]), np.int64)
+    padded[: len(codes)] = codes
+    number = np.arange(section.words)
+    places = np.array(part.places)[number % len(part.places)]
+    sliced = padded[number ^ part.beat] >> places[:, np.newaxis] & (1 << part.width) - 1
+    return _joined(sliced, part.width)
+
+
+def _padded(weights: Integers, section: Weights, groups: int, beats: int) -> Integers:
+    """Weights (units, operands) as (groups, beats, units of a group, lanes)."""
+    whole = np.full((groups * section.units, beats * section.lanes), section.codes.padding)
+    whole[: weights.shape[0], : weights.shape[1]] = weights
+    return whole.reshape(groups, section.units, beats, section.lanes).swapaxes(1, 2)
+
+
+def _encoded(weights: Integers, codes: Codes) -> Integers:
+    """Codes of rows of weights, shape (words, weights) to (words, codes)."""
+    if not codes.levels:
+        return (weights ^ codes.flip) & (1 << codes.width) - 1
+    levels = np.array(codes.levels)
+    lowest, base = int(levels.min()), int(levels.max() - levels.min()) + 1
+    places = base ** np.arange(codes.group)
+    table = np.full(base**codes.group, -1)
+    written = np.setdiff1d(np.arange(len(levels)), codes.unwritten)
+    table[(levels[written] - lowest) @ places] = written
+    encoded = table[(weights.reshape(len(weights), -1, codes.group) - lowest) @ places]
+    if encoded.size and encoded.min() < 0:
+        raise ImageError("A weight is none of the circuit's levels; generate it for the model.")
+    return encoded
+
+
+# Unpacking.
+
+
+def unpack(plan: Plan, image: bytes) -> dict[str, Integers]:
+    """The arrays of an image, the inverse of `pack`; of the texts none.
+
+    Raises
+    ------
+    ImageError
+        If the image has a wrong size or checksum.
+    """
+    contents = plan.split(image)
+    arrays = {name: np.zeros(each.shape, np.int64) for name, each in plan.fields.items()}
+    counted: set[str] = set()
+    for section in plan.sections:
+        if isinstance(section, Records):
+            _take_records(section, contents[section.name], plan, arrays, counted)
+    weights = [section for section in plan.sections if isinstance(section, Weights)]
+    if weights:
+        # Sections that hold slices of the codes make them up together.
+        codes = [_codes_of(section, contents[section.name]) for section in weights]
+        _take_weights(weights[0], np.bitwise_or.reduce(codes), plan, arrays)
+    return arrays
+
+
+def _take_records(
+    section: Records,
+    content: Bytes,
+    plan: Plan,
+    arrays: dict[str, Integers],
+    counted: set[str],
+) -> None:
+    word = 0
+    for each in section.passes:
+        words = content[word : word + each.groups * len(each.rows)]
+        word += len(words)
+        bits_of_words = np.unpackbits(words, axis=1, bitorder="little")
+        for number, row in enumerate(each.rows):
+            width = sum(bits.width for bits in row)
+            own = bits_of_words[number :: len(each.rows), : section.units * width]
+            # Shape (units, bits).
+            units = own.reshape(-1, width)
+            place = 0
+            for bits in row:
+                stored = _of_bits(units[:, place : place + bits.width])
+                place += bits.width
+                if bits.counts:
+                    # Rows that say the same count say it once.
+                    if bits.array not in counted:
+                        arrays[bits.array][bits.index] = stored.sum()
+                        counted.add(bits.array)
+                elif bits.array:
+                    low = (plan.fields[bits.array].low >> bits.right) + bits.add
+                    number_of = _signed(stored, bits.width) if low < 0 else stored
+                    value = (number_of - bits.add) << bits.right
+                    target = arrays[bits.array]
+                    if target[bits.index].ndim:
+                        target[bits.index] = value[: target.shape[-1]]
+                    else:
+                        target[bits.index] = value[0]
+
+
+def _codes_of(section: Weights, content: Bytes) -> Integers:
+    """Whole codes of a section's words, or those bits of them that the section holds."""
+    count = section.units * section.at_once * section.lanes // section.codes.group
+    part = section.slice
+    if part is None:
+        return _parted(content, section.codes.width, count)
+    sliced = _parted(content, part.width, count)
+    number = np.arange(section.words)
+    places = np.array(part.places)[number % len(part.places)]
+    codes = np.zeros_like(sliced)
+    codes[number ^ part.beat] = sliced << places[:, np.newaxis]
+    return codes
+
+
+def _take_weights(
+    section: Weights, codes: Integers, plan: Plan, arrays: dict[str, Integers]
+) -> None:
+    weights = _decoded(codes, section.codes)
+    word = 0
+    for each in section.passes:
+        counts = [row.beats * len(row.matrices) // section.at_once for row in each.rows]
+        words = weights[word : word + each.groups * sum(counts)]
+        word += len(words)
+        by_group = words.reshape(each.groups, sum(counts), -1)
+        first = 0
+        for row, count in zip(each.rows, counts, strict=True):
+            shape = each.groups, row.beats, len(row.matrices), section.units, section.lanes
+            whole = by_group[:, first : first + count].reshape(shape)
+            first += count
+            for number, matrix in enumerate(row.matrices):
+                # Shape (groups, units, beats, lanes), then (units, operands).
+                own = whole[:, :, number].swapaxes(1, 2)
+                flat = own.reshape(each.groups * section.units, row.beats * section.lanes)
+                target = arrays[matrix.array]
+                units, operands = target[matrix.index].shape
+                own = flat[:units, :operands]
+                if not section.codes.levels and plan.fields[matrix.array].low < 0:
+                    own = _signed(own, section.codes.width)
+                target[matrix.index] = own
+
+
+def _decoded(codes: Integers, how: Codes) -> Integers:
+    """Weights of rows of codes, shape (words, codes) to (words, weights), or their low bits."""
+    if not how.levels:
+        return codes ^ how.flip
+    return np.array(how.levels)[codes].reshape(len(codes), -1)
+
+
+# The program.
+
+
+def check_image(plan: Plan, image: bytes) -> None:
+    """Refuse an image that the circuit would refuse.
+
+    Raises
+    ------
+    ImageError
+        If it has a wrong size or checksum.
+    """
+    if len(image) != plan.size:
+        raise ImageError(
+            f"The parameter image must hold {plan.size} bytes, not {len(image)}; it belongs to"
+            " a layer of other parameters, or is cut."
+        )
+    body, found = image[:-CHECKSUM_BYTES], image[-CHECKSUM_BYTES:]
+    if checksum(body) != found:
+        raise ImageError(
+            f"The parameter image's checksum must be {checksum(body).hex()}, not"
+            f" {found.hex()}; the image is broken, make it anew."
+        )
+
+
+def program(plan: Plan) -> str:
+    """Text of the program that packs by a plan: this file, and the plan in comments at its end."""
+    source = Path(__file__).read_text(encoding="utf-8")
+    lines = as_json(plan).splitlines()
+    return source + _MARK + f"\n{_CONTINUED}".join(lines) + "\n"
+
+
+def plan_in(source: str) -> Plan:
+    """The plan of such a program's text.
+
+    Raises
+    ------
+    ImageError
+        If there is none.
+    """
+    lines = source.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith(_MARK)]
+    if not starts:
+        raise ImageError("This file holds no plan; run the DESIGN_pack.py beside a layer.")
+    text = lines[starts[-1]].removeprefix(_MARK)
+    rest = (line.removeprefix(_CONTINUED) for line in lines[starts[-1] + 1 :])
+    return from_json("\n".join([text, *rest]))
+
+
+def _listed(plan: Plan) -> Iterator[str]:
+    """Lines that name every array of a plan."""
+    yield "The arrays of integers, by name in an .npz archive:"
+    for name, each in plan.fields.items():
+        shape = f"({', '.join(map(str, each.shape))})" if each.shape else "a number"
+        yield f"  {name}: {shape}, {each.low} to {each.high}"
+        if each.meaning:
+            yield f"      {each.meaning}"
+    for name, text in plan.texts.items():
+        yield f"  {name}: the text {text}"
+
+
+def main(arguments: list[str] | None = None, write: Callable[[str], object] = print) -> int:
+    """Run as a program and return its exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        plan = plan_in(Path(__file__).read_text(encoding="utf-8"))
+        if len(words) != 2:
+            write("\n".join([(__doc__ or "").split("\n\nA plan")[0], "", *_listed(plan)]))
+            return 0 if not words else 2
+        if words[0] == "--check":
+            with Path(words[1]).open("rb") as stream:
+                check_image(plan, stream.read(plan.size + 1))
+            write(f"{words[1]}: whole, {plan.size} bytes")
+            return 0
+        # What is no archive at all numpy would read in other ways.
+        zipfile.ZipFile(words[0]).close()
+        with np.load(words[0], allow_pickle=False) as archive:
+            image = pack(plan, dict(archive))
+        Path(words[1]).write_bytes(image)
+    except ImageError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        print(f"The file can't be used: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,29 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from golden.activations import ActivationKind
-from golden.arithmetic import SIGNIFICAND_POSITION, wrap
-from golden.contract import check_whole
+from golden.activations import ActivationKind, activation_parameter
+from golden.arithmetic import HIGHEST_SHIFT, LOWEST_SHIFT, SIGNIFICAND_POSITION, wrap
 from golden.layer.contract import LayerContract
-from golden.layer.image import Layout, Section, as_bytes, integers
+from golden.layer.image import (
+    Bits,
+    Codes,
+    Field,
+    Fold,
+    Matrix,
+    Plan,
+    Records,
+    RecordsPass,
+    Weights,
+    WeightsPass,
+    WeightsRow,
+)
 from golden.layer.int8_schedule import int8_schedule
+from golden.layer.sections import (
+    LARGEST_LAYER,
+    cell_clip_field,
+    cell_exponent_bits,
+    cell_exponent_field,
+    configuration_section,
+    hidden_parameter,
+    inputs_parameter,
+    multipliers_field,
+    neurons_parameter,
+    records,
+    split_bits,
+)
 from golden.lstm.int8 import Int8Constants, Int8Lstm, step_constants
+from golden.lstm.int8_step import INT8, INT16, INT32, PARTS
 from golden.lstm.variant import TIES_UP, Int8Variant
+from golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from golden.layer.image import Arrays
     from golden.layer.schedule import Row, Schedule
 
     Raws = npt.NDArray[np.int64]
-    Bytes = npt.NDArray[np.uint8]
 
 __all__ = ["Int8LstmLayer", "random_constants"]
+
+_TYPES: dict[tuple[str, ...], type[np.integer[Any]]] = {
+    ("input_weights", "recurrent_weights", "projection_weights"): np.int8,
+    ("peephole_weights", "norm_weights"): np.int16,
+    ("folded_bias", "norm_bias", "projection_bias"): np.int32,
+}
+"""Types that the constants want of their arrays; int64 of all others."""
 
 
 @dataclass(frozen=True)
@@ -58,60 +91,50 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
     Source: Li and Alvarez, "On the quantization of recurrent neural networks", arXiv 2101.05453.
     """
 
-    inputs: int = 16
-    hidden: int = 32
-    lanes: int = 4
-    neurons: int = 1
-    activation: ActivationKind = "table"
-    cifg: int = 0
-    peephole: int = 0
-    layer_norm: int = 0
-    projection: int = 0
+    inputs: int = inputs_parameter()
+    hidden: int = hidden_parameter("cells, and hidden values unless there is a projection")
+    lanes: int = parameter(4, "int8 products a neuron and cycle", 1, 64)
+    neurons: int = neurons_parameter()
+    activation: ActivationKind = activation_parameter()
+    cifg: int = parameter(0, "1: the input gate is one minus the forget gate", 0, 1)
+    peephole: int = parameter(0, "1: the gates i, f and o see the cell", 0, 1)
+    layer_norm: int = parameter(0, "1: the gates are normalised", 0, 1)
+    projection: int = parameter(
+        0, "hidden values after a projection; 0: no projection", 0, LARGEST_LAYER
+    )
     image: bytes | None = None
 
     def __post_init__(self) -> None:
-        check_whole("inputs", self.inputs, 1, 4096)
-        check_whole("hidden", self.hidden, 1, 4096)
-        check_whole("lanes", self.lanes, 1, 64)
-        check_whole("neurons", self.neurons, 1, 16)
-        for name in ("cifg", "peephole", "layer_norm"):
-            check_whole(name, getattr(self, name), 0, 1)
-        check_whole("projection", self.projection, 0, 4096)
+        check_parameters(self)
         if self.peephole and self.projection > self.hidden:
             raise ValueError(
                 f"projection must be at most hidden, {self.hidden}, in a layer with peepholes, not"
                 f" {self.projection}."
             )
-        if self.activation not in get_args(ActivationKind):
-            raise ValueError(f'activation must be "table" or "gemmlowp", not {self.activation!r}.')
         if self.image is not None:
             self.unpack(self.image)
 
     @classmethod
-    def of(cls, model: Int8Lstm, lanes: int = 4, neurons: int = 1) -> Int8LstmLayer:
-        """The layer that runs a model."""
+    def of(
+        cls, model: Int8Lstm, lanes: int | None = None, neurons: int | None = None, **chosen: Any
+    ) -> Self:
+        """The layer that runs a model: of 4 lanes and one neuron where nothing else is said."""
         return cls(
             inputs=model.inputs,
             hidden=model.hidden,
-            lanes=lanes,
-            neurons=neurons,
+            lanes=4 if lanes is None else lanes,
+            neurons=1 if neurons is None else neurons,
             activation=model.activation,
             cifg=int(model.coupled),
             peephole=int(model.peephole_weights is not None),
             layer_norm=int(model.norm_weights is not None),
             projection=0 if model.projection_weights is None else model.outputs,
+            **chosen,
         )
 
-    @property
-    def settings(self) -> dict[str, int | str]:
-        """The parameters by name, but for a fixed image."""
-        return {
-            each.name: getattr(self, each.name) for each in fields(self) if each.name != "image"
-        }
-
-    @property
-    def fixed_image(self) -> bytes | None:
-        return self.image
+    @staticmethod
+    def parameters_of(model: Int8Lstm) -> Any:
+        return model.constants
 
     @property
     def outputs(self) -> int:
@@ -135,128 +158,215 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
     @property
     def scales(self) -> tuple[str, ...]:
         """Rows and results with a split multiplier of their own, in the image's order."""
-        names = [
-            row.name
-            for row in dict.fromkeys(self.schedule.rows)
-            if row.start == "image" and row.name != "projection"
-        ]
-        # The order of the gates, whatever the phase: a peephole of "o" may come later.
-        order = [
-            f"{gate}_{part}"
-            for gate in self.variant.gates
-            for part in ("input", "recurrent", "peephole")
-        ]
-        listed = sorted(names, key=order.index)
-        return (*listed, "hidden", *(["projection"] if self.projection else []))
+        return tuple(self._scales)
 
     @property
-    def layout(self) -> Layout:
-        """The sections of the parameter image."""
-        schedule = self.schedule
-        gates = len(self.variant.gates)
+    def _scales(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Prefix and index of the arrays that hold each split multiplier, by its name."""
+        scales: dict[str, tuple[str, tuple[int, ...]]] = {}
+        peeping = self.variant.peeping
+        for index, gate in enumerate(self.variant.gates):
+            for part, name in enumerate(PARTS):
+                scales[f"{gate}_{name}"] = "", (index, part)
+            if self.variant.peeps(gate):
+                scales[f"{gate}_peephole"] = "peephole_", (peeping.index(gate),)
+        scales["hidden"] = "hidden_", ()
+        if self.projection:
+            scales["projection"] = "projection_", ()
+        return scales
+
+    def make_plan(self) -> Plan:
+        return Plan(
+            self.image_fields,
+            (*self.constant_sections, self._starts, self._weights),
+            {"activation": self.activation, "rounding": "double"},
+            (Fold("folded_bias", PARTS.index("recurrent"), "reset_hidden", "recurrent_weights"),),
+        )
+
+    @property
+    def image_fields(self) -> dict[str, Field]:
+        """The arrays of the image."""
+        gates, hidden, outputs = len(self.variant.gates), self.hidden, self.outputs
+        order = ", ".join(self.variant.gates)
+        fields = {
+            "input_weights": Field((gates, hidden, self.inputs), *INT8, f"gates {order}"),
+            "recurrent_weights": Field((gates, hidden, outputs), *INT8, f"gates {order}"),
+            "folded_bias": Field(
+                (gates, len(PARTS), hidden),
+                *INT32,
+                "input part: bias - zero point of the input * sum of the row's weights; recurrent"
+                " part: - zero point of the hidden values * sum of the row's weights",
+            ),
+            "multipliers": multipliers_field(
+                (gates, len(PARTS)), "effective scale = multiplier / 2^31 * 2^shift"
+            ),
+            "shifts": Field((gates, len(PARTS)), LOWEST_SHIFT, HIGHEST_SHIFT),
+            "cell_exponent": cell_exponent_field(),
+            "cell_clip": cell_clip_field(),
+            "hidden_multiplier": multipliers_field((), "of the last requantisation"),
+            "hidden_shift": Field((), LOWEST_SHIFT, 0),
+            "hidden_offset": Field(
+                (), INT8[0], INT8[1] + bool(self.projection), "what it adds: its zero point"
+            ),
+            "reset_hidden": Field((), *INT8, "hidden raw at reset"),
+        }
+        if self.peephole:
+            fields |= {
+                "peephole_weights": Field((gates - 1, hidden), *INT16, "of all gates but g"),
+                "peephole_multipliers": multipliers_field((gates - 1,)),
+                "peephole_shifts": Field((gates - 1,), LOWEST_SHIFT, HIGHEST_SHIFT),
+                "peephole_ties_up": Field(
+                    (), 0, hidden, "units, from the first, whose ties go up as LiteRT's in vectors"
+                ),
+            }
+        if self.layer_norm:
+            fields |= {
+                "norm_weights": Field((gates, hidden), *INT16, "gains of the layer norm"),
+                "norm_bias": Field((gates, hidden), *INT32),
+                "norm_guards": Field((gates,), 1, INT32[1], "least variance"),
+                "norm_multipliers": multipliers_field((gates,)),
+                "norm_shifts": Field((gates,), LOWEST_SHIFT, HIGHEST_SHIFT),
+            }
+        if self.projection:
+            fields |= {
+                "projection_weights": Field((outputs, hidden), *INT8),
+                "projection_bias": Field((outputs,), *INT32),
+                "projection_multiplier": multipliers_field(()),
+                "projection_shift": Field((), LOWEST_SHIFT, HIGHEST_SHIFT),
+                "projection_offset": Field((), *INT8, "zero point of the hidden values"),
+                "projection_clip": Field((), 0, INT8[1], "0 for none"),
+            }
+        return fields
+
+    @property
+    def configuration_bits(self) -> tuple[Bits, ...]:
+        """The bits of the image's section "configuration"."""
+        bits = (
+            cell_exponent_bits(),
+            Bits(16, "cell_clip"),
+            Bits(16, "hidden_offset"),
+            Bits(8, "reset_hidden"),
+        )
+        if self.projection:
+            bits += Bits(8, "projection_offset"), Bits(8, "projection_clip")
+        return bits
+
+    @property
+    def constant_sections(self) -> tuple[Records, ...]:
+        """The sections of the image before those of its rows."""
+        gates = range(len(self.variant.gates))
         sections = [
-            Section(
-                "configuration",
-                1,
-                8 if self.projection else 6,
+            configuration_section(
+                self.configuration_bits,
                 "integer bits of the cell (1 byte), cell clip (2), what the last requantisation"
                 " adds (2), hidden raw at reset (1)"
                 + (", what the projection adds (1), its clip (1)" if self.projection else ""),
             ),
-            Section(
+            records(
                 "scales",
-                len(self.scales),
-                4,
                 "upper 24 bits of a split multiplier, then its shift: " + ", ".join(self.scales),
+                1,
+                RecordsPass(
+                    1,
+                    tuple(split_bits(prefix, index) for prefix, index in self._scales.values()),
+                ),
             ),
         ]
         if self.layer_norm:
             sections += [
-                Section(
+                records(
                     "norm_scales",
-                    gates,
-                    8,
                     "a gate's norm: upper 24 bits of its split multiplier, shift (1), least"
                     " variance (4)",
+                    1,
+                    RecordsPass(
+                        1,
+                        tuple(
+                            (
+                                *split_bits("norm_", (gate,)),
+                                Bits(32, "norm_guards", (gate,)),
+                            )
+                            for gate in gates
+                        ),
+                    ),
                 ),
-                Section(
+                records(
                     "norm",
-                    gates * self.hidden,
-                    6,
                     "gain (2) and bias (4) of each unit, gate by gate",
+                    1,
+                    *(
+                        RecordsPass(
+                            self.hidden,
+                            ((Bits(16, "norm_weights", (gate,)), Bits(32, "norm_bias", (gate,))),),
+                        )
+                        for gate in gates
+                    ),
                 ),
             ]
-        sections += [
-            Section(
-                "starts",
-                schedule.start_words,
-                4 * self.neurons,
-                "what a row of each neuron starts from: folded bias, or the peephole weight with"
-                " bit 16 for ties of its product that go up",
-            ),
-            Section(
-                "weights",
-                schedule.weight_words,
-                self.neurons * self.lanes,
-                "weights of a cycle: for each neuron its lanes; rows padded with zeros",
-            ),
-        ]
-        return Layout(tuple(sections))
+        return tuple(sections)
 
-    def pack(self, constants: Int8Constants) -> bytes:
-        """The parameter image of a layer's constants.
-
-        Raises
-        ------
-        ValueError
-            If the constants are those of another layer, or round once.
-        """
-        self._check_fit(constants)
-        starts, weights = self._pack_rows(constants)
-        configuration = [
-            as_bytes(constants.cell_exponent + 15, 1),
-            as_bytes(constants.cell_clip, 2),
-            as_bytes(constants.hidden_offset, 2),
-            as_bytes(constants.reset_hidden, 1),
-        ]
-        if self.projection:
-            configuration += [
-                as_bytes(constants.projection_offset, 1),
-                as_bytes(constants.projection_clip, 1),
-            ]
-        multipliers, shifts = self._scales_of(constants)
-        contents = {
-            "configuration": np.concatenate(configuration),
-            "scales": np.concatenate(
-                [as_bytes(multipliers >> SIGNIFICAND_POSITION, 3), as_bytes(shifts, 1)], axis=1
+    @property
+    def _starts(self) -> Records:
+        return records(
+            "starts",
+            "what a row of each neuron starts from: folded bias, or the peephole weight with"
+            " bit 16 for ties of its product that go up",
+            self.neurons,
+            *(
+                RecordsPass(groups, tuple(self._start_bits(row) for row in rows))
+                for groups, rows in self.image_rows
             ),
-            "starts": starts,
-            "weights": weights,
-        }
-        if self.layer_norm:
-            assert constants.norm_weights is not None
-            assert constants.norm_bias is not None
-            assert constants.norm_shifts is not None
-            assert constants.norm_guards is not None
-            norm_multipliers = np.asarray(constants.norm_multipliers, np.int64)
-            contents["norm_scales"] = np.concatenate(
-                [
-                    as_bytes(norm_multipliers >> SIGNIFICAND_POSITION, 3),
-                    as_bytes(constants.norm_shifts, 1),
-                    as_bytes(constants.norm_guards, 4),
-                ],
-                axis=1,
+        )
+
+    @property
+    def image_rows(self) -> list[tuple[int, list[Row]]]:
+        """The rows that start from the image, phase by phase, with the phase's groups."""
+        schedule = self.schedule
+        found: list[tuple[int, list[Row]]] = []
+        for phase in schedule.phases:
+            rows = [row for task in phase.tasks for row in task.rows if row.start == "image"]
+            if rows:
+                found.append((schedule.groups(phase), rows))
+        return found
+
+    def _start_bits(self, row: Row) -> tuple[Bits, ...]:
+        if row.part == "inner":
+            return (Bits(32, "projection_bias"),)
+        (gate,) = row.gates
+        if row.part == "none":
+            index = self.variant.peeping.index(self.variant.gates[gate])
+            # Bit TIES_UP, and zeros above it.
+            ties_up = Bits(32 - TIES_UP, "peephole_ties_up", counts=True)
+            return Bits(TIES_UP, "peephole_weights", (index,)), ties_up
+        return (Bits(32, "folded_bias", (gate, PARTS.index(row.part))),)
+
+    @property
+    def _weights(self) -> Weights:
+        return Weights.of(
+            "weights",
+            "weights of a cycle: for each neuron its lanes; rows padded with zeros",
+            self.neurons,
+            self.lanes,
+            self.weights_passes,
+            Codes(8),
+        )
+
+    @property
+    def weights_passes(self) -> tuple[WeightsPass, ...]:
+        """The rows of weights, phase by phase."""
+        passes: list[WeightsPass] = []
+        for groups, rows in self.image_rows:
+            found = tuple(
+                WeightsRow(self.schedule.beats(row), (_matrix_of(row),))
+                for row in rows
+                if row.part != "none"
             )
-            contents["norm"] = np.concatenate(
-                [
-                    as_bytes(constants.norm_weights.reshape(-1), 2),
-                    as_bytes(constants.norm_bias.reshape(-1), 4),
-                ],
-                axis=1,
-            )
-        return self.layout.join(contents)
+            if found:
+                passes.append(WeightsPass(groups, found))
+        return tuple(passes)
 
-    def _check_fit(self, constants: Int8Constants) -> None:
+    def check_fit(self, parameters: Int8Constants) -> None:
+        constants = parameters
         found = (
             constants.input_weights.shape[2],
             constants.input_weights.shape[1],
@@ -300,10 +410,15 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
                 "The folded bias of the recurrent part must be minus the hidden raw at reset times"
                 " the sum of a row's weights; compute it from the model."
             )
-        multipliers = [*self._scales_of(constants)[0].tolist()]
-        if constants.norm_multipliers is not None:
-            multipliers += constants.norm_multipliers.tolist()
-        if any(multiplier % (1 << SIGNIFICAND_POSITION) for multiplier in multipliers):
+        multipliers = [
+            constants.multipliers,
+            constants.hidden_multiplier,
+            constants.projection_multiplier,
+            constants.peephole_multipliers,
+            constants.norm_multipliers,
+        ]
+        given = [np.asarray(each) for each in multipliers if each is not None]
+        if any((each % (1 << SIGNIFICAND_POSITION)).any() for each in given):
             raise ValueError(
                 "The multipliers must be multiples of 2^7, as those of binary32 scales are."
             )
@@ -318,187 +433,15 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
                 f" '{constants.rounding}'."
             )
 
-    def _scales_of(self, constants: Int8Constants) -> tuple[Raws, Raws]:
-        pairs: list[tuple[int, int]] = []
-        for name in self.scales:
-            if name == "hidden":
-                pairs.append((constants.hidden_multiplier, constants.hidden_shift))
-            elif name == "projection":
-                pairs.append((constants.projection_multiplier, constants.projection_shift))
-            else:
-                gate, part = name.split("_")
-                if part == "peephole":
-                    index = self.variant.peeping.index(gate)
-                    assert constants.peephole_multipliers is not None
-                    assert constants.peephole_shifts is not None
-                    multipliers, shifts = constants.peephole_multipliers, constants.peephole_shifts
-                    pairs.append((int(multipliers[index]), int(shifts[index])))
-                else:
-                    place = self.variant.gates.index(gate), ("input", "recurrent").index(part)
-                    pairs.append((int(constants.multipliers[place]), int(constants.shifts[place])))
-        whole = np.array(pairs, np.int64)
-        return whole[:, 0], whole[:, 1]
-
-    def _matrix(self, constants: Int8Constants, row: Row) -> npt.NDArray[np.int8]:
-        """Weights of a row for every unit or output."""
-        if row.part == "inner":
-            assert constants.projection_weights is not None
-            return constants.projection_weights
-        index = self.variant.gates.index(row.name.split("_")[0])
-        if row.part == "input":
-            return constants.input_weights[index]
-        return constants.recurrent_weights[index]
-
-    def _starts(self, constants: Int8Constants, row: Row) -> Raws:
-        """Start values of a row for every unit or output."""
-        if row.part == "inner":
-            assert constants.projection_bias is not None
-            return constants.projection_bias.astype(np.int64)
-        gate = row.name.split("_")[0]
-        if row.part == "none":
-            assert constants.peephole_weights is not None
-            index = self.variant.peeping.index(gate)
-            weights = constants.peephole_weights[index].astype(np.int64) & 0xFFFF
-            ties_up = np.arange(self.hidden) < constants.peephole_ties_up
-            return weights | ties_up.astype(np.int64) << TIES_UP
-        part = ("input", "recurrent").index(row.part)
-        return constants.folded_bias[self.variant.gates.index(gate), part].astype(np.int64)
-
-    def _pack_rows(self, constants: Int8Constants) -> tuple[Bytes, Bytes]:
-        schedule = self.schedule
-        starts: list[Raws] = []
-        weights: list[npt.NDArray[np.int8]] = []
-        for _, group, row in schedule.walk():
-            if row.start != "image":
-                continue
-            units = slice(group * self.neurons, (group + 1) * self.neurons)
-            values = self._starts(constants, row)[units]
-            starts.append(np.pad(values, (0, self.neurons - len(values))))
-            if row.part == "none":
-                continue
-            chosen = self._matrix(constants, row)[units]
-            beats = schedule.beats(row)
-            padded = np.zeros((self.neurons, beats * self.lanes), np.int8)
-            padded[: len(chosen), : chosen.shape[1]] = chosen
-            words = padded.reshape(self.neurons, beats, self.lanes).swapaxes(0, 1)
-            weights.append(words.reshape(beats, -1))
-        return (
-            as_bytes(np.stack(starts), 4).reshape(len(starts), -1),
-            np.concatenate(weights).view(np.uint8),
-        )
-
-    def unpack(self, image: bytes) -> Int8Constants:
-        """The constants of a parameter image.
-
-        Raises
-        ------
-        golden.layer.image.ImageError
-            If the image has a wrong size or checksum.
-        ValueError
-            If a constant is out of its range.
-        """
-        contents = self.layout.split(image)
-        gates = self.variant.gates
-        found = self._unpack_rows(contents)
-        configuration = contents["configuration"][0]
-        scales = contents["scales"]
-        multipliers = integers(scales[:, :3], signed=False) << SIGNIFICAND_POSITION
-        shifts = integers(scales[:, 3:])
-        by_name = {
-            name: (int(multipliers[index]), int(shifts[index]))
-            for index, name in enumerate(self.scales)
-        }
-
-        def pairs(names: list[str]) -> tuple[Raws, Raws]:
-            whole = np.array([by_name[name] for name in names], np.int64)
-            return whole[:, 0], whole[:, 1]
-
-        plain = [f"{gate}_{part}" for gate in gates for part in ("input", "recurrent")]
-        gate_multipliers, gate_shifts = (array.reshape(len(gates), 2) for array in pairs(plain))
-        optional: dict[str, object] = {}
-        if self.peephole:
-            peepholes = [f"{gate}_peephole" for gate in self.variant.peeping]
-            peephole = pairs(peepholes)
-            starts = np.stack([found[name] for name in peepholes])
-            ties_up = starts[0] >> TIES_UP & 1
-            optional |= {
-                "peephole_weights": (starts & 0xFFFF).astype(np.uint16).view(np.int16),
-                "peephole_ties_up": int(ties_up.sum()),
-                "peephole_multipliers": peephole[0],
-                "peephole_shifts": peephole[1],
-            }
-        if self.layer_norm:
-            norm, norm_scales = contents["norm"], contents["norm_scales"]
-            optional |= {
-                "norm_weights": integers(norm[:, :2]).astype(np.int16).reshape(len(gates), -1),
-                "norm_bias": integers(norm[:, 2:]).astype(np.int32).reshape(len(gates), -1),
-                "norm_multipliers": integers(norm_scales[:, :3], signed=False)
-                << SIGNIFICAND_POSITION,
-                "norm_shifts": integers(norm_scales[:, 3:4]),
-                "norm_guards": integers(norm_scales[:, 4:]),
-            }
-        if self.projection:
-            optional |= {
-                "projection_weights": found["projection_weights"].astype(np.int8),
-                "projection_bias": found["projection"].astype(np.int32),
-                "projection_multiplier": by_name["projection"][0],
-                "projection_shift": by_name["projection"][1],
-                "projection_offset": int(integers(configuration[6:7])),
-                "projection_clip": int(configuration[7]),
-            }
-        return Int8Constants(
-            gates=gates,
-            input_weights=np.stack([found[f"{gate}_input_weights"] for gate in gates]).astype(
-                np.int8
-            ),
-            recurrent_weights=np.stack(
-                [found[f"{gate}_recurrent_weights"] for gate in gates]
-            ).astype(np.int8),
-            folded_bias=np.stack(
-                [
-                    np.stack([found[f"{gate}_{part}"] for part in ("input", "recurrent")])
-                    for gate in gates
-                ]
-            ).astype(np.int32),
-            multipliers=gate_multipliers,
-            shifts=gate_shifts,
-            cell_exponent=int(configuration[0]) - 15,
-            cell_clip=int(integers(configuration[1:3], signed=False)),
-            hidden_multiplier=by_name["hidden"][0],
-            hidden_shift=by_name["hidden"][1],
-            hidden_offset=int(integers(configuration[3:5])),
-            reset_hidden=int(integers(configuration[5:6])),
-            activation=self.activation,
-            rounding="double",
-            **optional,  # pyright: ignore[reportArgumentType]
-        )
-
-    def _unpack_rows(self, contents: dict[str, Bytes]) -> dict[str, Raws]:
-        """Start values and weights of every row by its name, without the padding."""
-        schedule = self.schedule
-        starts = integers(contents["starts"].reshape(-1, self.neurons, 4))
-        weights = contents["weights"].view(np.int8).reshape(-1, self.neurons, self.lanes)
-        collected: dict[str, list[Raws]] = {}
-        start = word = 0
-        for _, _, row in schedule.walk():
-            if row.start != "image":
-                continue
-            collected.setdefault(row.name, []).append(starts[start])
-            start += 1
-            if row.part == "none":
-                continue
-            beats = schedule.beats(row)
-            rows = weights[word : word + beats].swapaxes(0, 1).reshape(self.neurons, -1)
-            length = schedule.length(row.part)
-            collected.setdefault(f"{row.name}_weights", []).append(
-                rows[:, :length].astype(np.int64)
-            )
-            word += beats
-        found = {name: np.concatenate(parts) for name, parts in collected.items()}
-        return {
-            name: values[: self.outputs if name.startswith("projection") else self.hidden]
-            for name, values in found.items()
-        }
+    def made_of(self, arrays: Arrays) -> Int8Constants:
+        numbers: dict[str, Any] = dict(arrays)
+        for name, field in self.plan.fields.items():
+            if not field.shape:
+                numbers[name] = int(arrays[name])
+        for names, dtype in _TYPES.items():
+            numbers |= {name: numbers[name].astype(dtype) for name in names if name in numbers}
+        numbers |= self.plan.texts
+        return Int8Constants(gates=self.variant.gates, **numbers)
 
     def reset_state(self, parameters: Int8Constants) -> tuple[Raws, Raws]:
         hidden = np.full(self.outputs, parameters.reset_hidden, np.int64)
@@ -600,3 +543,10 @@ def random_constants(layer: Int8LstmLayer, rng: np.random.Generator) -> Int8Cons
         rounding="double",
         **optional,  # pyright: ignore[reportArgumentType]
     )
+
+
+def _matrix_of(row: Row) -> Matrix:
+    """Where the weights of a row are."""
+    if row.part == "inner":
+        return Matrix("projection_weights")
+    return Matrix(f"{row.part}_weights", row.gates)

@@ -3,41 +3,62 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 
 from golden.layer.contract import History
-from golden.layer.image import Layout, Section, as_bytes, integers
+from golden.layer.image import (
+    Bits,
+    Codes,
+    Field,
+    Plan,
+    Records,
+    RecordsPass,
+    Slice,
+    Weights,
+    as_bytes,
+)
 from golden.layer.int8 import Int8LstmLayer, random_constants
 from golden.layer.packets import PASSES_SIZE
-from golden.layer.schedule import chunks
-from golden.lstm.dynamic import decision_of, low_constants, mixed_step
+from golden.layer.sections import records
+from golden.lstm.dynamic import (
+    ALWAYS_HIGH,
+    HIGHEST_THRESHOLD,
+    OFFSET_STEP,
+    decision_of,
+    low_constants,
+    mixed_step,
+)
 from golden.lstm.int8 import PrecisionSignal
-from golden.lstm.int8_step import Int8Constants, check_choice
+from golden.lstm.int8_step import INT8, PARTS, Int8Constants
+from golden.parameter import Parameter, parameter, parameters_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from golden.layer.schedule import Schedule
+    from golden.layer.image import Arrays
+    from golden.layer.schedule import Row, Schedule
     from golden.lstm.int8 import Int8Lstm
+    from golden.parameter import Value
 
     Raws = npt.NDArray[np.int64]
-    Bytes = npt.NDArray[np.uint8]
 
 __all__ = [
     "DynamicConstants",
     "DynamicInt8LstmLayer",
     "PrecisionHistory",
+    "int8_layer",
+    "int8_layer_of",
+    "int8_layer_parameters",
     "random_dynamic_constants",
 ]
 
-HALF, HALF_MASK = 4, 15
+HALF = 4
 """Bits of half a weight."""
 MIDDLE = 8
 """A low half of a weight, less this, is signed; so its bit 3 is stored inverted."""
-REGISTER_BYTES = 3
-"""Threshold and hold."""
+DYNAMIC = Parameter("dynamic", 0, "1: precision of the weights chosen for each step and unit", 0, 1)
 SHORT_ROW = 256
 """Products of the longest row whose start fits three bytes, and leaves the fourth to the offset."""
 
@@ -162,10 +183,13 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
         "cell_change" or "output_gate": what is compared with the threshold.
     """
 
-    signal: PrecisionSignal = "cell_change"
+    signal: PrecisionSignal = parameter(
+        "cell_change",
+        "of dynamic=1: what chooses, the cell's change or the output gate",
+        choices=get_args(PrecisionSignal),
+    )
 
     def __post_init__(self) -> None:
-        check_choice("signal", self.signal, get_args(PrecisionSignal))
         for name in ("cifg", "peephole", "layer_norm", "projection"):
             if getattr(self, name):
                 raise ValueError(
@@ -174,10 +198,20 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
         super().__post_init__()
 
     @classmethod
-    def of(cls, model: Int8Lstm, lanes: int = 4, neurons: int = 1) -> DynamicInt8LstmLayer:
-        """The layer that runs a model."""
-        plain = Int8LstmLayer.of(model, lanes, neurons)
-        return cls(**vars(plain), signal=model.precision_signal)
+    def of(
+        cls, model: Int8Lstm, lanes: int | None = None, neurons: int | None = None, **chosen: Any
+    ) -> Self:
+        """The layer that runs a model: with as many neurons as units of the model share a mode."""
+        group = model.precision_group if neurons is None else neurons
+        return super().of(model, lanes, group, signal=model.precision_signal, **chosen)
+
+    @staticmethod
+    def parameters_of(model: Int8Lstm) -> Any:
+        return DynamicConstants.of(model)
+
+    @property
+    def settings(self) -> dict[str, Value]:
+        return {**super().settings, DYNAMIC.name: 1}
 
     @property
     def plain(self) -> Int8LstmLayer:
@@ -185,11 +219,6 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
         return Int8LstmLayer(
             self.inputs, self.hidden, self.lanes, self.neurons, activation=self.activation
         )
-
-    @property
-    def settings(self) -> dict[str, int | str]:
-        """The parameters by name, but for a fixed image."""
-        return {**super().settings, "dynamic": 1, "signal": self.signal}
 
     @property
     def schedule(self) -> Schedule:
@@ -205,61 +234,70 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
         """Bytes of a row's start; one more holds its offset."""
         return 3 if max(self.inputs, self.hidden) <= SHORT_ROW else 4
 
-    @property
-    def half_words(self) -> int:
-        """Words of each of the two memories of half weights, an even number."""
-        return self.schedule.weight_words + self.schedule.weight_words % 2
-
-    @property
-    def layout(self) -> Layout:
-        """The sections of the parameter image."""
-        sections = {section.name: section for section in self.plain.layout.sections}
-        configuration = sections["configuration"]
-        word_bytes = chunks(self.neurons * self.lanes, 2)
-        halves = (
-            "half weights of 4 bits, each neuron's lanes, the first in bits 0 to 3: high halves"
-            " in even words, low halves, bit 3 inverted, in odd ones; padding is 0;"
-        )
-        return Layout(
+    def make_plan(self) -> Plan:
+        whole = super().make_plan()
+        gates, hidden = len(self.variant.gates), self.hidden
+        rows = gates, len(PARTS), hidden
+        end = 1 << (8 * self.start_bytes - 1)
+        fields = {
+            **whole.fields,
+            "folded_bias": replace(whole.fields["folded_bias"], low=-end, high=end - 1),
+            "threshold": Field((), 0, HIGHEST_THRESHOLD, "register of the precision at reset"),
+            "hold": Field((), 0, ALWAYS_HIGH, "register of the precision at reset"),
+            "offsets": Field(
+                rows, *INT8, f"what {OFFSET_STEP} times is added to a row's sum of high halves"
+            ),
+        }
+        return Plan(
+            fields,
             (
-                Section(
-                    "configuration",
-                    1,
-                    configuration.word_bytes + REGISTER_BYTES,
-                    f"{configuration.meaning}, threshold (2), hold (1)",
-                ),
-                sections["scales"],
-                Section(
+                *self.constant_sections,
+                records(
                     "starts",
-                    sections["starts"].words,
-                    self.neurons * (self.start_bytes + 1),
                     f"of a row of each neuron: folded bias ({self.start_bytes}), offset (1)",
+                    self.neurons,
+                    *(
+                        RecordsPass(groups, tuple(self._start_and_offset(row) for row in rows))
+                        for groups, rows in self.image_rows
+                    ),
                 ),
-                Section(
-                    "weights_first",
-                    self.half_words,
-                    word_bytes,
-                    f"{halves} word n is of beat n",
-                ),
-                Section(
-                    "weights_second",
-                    self.half_words,
-                    word_bytes,
-                    f"{halves} word n is of beat n ^ 1",
-                ),
-            )
+                self._half_weights("weights_first", 0, "word n is of beat n"),
+                self._half_weights("weights_second", 1, "word n is of beat n ^ 1"),
+            ),
+            {**whole.texts, "signal": self.signal},
+            whole.folds,
         )
 
-    def pack(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, constants: DynamicConstants
-    ) -> bytes:
-        """The parameter image of a layer's constants.
+    @property
+    def configuration_bits(self) -> tuple[Bits, ...]:
+        return *super().configuration_bits, Bits(16, "threshold"), Bits(8, "hold")
 
-        Raises
-        ------
-        ValueError
-            If the constants are those of another layer, round once, or have a bias of more bytes.
-        """
+    @property
+    def constant_sections(self) -> tuple[Records, ...]:
+        first, *rest = super().constant_sections
+        return replace(first, meaning=f"{first.meaning}, threshold (2), hold (1)"), *rest
+
+    def _start_and_offset(self, row: Row) -> tuple[Bits, ...]:
+        index = *row.gates, PARTS.index(row.part)
+        return Bits(8 * self.start_bytes, "folded_bias", index), Bits(8, "offsets", index)
+
+    def _half_weights(self, name: str, beat: int, which: str) -> Weights:
+        return Weights.of(
+            name,
+            "half weights of 4 bits, each neuron's lanes, the first in bits 0 to 3: high halves"
+            f" in even words, low halves, bit 3 inverted, in odd ones; padding is 0; {which}",
+            self.neurons,
+            self.lanes,
+            self.weights_passes,
+            # The padding becomes code 0.
+            Codes(8, padding=MIDDLE, flip=MIDDLE),
+            slice=Slice(HALF, (HALF, 0), beat),
+        )
+
+    def check_fit(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, parameters: DynamicConstants
+    ) -> None:
+        constants = parameters
         if constants.group != self.neurons:
             raise ValueError(
                 f"The model's precision is chosen for groups of {constants.group} units, so the"
@@ -270,7 +308,7 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
                 f"The model's precision is chosen by the {constants.signal}, so the layer's signal"
                 f" must be {constants.signal}, not {self.signal}."
             )
-        plain = self.plain.layout.split(self.plain.pack(constants.whole))
+        super().check_fit(constants.whole)
         folded = constants.whole.folded_bias
         if constants.offsets.shape != folded.shape:
             raise ValueError(
@@ -283,99 +321,31 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
                 f"The folded biases of a layer with dynamic precision must be from {-end} to"
                 f" {end - 1}, not {wrong}; give the model a coarser scale of weights."
             )
-        # The offsets lie in the order of the starts, one behind each.
-        offsets, _ = self._pack_rows(
-            replace(constants.whole, folded_bias=constants.offsets.astype(np.int32))
-        )
-        starts = np.concatenate(
-            [
-                plain["starts"].reshape(-1, self.neurons, 4)[..., : self.start_bytes],
-                offsets.reshape(-1, self.neurons, 4)[..., :1],
-            ],
-            axis=2,
-        )
-        first, second = self._halves(plain["weights"])
-        registers = as_bytes(constants.threshold | constants.hold << 16, REGISTER_BYTES)
-        return self.layout.join(
-            {
-                "configuration": np.concatenate([plain["configuration"][0], registers]),
-                "scales": plain["scales"],
-                "starts": starts,
-                "weights_first": first,
-                "weights_second": second,
-            }
-        )
 
-    def _halves(self, words: Bytes) -> tuple[Bytes, Bytes]:
-        """Words of both memories of half weights, of those of whole weights."""
-        stored = words.reshape(len(words), self.neurons, self.lanes) ^ MIDDLE
-        stored[self._is_padding] = 0
-        stored = np.pad(stored.reshape(len(words), -1), ((0, len(words) % 2), (0, 0)))
-        high, low = stored >> HALF, stored & HALF_MASK
-        is_even = np.arange(len(stored))[:, np.newaxis] % 2 == 0
-        first = np.where(is_even, high, low)
-        second = np.where(is_even, low, high)[np.arange(len(stored)) ^ 1]
-        return _joined(first), _joined(second)
+    def pack(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, parameters: DynamicConstants
+    ) -> bytes:
+        return super().pack(parameters)  # pyright: ignore[reportArgumentType]
 
-    def _whole(self, first: Bytes, second: Bytes) -> Bytes:
-        """Words of whole weights, of those of both memories."""
-        halves = [_split(words)[:, : self.neurons * self.lanes] for words in (first, second)]
-        halves[1] = halves[1][np.arange(len(first)) ^ 1]
-        is_even = np.arange(len(first))[:, np.newaxis] % 2 == 0
-        high, low = np.where(is_even, *halves), np.where(is_even, *halves[::-1])
-        whole = (high << HALF | low) ^ MIDDLE
-        whole = whole[: self.schedule.weight_words].reshape(-1, self.neurons, self.lanes)
-        whole[self._is_padding] = 0
-        return whole.reshape(len(whole), -1).astype(np.uint8)
-
-    @property
-    def _is_padding(self) -> npt.NDArray[np.bool_]:
-        """Which weights are none of the model's, shape (words, neurons, lanes)."""
-        schedule = self.schedule
-        parts: list[npt.NDArray[np.bool_]] = []
-        for _, group, row in schedule.walk():
-            beats = schedule.beats(row)
-            units = group * self.neurons + np.arange(self.neurons) >= self.hidden
-            lanes = np.arange(beats * self.lanes).reshape(beats, 1, -1) >= schedule.length(row.part)
-            parts.append(lanes | units[:, np.newaxis])
-        return np.concatenate(parts)
-
-    def unpack(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, image: bytes
-    ) -> DynamicConstants:
-        """The constants of a parameter image.
-
-        Raises
-        ------
-        golden.layer.image.ImageError
-            If the image has a wrong size or checksum.
-        ValueError
-            If a constant is out of its range.
-        """
-        contents = self.layout.split(image)
-        configuration = contents["configuration"]
-        starts = contents["starts"].reshape(-1, self.neurons, self.start_bytes + 1)
-        weights = self._whole(contents["weights_first"], contents["weights_second"])
-        folded = as_bytes(integers(starts[..., :-1]), 4).reshape(len(starts), -1)
-        offsets = as_bytes(integers(starts[..., -1:]), 4).reshape(len(starts), -1)
-        plain = {
-            "configuration": configuration[:, :-REGISTER_BYTES],
-            "scales": contents["scales"],
-            "starts": folded,
-            "weights": weights,
+    def arrays_of(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, parameters: DynamicConstants
+    ) -> dict[str, npt.NDArray[Any]]:
+        own = ("threshold", "hold", "offsets", "signal")
+        names = (*self.plan.fields, *self.plan.texts)
+        return {
+            name: np.asarray(getattr(parameters if name in own else parameters.whole, name))
+            for name in names
         }
-        whole = self.plain.unpack(self.plain.layout.join(plain))
-        found = self._unpack_rows({"starts": offsets, "weights": weights})
+
+    def made_of(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, arrays: Arrays
+    ) -> DynamicConstants:
+        plain = {name: array for name, array in arrays.items() if name in self.plain.plan.fields}
         return DynamicConstants(
-            whole,
-            int(integers(configuration[0, -3:-1], signed=False)),
-            int(configuration[0, -1]),
-            np.stack(
-                [
-                    np.stack([found[f"{gate}_{part}"] for part in ("input", "recurrent")])
-                    for gate in whole.gates
-                ]
-            ).astype(np.int8),
+            self.plain.made_of(plain),
+            int(arrays["threshold"]),
+            int(arrays["hold"]),
+            arrays["offsets"].astype(np.int8),
             self.neurons,
             self.signal,
         )
@@ -412,13 +382,48 @@ def random_dynamic_constants(
     )
 
 
-def _joined(halves: Bytes) -> Bytes:
-    """Half weights, shape (words, count), two a byte."""
-    padded = np.pad(halves, ((0, 0), (0, halves.shape[1] % 2)))
-    return (padded[:, ::2] | padded[:, 1::2] << HALF).astype(np.uint8)
+def int8_layer(
+    dynamic: int = 0,
+    signal: PrecisionSignal = "cell_change",
+    image: bytes | None = None,
+    **parameters: Any,
+) -> Int8LstmLayer:
+    """The integer LSTM's layer with one precision, or with a precision chosen per step.
+
+    Parameters
+    ----------
+    dynamic
+        1 for a precision chosen per step.
+    signal, image, parameters
+        Those of the layer.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range, or doesn't go with the others.
+    """
+    DYNAMIC.check_field(DYNAMIC.name, dynamic)
+    if dynamic:
+        return DynamicInt8LstmLayer(signal=signal, image=image, **parameters)
+    if signal != "cell_change":
+        raise ValueError(
+            f"Without dynamic=1 no precision is chosen; set dynamic=1 or leave signal={signal} out."
+        )
+    return Int8LstmLayer(image=image, **parameters)
 
 
-def _split(words: Bytes) -> Bytes:
-    """Half weights of bytes that hold two each."""
-    halves = np.stack([words & HALF_MASK, words >> HALF], axis=2)
-    return halves.reshape(len(words), -1).astype(np.uint8)
+def int8_layer_parameters() -> tuple[Parameter, ...]:
+    """The parameters of `int8_layer`."""
+    *plain, signal = parameters_of(DynamicInt8LstmLayer)
+    return (*plain, DYNAMIC, signal)
+
+
+def int8_layer_of(
+    model: Int8Lstm, lanes: int | None = None, neurons: int | None = None
+) -> Int8LstmLayer:
+    """The layer that runs a model, with one precision or with one chosen per step.
+
+    The parameters are those of :meth:`golden.layer.contract.LayerContract.of`.
+    """
+    layer = DynamicInt8LstmLayer if model.dynamic else Int8LstmLayer
+    return layer.of(model, lanes, neurons)

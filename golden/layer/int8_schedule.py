@@ -16,7 +16,7 @@ def int8_schedule(
     gates = variant.gates
     exposed = "inner" if variant.projection else "hidden"
     phases: list[Phase] = []
-    sums = {gate: _sums(variant, gate) for gate in gates}
+    sums = {gate: _sums(variant, gate, index) for index, gate in enumerate(gates)}
     if not variant.norm:
         rows = tuple(row for gate in gates for row in sums[gate])
         phases.append(Phase((Task("update", rows, exposed, writes_cell=True),)))
@@ -34,7 +34,7 @@ def int8_schedule(
             )
         )
         loads = tuple(
-            Row(gate, "none", "gate", index, needs_cell=gate == "f")
+            Row(gate, "none", "gate", (index,), needs_cell=gate == "f")
             for index, gate in enumerate(gates)
         )
         if variant.peephole:
@@ -45,7 +45,13 @@ def int8_schedule(
                     normalizes=(output,),
                 ),
                 Phase(
-                    (Task("output", (Row("o", "none", "gate", output, needs_cell=True),), exposed),)
+                    (
+                        Task(
+                            "output",
+                            (Row("o", "none", "gate", (output,), needs_cell=True),),
+                            exposed,
+                        ),
+                    )
                 ),
             ]
         else:
@@ -56,12 +62,13 @@ def int8_schedule(
     return Schedule(tuple(phases), inputs, hidden, outputs, lanes, neurons)
 
 
-def _sums(variant: Int8Variant, gate: str) -> tuple[Row, ...]:
+def _sums(variant: Int8Variant, gate: str, index: int) -> tuple[Row, ...]:
     """Rows whose requantised sums make a gate's value before its activation."""
+    gates = (index,)
     rows = (
-        Row(f"{gate}_input", "input"),
-        Row(f"{gate}_recurrent", "recurrent", needs_cell=gate == "f"),
+        Row(f"{gate}_input", "input", gates=gates),
+        Row(f"{gate}_recurrent", "recurrent", gates=gates, needs_cell=gate == "f"),
     )
     if not variant.peeps(gate):
         return rows
-    return (*rows, Row(f"{gate}_peephole", "none", needs_cell=gate != "o"))
+    return (*rows, Row(f"{gate}_peephole", "none", gates=gates, needs_cell=gate != "o"))

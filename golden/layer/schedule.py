@@ -32,10 +32,16 @@ class Row:
     start: Literal["image", "gate", "none"] = "image"
     """Where the sum starts: from the image's next start value, or from a gate's stored value; or
     nowhere, since the row goes on with the sums of the one before."""
-    gate: int = 0
-    """Which gate's stored value."""
+    gates: tuple[int, ...] = ()
+    """Numbers of the gates that the sums are of, in the order in which they take turns or stand
+    side by side; none where the row isn't of a gate."""
     needs_cell: bool = False
     """The unit's old cell value must come with the row's last beat."""
+
+    @property
+    def gate(self) -> int:
+        """The gate whose stored value the sum starts from; 0 where it starts from no such."""
+        return self.gates[0] if self.start == "gate" else 0
 
 
 @dataclass(frozen=True)

@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 
-from golden.activations import ActivationKind
-from golden.arithmetic import SIGNIFICAND_POSITION
-from golden.contract import check_whole
+from golden.activations import ActivationKind, activation_parameter
+from golden.arithmetic import HIGHEST_SHIFT, LOWEST_SHIFT, SIGNIFICAND_POSITION
 from golden.layer.contract import LayerContract
-from golden.layer.image import Layout, Section, as_bytes, integers
+from golden.layer.image import (
+    Bits,
+    Codes,
+    Field,
+    Matrix,
+    Plan,
+    RecordsPass,
+    Weights,
+    WeightsPass,
+    WeightsRow,
+)
 from golden.layer.int8_schedule import int8_schedule
 from golden.layer.schedule import Phase, Row, Schedule, Task
-from golden.lstm.int8_step import PARTS
-from golden.lstm.ternary import LevelKind, TernaryLstm, levels_of, reset_state, step
+from golden.layer.sections import (
+    cell_clip_field,
+    cell_exponent_bits,
+    cell_exponent_field,
+    configuration_section,
+    hidden_parameter,
+    inputs_parameter,
+    multipliers_field,
+    neurons_parameter,
+    records,
+    split_bits,
+)
+from golden.lstm.int8_step import INT32, PARTS
+from golden.lstm.ternary import LevelKind, TernaryLstm, levels_of
 from golden.lstm.variant import GATES, Int8Variant
-from golden.neuron.ternary import LaneWeights, Packing, check_activation_width
+from golden.neuron.ternary import (
+    MOST_LANES,
+    PACKINGS,
+    LaneWeights,
+    Packing,
+    exponents_parameter,
+    value_width_parameter,
+    weights_parameter,
+)
+from golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from golden.layer.image import Arrays
+
     Raws = npt.NDArray[np.int64]
-    Bytes = npt.NDArray[np.uint8]
 
 __all__ = [
     "NONZERO",
@@ -31,7 +62,6 @@ __all__ = [
     "Gates",
     "Scales",
     "TernaryLstmLayer",
-    "gates_of",
     "random_model",
 ]
 
@@ -92,36 +122,37 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
     Source: see :mod:`golden.lstm.ternary`.
     """
 
-    inputs: int = 16
-    hidden: int = 32
-    lanes: int = 16
-    neurons: int = 1
-    weights: LevelKind = "ternary"
-    exponents: int = 1
-    packing: Packing = "fields"
-    scales: Scales = "fixed"
-    gates: Gates = "in_turn"
-    activation_width: int = 12  # pyright: ignore[reportIncompatibleMethodOverride]
-    activation: ActivationKind = "table"
+    inputs: int = inputs_parameter()
+    hidden: int = hidden_parameter()
+    lanes: int = parameter(16, "weights a neuron and cycle, whole bytes of them", 1, MOST_LANES)
+    neurons: int = neurons_parameter()
+    weights: LevelKind = weights_parameter()
+    exponents: int = exponents_parameter()
+    packing: Packing = parameter(
+        "fields", "each weight in bits of its own, or five ternary ones in 8", choices=PACKINGS
+    )
+    scales: Scales = parameter(
+        "fixed", "what scales rows have: any, or powers of two", choices=get_args(Scales)
+    )
+    gates: Gates = parameter(
+        "in_turn",
+        "rows of a unit's gates one after the other, or all four at once",
+        choices=get_args(Gates),
+    )
+    activation_width: int = value_width_parameter()  # pyright: ignore[reportIncompatibleMethodOverride]
+    activation: ActivationKind = activation_parameter()
     image: bytes | None = None
 
+    chosen: ClassVar[tuple[str, ...]] = ("lanes", "neurons", "packing", "gates")
+
     def __post_init__(self) -> None:
-        check_whole("inputs", self.inputs, 1, 4096)
-        check_whole("hidden", self.hidden, 1, 4096)
-        check_whole("neurons", self.neurons, 1, 16)
-        check_activation_width(self.activation_width)
+        check_parameters(self)
         _ = self.lane_weights.bytes
-        if self.scales not in get_args(Scales):
-            raise ValueError(f'scales must be "fixed" or "powers_of_two", not {self.scales!r}.')
-        if self.activation not in get_args(ActivationKind):
-            raise ValueError(f'activation must be "table" or "gemmlowp", not {self.activation!r}.')
         self._check_gates()
         if self.image is not None:
             self.unpack(self.image)
 
     def _check_gates(self) -> None:
-        if self.gates not in get_args(Gates):
-            raise ValueError(f'gates must be "in_turn" or "side_by_side", not {self.gates!r}.')
         if self.gates == "in_turn":
             return
         for name, needed in (
@@ -138,17 +169,21 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
     def of(
         cls,
         model: TernaryLstm,
-        lanes: int = 16,
-        neurons: int = 1,
+        lanes: int | None = None,
+        neurons: int | None = None,
         packing: Packing = "fields",
         gates: Gates = "in_turn",
-    ) -> TernaryLstmLayer:
-        """The layer that runs a model, with scales of powers of two if the model's are."""
+        **chosen: Any,
+    ) -> Self:
+        """The layer that runs a model, with scales of powers of two if the model's are.
+
+        It has 16 lanes and one neuron where nothing else is said.
+        """
         return cls(
             inputs=model.inputs,
             hidden=model.hidden,
-            lanes=lanes,
-            neurons=neurons,
+            lanes=16 if lanes is None else lanes,
+            neurons=1 if neurons is None else neurons,
             weights=model.weights,
             exponents=model.exponents,
             packing=packing,
@@ -156,17 +191,12 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
             gates=gates,
             activation_width=model.activation_width,
             activation=model.activation,
+            **chosen,
         )
 
-    @property
-    def settings(self) -> dict[str, int | str | None]:
-        return {
-            each.name: getattr(self, each.name) for each in fields(self) if each.name != "image"
-        }
-
-    @property
-    def fixed_image(self) -> bytes | None:
-        return self.image
+    @staticmethod
+    def parameters_of(model: TernaryLstm) -> Any:
+        return model
 
     @property
     def lane_weights(self) -> LaneWeights:
@@ -182,7 +212,8 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
     def schedule(self) -> Schedule:
         """What the layer does in a time step: as the plain integer LSTM, or all gates at once."""
         if self.gates == "side_by_side":
-            rows = tuple(Row(part, part) for part in PARTS)
+            gates = tuple(GATES.index(gate) for gate in SIDE_BY_SIDE)
+            rows = tuple(Row(part, part, gates=gates) for part in PARTS)
             task = Task("update", rows, "hidden", writes_cell=True)
             return Schedule((Phase((task,)),), self.inputs, self.hidden, self.hidden, self.lanes, 1)
         return int8_schedule(
@@ -195,19 +226,14 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
         return len(SIDE_BY_SIDE) if self.gates == "side_by_side" else 1
 
     @property
-    def start_words(self) -> int:
-        """Words of the section of start values."""
-        return self.rows_at_once * self.schedule.start_words
-
-    @property
     def scale_bytes(self) -> int:
         """Bytes of a row's scale."""
         return 4 if self.scales == "fixed" else 1
 
-    @property
-    def layout(self) -> Layout:
-        """The sections of the parameter image."""
+    def make_plan(self) -> Plan:
         schedule = self.schedule
+        (phase,) = schedule.phases
+        groups = schedule.groups(phase)
         order = ", ".join(SIDE_BY_SIDE)
         starts, lanes = "of each neuron's row", "for each neuron its lanes"
         if self.gates == "side_by_side":
@@ -218,71 +244,87 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
             if self.scales == "fixed"
             else f"shift in 6 bits, and bit {NONZERO} unless its scale is 0 (1)"
         )
-        return Layout(
+        return Plan(
+            self._image_fields,
             (
-                Section("configuration", 1, 3, "integer bits of the cell (1 byte), cell clip (2)"),
-                Section(
-                    "starts",
-                    self.start_words,
-                    (START_BYTES + self.scale_bytes) * self.neurons,
-                    f"{starts}: what its sum starts from (4), {scale}",
+                configuration_section(
+                    (cell_exponent_bits(), Bits(16, "cell_clip")),
+                    "integer bits of the cell (1 byte), cell clip (2)",
                 ),
-                Section(
+                records(
+                    "starts",
+                    f"{starts}: what its sum starts from (4), {scale}",
+                    self.neurons,
+                    RecordsPass(
+                        groups,
+                        tuple(
+                            self._start_bits(row.part, gate)
+                            for row in schedule.rows
+                            for gate in row.gates
+                        ),
+                    ),
+                ),
+                Weights.of(
                     "weights",
-                    schedule.weight_words,
-                    self.neurons * self.rows_at_once * self.lane_weights.bytes,
                     f"weights of a cycle: {lanes}, the first in the lowest bits;"
                     " rows padded with zeros, or where there is no zero with any weight",
-                ),
-            )
-        )
-
-    def pack(self, parameters: TernaryLstm) -> bytes:
-        """The parameter image of a model.
-
-        Raises
-        ------
-        ValueError
-            If the model is that of another layer.
-        """
-        self._check_fit(parameters)
-        starts: list[Bytes] = []
-        weights: list[Bytes] = []
-        filling = levels_of(self.weights, self.exponents)[0] if self.weights == "binary" else 0
-        for _, group, row in self.schedule.walk():
-            units = slice(group * self.neurons, (group + 1) * self.neurons)
-            part = PARTS.index(row.part)
-            matrix = (parameters.input_weights, parameters.recurrent_weights)[part]
-            beats = self.schedule.beats(row)
-            lanes: list[Bytes] = []
-            for gate in gates_of(row):
-                words = np.concatenate(
-                    [
-                        as_bytes(parameters.starts[units, gate, part], START_BYTES),
-                        self._scale_bytes(
-                            parameters.multipliers[units, gate, part],
-                            parameters.shifts[units, gate, part],
+                    self.neurons,
+                    self.lanes,
+                    (
+                        WeightsPass(
+                            groups,
+                            tuple(
+                                WeightsRow(
+                                    schedule.beats(row),
+                                    tuple(
+                                        Matrix(f"{row.part}_weights", (gate,)) for gate in row.gates
+                                    ),
+                                )
+                                for row in schedule.rows
+                            ),
                         ),
-                    ],
-                    axis=1,
-                )
-                starts.append(np.pad(words, ((0, self.neurons - len(words)), (0, 0))).reshape(-1))
-                chosen = matrix[gate, units]
-                padded = np.full((self.neurons, beats * self.lanes), filling, np.int64)
-                padded[: len(chosen), : chosen.shape[1]] = chosen
-                lanes.append(self.lane_weights.pack(padded.reshape(self.neurons, beats, -1)))
-            weights.append(np.concatenate(lanes).swapaxes(0, 1).reshape(beats, -1))
-        return self.layout.join(
-            {
-                "configuration": np.concatenate(
-                    [as_bytes(parameters.cell_exponent + 15, 1), as_bytes(parameters.cell_clip, 2)]
+                    ),
+                    _codes_of(self.lane_weights),
+                    self.rows_at_once,
                 ),
-                "starts": np.stack(starts),
-                "weights": np.concatenate(weights),
-            }
+            ),
+            {"activation": self.activation},
         )
 
-    def _check_fit(self, model: TernaryLstm) -> None:
+    @property
+    def _image_fields(self) -> dict[str, Field]:
+        """The arrays of the image."""
+        levels = levels_of(self.weights, self.exponents)
+        ends = levels[0], levels[-1]
+        rows = len(GATES), self.hidden
+        listed = f"levels, gates {', '.join(GATES)}"
+        scale = "a row's scale, from its sum to the gate, is multiplier / 2^31 * 2^shift"
+        multipliers = multipliers_field(rows, scale)
+        if self.scales == "powers_of_two":
+            multipliers = Field(rows, 0, _HALF, f"{scale}; 0 or 2^30", _HALF)
+        fields = {
+            "input_weights": Field((*rows, self.inputs), *ends, listed),
+            "recurrent_weights": Field((*rows, self.hidden), *ends, listed),
+            "bias": Field(rows, *INT32, "what the sums of the input rows start from"),
+        }
+        for part in PARTS:
+            fields[f"{part}_multipliers"] = multipliers
+            fields[f"{part}_shifts"] = Field(rows, LOWEST_SHIFT, HIGHEST_SHIFT)
+        return fields | {
+            "cell_exponent": cell_exponent_field(),
+            "cell_clip": cell_clip_field(),
+        }
+
+    def _start_bits(self, part: str, gate: int) -> tuple[Bits, ...]:
+        """The start value of a row of each unit, and its scale."""
+        start = Bits(8 * START_BYTES, "bias" if part == "input" else "", (gate,))
+        if self.scales == "fixed":
+            return start, *split_bits(f"{part}_", (gate,))
+        multiplier = Bits(1, f"{part}_multipliers", (gate,), right=_HALF.bit_length() - 1)
+        return start, Bits(NONZERO, f"{part}_shifts", (gate,)), multiplier, Bits(7 - NONZERO)
+
+    def check_fit(self, parameters: TernaryLstm) -> None:
+        model = parameters
         for name, field in (
             ("inputs", "inputs"),
             ("hidden units", "hidden"),
@@ -303,85 +345,56 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
                 " scales, or quantise to powers of two."
             )
 
-    def _scale_bytes(self, multipliers: Raws, shifts: Raws) -> Bytes:
-        if self.scales == "fixed":
-            whole = as_bytes(multipliers >> SIGNIFICAND_POSITION, 3)
-            return np.concatenate([whole, as_bytes(shifts, 1)], axis=1)
-        return as_bytes((shifts & 0x3F) | (multipliers != 0).astype(np.int64) << NONZERO, 1)
-
-    def _scales_of(self, content: Bytes) -> tuple[Raws, Raws]:
-        """Multipliers and shifts of their bytes, the inverse of `_scale_bytes`."""
-        if self.scales == "fixed":
-            multipliers = integers(content[..., :3], signed=False) << SIGNIFICAND_POSITION
-            return multipliers, integers(content[..., 3:])
-        byte = content[..., 0].astype(np.int64)
-        return (byte >> NONZERO & 1) * _HALF, ((byte & 0x3F) ^ 0x20) - 0x20
-
-    def unpack(self, image: bytes) -> TernaryLstm:
-        contents = self.layout.split(image)
-        starts = contents["starts"].reshape(-1, self.neurons, START_BYTES + self.scale_bytes)
-        side_by_side = self.neurons * self.rows_at_once
-        words = contents["weights"].reshape(-1, side_by_side, self.lane_weights.bytes)
-        configuration = contents["configuration"][0]
-        groups = self.schedule.groups(self.schedule.phases[0])
-        rows = len(GATES), groups * self.neurons
-        bias = np.zeros(rows, np.int64)
-        scales = np.zeros((len(PARTS), 2, *rows), np.int64)
-        matrices = [np.zeros((*rows, length), np.int64) for length in (self.inputs, self.hidden)]
-        start = word = 0
-        for _, group, row in self.schedule.walk():
-            units = slice(group * self.neurons, (group + 1) * self.neurons)
-            part = PARTS.index(row.part)
-            beats = self.schedule.beats(row)
-            levels = self.lane_weights.unpack(words[word : word + beats]).swapaxes(0, 1)
-            word += beats
-            matrix = matrices[part]
-            for place, gate in enumerate(gates_of(row)):
-                values = starts[start]
-                start += 1
-                if row.part == "input":
-                    bias[gate, units] = integers(values[:, :START_BYTES])
-                scales[part, :, gate, units] = self._scales_of(values[:, START_BYTES:])
-                chosen = levels[place * self.neurons : (place + 1) * self.neurons]
-                matrix[gate, units] = chosen.reshape(self.neurons, -1)[:, : matrix.shape[2]]
-        (input_multipliers, input_shifts), (recurrent_multipliers, recurrent_shifts) = scales[
-            ..., : self.hidden
-        ]
+    def made_of(self, arrays: Arrays) -> TernaryLstm:
         return TernaryLstm(
             weights=self.weights,
-            input_weights=matrices[0][:, : self.hidden].astype(np.int16),
-            recurrent_weights=matrices[1][:, : self.hidden].astype(np.int16),
-            bias=bias[:, : self.hidden].astype(np.int32),
-            input_multipliers=input_multipliers,
-            input_shifts=input_shifts,
-            recurrent_multipliers=recurrent_multipliers,
-            recurrent_shifts=recurrent_shifts,
+            input_weights=arrays["input_weights"].astype(np.int16),
+            recurrent_weights=arrays["recurrent_weights"].astype(np.int16),
+            bias=arrays["bias"].astype(np.int32),
+            input_multipliers=arrays["input_multipliers"],
+            input_shifts=arrays["input_shifts"],
+            recurrent_multipliers=arrays["recurrent_multipliers"],
+            recurrent_shifts=arrays["recurrent_shifts"],
             input_scale=1.0,
             activation_width=self.activation_width,
             exponents=self.exponents,
-            cell_exponent=int(configuration[0]) - 15,
-            cell_clip=int(integers(configuration[1:], signed=False)),
+            cell_exponent=int(arrays["cell_exponent"]),
+            cell_clip=int(arrays["cell_clip"]),
             activation=self.activation,
         )
 
     def reset_state(self, parameters: TernaryLstm) -> tuple[Raws, Raws]:
-        hidden, cell = reset_state(parameters, 1)
+        hidden, cell = parameters.reset_state(1)
         return hidden[0], cell[0]
 
     def next_state(
         self, parameters: TernaryLstm, x: Raws, hidden: Raws, cell: Raws
     ) -> tuple[Raws, Raws]:
-        new = step(parameters, *(raws[np.newaxis] for raws in (x, hidden, cell)))
+        new = parameters.step(*(raws[np.newaxis] for raws in (x, hidden, cell)))
         return new[0][0], new[1][0]
 
     def random_image(self, rng: np.random.Generator) -> bytes:
         return self.pack(random_model(self, rng))
 
 
-def gates_of(row: Row) -> tuple[int, ...]:
-    """Numbers of the gates of a row: of one, or of all that are side by side."""
-    gate, separator, _ = row.name.partition("_")
-    return tuple(GATES.index(each) for each in ((gate,) if separator else SIDE_BY_SIDE))
+def _codes_of(weights: LaneWeights) -> Codes:
+    """How the image stores a weight, or some that share a code."""
+    width = weights.operand.format.width
+    if weights.weights == "int12":
+        return Codes(width)
+    one = replace(weights, lanes=weights.lanes // (weights.operand.lanes or 1))
+    codes = np.arange(1 << width)[:, np.newaxis]
+    levels = one.levels(codes)
+    known = np.isin(levels, levels_of(weights.weights, 1 << weights.exponent_bits)).all(axis=1)
+    unwritten = np.ones(len(codes), np.bool_)
+    unwritten[known] = one.codes(levels[known])[:, 0] != codes[known, 0]
+    return Codes(
+        width,
+        # Where there is no weight of 0, any fills a word.
+        0 if (levels == 0).any() else int(levels[0, 0]),
+        levels=tuple(tuple(group) for group in levels.tolist()),
+        unwritten=tuple(np.flatnonzero(unwritten).tolist()),
+    )
 
 
 def _has_powers_of_two(model: TernaryLstm) -> bool:

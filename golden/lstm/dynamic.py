@@ -60,7 +60,6 @@ from golden.lstm.int8 import (
     LARGEST_GROUP,
     Int8Lstm,
     PrecisionSignal,
-    reset_state,
 )
 from golden.lstm.int8_fast import FastSteps, order
 from golden.lstm.int8_step import (
@@ -366,7 +365,7 @@ def run_signal(
     """
     inputs = as_shaped_raws(x, "x", INT8, (-1, -1, model.inputs))
     batch, time, _ = inputs.shape
-    state = reset_state(model, batch)
+    state = model.reset_state(batch)
     first_hidden = as_shaped_raws(
         state[0] if hidden is None else hidden, "hidden", INT8, (batch, model.outputs)
     )

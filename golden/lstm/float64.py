@@ -13,23 +13,46 @@ peepholes of Gers, Schmidhuber and Cummins, 2000 and 2002, and the projection of
 Beaufays, 2014; the parameters are those of PyTorch's ``nn.LSTM``, its two biases summed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from golden.codecs import Codec, RealCodec
+from golden.lstm.contract import REAL, Lstm, StoredArray
 from golden.lstm.variant import COUPLED_GATES, GATES
 from golden.shapes import check_shape
 
-__all__ = ["Float64Lstm", "Reals", "Trace", "run", "run_with_cell", "step", "trace"]
+__all__ = ["Float64Lstm", "Reals", "Trace"]
 
 Reals = npt.NDArray[np.float64]
 
 WEIGHT_AXES = ("gate", "unit", "operand")
 
 
+@dataclass(frozen=True)
+class Trace:
+    """What a layer computes on a batch of sequences.
+
+    Parameters
+    ----------
+    hidden
+        Shape (batch, time, outputs).
+    cell
+        Shape (batch, time, hidden).
+    product
+        Output gate times tanh of the cell, which a projection reads; shape (batch, time, hidden).
+    """
+
+    hidden: Reals
+    cell: Reals
+    product: Reals
+
+
 @dataclass(frozen=True, eq=False)
-class Float64Lstm:
+class Float64Lstm(Lstm):
     """Parameters of an LSTM layer, G gates in the order i, f, g, o, or f, g, o.
 
     Arrays are copied as float64 and made read-only.
@@ -54,6 +77,18 @@ class Float64Lstm:
     ValueError
         If a shape is wrong, or a number is no finite real.
     """
+
+    kind: ClassVar[str] = "float64_lstm"
+    title: ClassVar[str] = "real"
+    is_quantised: ClassVar[bool] = False
+    stored: ClassVar[Mapping[str, StoredArray]] = {
+        "input_weights": StoredArray(REAL, ("gates", "hidden", "inputs")),
+        "recurrent_weights": StoredArray(REAL, ("gates", "hidden", "outputs")),
+        "bias": StoredArray(REAL, ("gates", "hidden")),
+        "peephole_weights": StoredArray(REAL, ("peepholes", "hidden"), optional=True),
+        "projection_weights": StoredArray(REAL, ("outputs", "hidden"), optional=True),
+        "projection_bias": StoredArray(REAL, ("outputs",), optional=True),
+    }
 
     input_weights: Reals
     recurrent_weights: Reals
@@ -120,24 +155,78 @@ class Float64Lstm:
         """Length of a hidden vector: the projection's rows, or one for each unit."""
         return self.recurrent_weights.shape[2]
 
+    @property
+    def reads(self) -> Codec:
+        return RealCodec()
 
-@dataclass(frozen=True)
-class Trace:
-    """What a layer computes on a batch of sequences.
+    @property
+    def keeps(self) -> Codec:
+        return RealCodec()
 
-    Parameters
-    ----------
-    hidden
-        Shape (batch, time, outputs).
-    cell
-        Shape (batch, time, hidden).
-    product
-        Output gate times tanh of the cell, which a projection reads; shape (batch, time, hidden).
-    """
+    @property
+    def description(self) -> str:
+        return "real"
 
-    hidden: Reals
-    cell: Reals
-    product: Reals
+    def reset_state(self, batch: int) -> tuple[Reals, Reals]:
+        return np.zeros((batch, self.outputs)), np.zeros((batch, self.hidden))
+
+    def step(
+        self, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike
+    ) -> tuple[Reals, Reals]:
+        inputs = _as_reals(x, "x", (-1, self.inputs))
+        old_hidden = _as_reals(hidden, "hidden", (len(inputs), self.outputs))
+        old_cell = _as_reals(cell, "cell", (len(inputs), self.hidden))
+        new_hidden, new_cell, _ = self._step(inputs, old_hidden, old_cell)
+        return new_hidden, new_cell
+
+    def trace(
+        self,
+        x: npt.ArrayLike,
+        *,
+        hidden: npt.ArrayLike | None = None,
+        cell: npt.ArrayLike | None = None,
+    ) -> Trace:
+        """Hidden values, cells and products of a batch of sequences.
+
+        The parameters are those of `run`.
+        """
+        inputs = _as_reals(x, "x", (-1, -1, self.inputs))
+        batch, time, _ = inputs.shape
+        outputs, units = (batch, self.outputs), (batch, self.hidden)
+        new_hidden = np.zeros(outputs) if hidden is None else _as_reals(hidden, "hidden", outputs)
+        new_cell = np.zeros(units) if cell is None else _as_reals(cell, "cell", units)
+        hiddens = np.zeros((batch, time, self.outputs))
+        cells, products = np.zeros((2, batch, time, self.hidden))
+        for moment in range(time):
+            new_hidden, new_cell, product = self._step(inputs[:, moment], new_hidden, new_cell)
+            hiddens[:, moment], cells[:, moment] = new_hidden, new_cell
+            products[:, moment] = product
+        return Trace(hiddens, cells, products)
+
+    def _step(self, x: Reals, hidden: Reals, cell: Reals) -> tuple[Reals, Reals, Reals]:
+        """Hidden, cell and product of a time step; shapes are right already."""
+        # (batch, inputs) by (G, inputs, hidden) gives (G, batch, hidden).
+        gates = (
+            x @ self.input_weights.transpose(0, 2, 1)
+            + hidden @ self.recurrent_weights.transpose(0, 2, 1)
+            + self.bias[:, np.newaxis]
+        )
+        pre = dict(zip(self.gates, gates, strict=True))
+        peepholes: dict[str, Reals] = {}
+        if self.peephole_weights is not None:
+            seen = [gate for gate in self.gates if gate != "g"]
+            peepholes = dict(zip(seen, self.peephole_weights, strict=True))
+        f = _sigmoid(pre["f"] + peepholes.get("f", 0.0) * cell)
+        i = 1 - f if self.coupled else _sigmoid(pre["i"] + peepholes.get("i", 0.0) * cell)
+        new_cell = f * cell + i * np.tanh(pre["g"])
+        o = _sigmoid(pre["o"] + peepholes.get("o", 0.0) * new_cell)
+        product = o * np.tanh(new_cell)
+        if self.projection_weights is None:
+            return product, new_cell, product
+        projected = product @ self.projection_weights.T
+        if self.projection_bias is not None:
+            projected += self.projection_bias
+        return projected, new_cell, product
 
 
 def _as_reals(value: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> Reals:
@@ -152,122 +241,3 @@ def _as_reals(value: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> Reals:
 def _sigmoid(x: Reals) -> Reals:
     """``1/(1 + exp(-x))``, without overflow for a large negative `x`."""
     return np.exp(-np.logaddexp(0.0, -x))
-
-
-def _step(model: Float64Lstm, x: Reals, hidden: Reals, cell: Reals) -> tuple[Reals, Reals, Reals]:
-    """Hidden, cell and product of a time step; shapes are right already."""
-    # (batch, inputs) by (G, inputs, hidden) gives (G, batch, hidden).
-    gates = (
-        x @ model.input_weights.transpose(0, 2, 1)
-        + hidden @ model.recurrent_weights.transpose(0, 2, 1)
-        + model.bias[:, np.newaxis]
-    )
-    pre = dict(zip(model.gates, gates, strict=True))
-    peepholes: dict[str, Reals] = {}
-    if model.peephole_weights is not None:
-        seen = [gate for gate in model.gates if gate != "g"]
-        peepholes = dict(zip(seen, model.peephole_weights, strict=True))
-    f = _sigmoid(pre["f"] + peepholes.get("f", 0.0) * cell)
-    i = 1 - f if model.coupled else _sigmoid(pre["i"] + peepholes.get("i", 0.0) * cell)
-    new_cell = f * cell + i * np.tanh(pre["g"])
-    o = _sigmoid(pre["o"] + peepholes.get("o", 0.0) * new_cell)
-    product = o * np.tanh(new_cell)
-    if model.projection_weights is None:
-        return product, new_cell, product
-    projected = product @ model.projection_weights.T
-    if model.projection_bias is not None:
-        projected += model.projection_bias
-    return projected, new_cell, product
-
-
-def step(
-    model: Float64Lstm, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike
-) -> tuple[Reals, Reals]:
-    """One time step of a batch.
-
-    Parameters
-    ----------
-    model
-        The layer.
-    x
-        Shape (batch, inputs).
-    hidden, cell
-        Old values, shape (batch, outputs) and (batch, hidden).
-
-    Returns
-    -------
-    hidden, cell
-        New values, of the same shapes.
-    """
-    inputs = _as_reals(x, "x", (-1, model.inputs))
-    old_hidden = _as_reals(hidden, "hidden", (len(inputs), model.outputs))
-    old_cell = _as_reals(cell, "cell", (len(inputs), model.hidden))
-    new_hidden, new_cell, _ = _step(model, inputs, old_hidden, old_cell)
-    return new_hidden, new_cell
-
-
-def trace(
-    model: Float64Lstm,
-    x: npt.ArrayLike,
-    *,
-    hidden: npt.ArrayLike | None = None,
-    cell: npt.ArrayLike | None = None,
-) -> Trace:
-    """Hidden values, cells and products of a batch of sequences.
-
-    The parameters are those of `run`.
-    """
-    inputs = _as_reals(x, "x", (-1, -1, model.inputs))
-    batch, time, _ = inputs.shape
-    outputs, units = (batch, model.outputs), (batch, model.hidden)
-    new_hidden = np.zeros(outputs) if hidden is None else _as_reals(hidden, "hidden", outputs)
-    new_cell = np.zeros(units) if cell is None else _as_reals(cell, "cell", units)
-    hiddens = np.zeros((batch, time, model.outputs))
-    cells, products = np.zeros((2, batch, time, model.hidden))
-    for moment in range(time):
-        new_hidden, new_cell, product = _step(model, inputs[:, moment], new_hidden, new_cell)
-        hiddens[:, moment], cells[:, moment], products[:, moment] = new_hidden, new_cell, product
-    return Trace(hiddens, cells, products)
-
-
-def run_with_cell(
-    model: Float64Lstm,
-    x: npt.ArrayLike,
-    *,
-    hidden: npt.ArrayLike | None = None,
-    cell: npt.ArrayLike | None = None,
-) -> tuple[Reals, Reals]:
-    """Hidden values and cells of a batch of sequences, as `Trace` has them.
-
-    The parameters are those of `run`.
-    """
-    traced = trace(model, x, hidden=hidden, cell=cell)
-    return traced.hidden, traced.cell
-
-
-def run(
-    model: Float64Lstm,
-    x: npt.ArrayLike,
-    *,
-    hidden: npt.ArrayLike | None = None,
-    cell: npt.ArrayLike | None = None,
-) -> Reals:
-    """Hidden values of a batch of sequences.
-
-    A step depends on no later one, so sequences of different lengths can be padded at their ends
-    and the surplus of the result ignored.
-
-    Parameters
-    ----------
-    model
-        The layer.
-    x
-        Shape (batch, time, inputs).
-    hidden, cell
-        Values before the first step, shape (batch, outputs) and (batch, hidden); 0 if not given.
-
-    Returns
-    -------
-    Shape (batch, time, outputs).
-    """
-    return run_with_cell(model, x, hidden=hidden, cell=cell)[0]

@@ -19,14 +19,17 @@ Source: arXiv 2001.08450 for the formats and the two regions of the sigmoid; the
 their rounding and the split of the cell are this project's, as the paper publishes none.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from golden.accumulate.float_sum import round_sum, split
 from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
+from golden.codecs import Codec, FloatCodec
 from golden.floatsd8_activations import (
     ACCUMULATOR_FORMAT,
     GATE_FORMAT,
@@ -35,6 +38,7 @@ from golden.floatsd8_activations import (
     tanh_e5m2,
 )
 from golden.formats import BINARY16, FloatSD8, Format, Minifloat
+from golden.lstm.contract import Lstm, StoredArray
 from golden.lstm.int8_step import check_integer
 from golden.shapes import check_shape
 
@@ -52,10 +56,6 @@ __all__ = [
     "FloatSD8Lstm",
     "add_products",
     "pre_activations",
-    "reset_state",
-    "run",
-    "run_with_cell",
-    "step",
     "update_unit",
 ]
 
@@ -78,7 +78,7 @@ _PIECE_WIDTH = 3
 
 
 @dataclass(frozen=True, eq=False)
-class FloatSD8Lstm:
+class FloatSD8Lstm(Lstm):
     """Parameters of a FloatSD8 layer, gates in the order i, f, g, o.
 
     Arrays of codes are copied as int64 and made read-only.
@@ -106,6 +106,19 @@ class FloatSD8Lstm:
     ValueError
         If a shape or a range is wrong.
     """
+
+    kind: ClassVar[str] = "floatsd8_lstm"
+    title: ClassVar[str] = "FloatSD8"
+    stored: ClassVar[Mapping[str, StoredArray]] = {
+        "input_weights": StoredArray(("uint8",), ("gates", "hidden", "inputs")),
+        "recurrent_weights": StoredArray(("uint8",), ("gates", "hidden", "outputs")),
+        "bias": StoredArray(("uint16",), ("gates", "hidden")),
+        "input_weight_bias": StoredArray(("int32",)),
+        "recurrent_weight_bias": StoredArray(("int32",)),
+        "input_bias": StoredArray(("int32",)),
+        "products": StoredArray(("int32",)),
+        "window": StoredArray(("int32",), none_as=0),
+    }
 
     input_weights: Codes
     recurrent_weights: Codes
@@ -179,9 +192,46 @@ class FloatSD8Lstm:
         return self.input_weights.shape[1]
 
     @property
-    def outputs(self) -> int:
-        """Length of a hidden vector: one for each unit."""
-        return self.hidden
+    def reads(self) -> Codec:
+        return FloatCodec(self.input_format, {"input_bias": self.input_bias})
+
+    @property
+    def keeps(self) -> Codec:
+        return FloatCodec(HIDDEN_FORMAT, {"input_bias": HIDDEN_FORMAT.bias})
+
+    @property
+    def description(self) -> str:
+        window = "none" if self.window is None else self.window
+        return f"floatsd8, lanes {self.products}, window {window}"
+
+    def reset_state(self, batch: int) -> tuple[Codes, Codes]:
+        hidden, cell = np.zeros((2, batch, self.hidden), np.int64)
+        return hidden, cell
+
+    def step(
+        self, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike
+    ) -> tuple[Codes, Codes]:
+        """One time step of a batch.
+
+        Parameters
+        ----------
+        x
+            Input codes, e5m2 with bias `input_bias`, shape (batch, inputs).
+        hidden
+            Old hidden codes, e5m2 with bias 15, shape (batch, hidden).
+        cell
+            Old cell codes, binary16, shape (batch, hidden).
+
+        Returns
+        -------
+        hidden, cell
+            New codes, shape (batch, hidden) each.
+        """
+        inputs = _checked(self.input_format, x, "x", (-1, self.inputs))
+        state = len(inputs), self.hidden
+        old_hidden = _checked(HIDDEN_FORMAT, hidden, "hidden", state)
+        old_cell = _checked(BINARY16, cell, "cell", state)
+        return update_unit(pre_activations(self, inputs, old_hidden), old_cell, self.window)
 
 
 def _check_sum(name: str, bias: int, other_name: str, other: int) -> None:
@@ -352,40 +402,6 @@ def _narrow(codes: Codes) -> Codes:
     return _narrowing_table()[codes]
 
 
-def reset_state(model: FloatSD8Lstm, batch: int) -> tuple[Codes, Codes]:
-    """Hidden and cell codes before the first step, which mean zero; shape (batch, hidden) each."""
-    hidden, cell = np.zeros((2, batch, model.hidden), np.int64)
-    return hidden, cell
-
-
-def step(
-    model: FloatSD8Lstm, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike
-) -> tuple[Codes, Codes]:
-    """One time step of a batch.
-
-    Parameters
-    ----------
-    model
-        The layer.
-    x
-        Input codes, e5m2 with bias ``model.input_bias``, shape (batch, inputs).
-    hidden
-        Old hidden codes, e5m2 with bias 15, shape (batch, hidden).
-    cell
-        Old cell codes, binary16, shape (batch, hidden).
-
-    Returns
-    -------
-    hidden, cell
-        New codes, shape (batch, hidden) each.
-    """
-    inputs = _checked(model.input_format, x, "x", (-1, model.inputs))
-    state = len(inputs), model.hidden
-    old_hidden = _checked(HIDDEN_FORMAT, hidden, "hidden", state)
-    old_cell = _checked(BINARY16, cell, "cell", state)
-    return update_unit(pre_activations(model, inputs, old_hidden), old_cell, model.window)
-
-
 def _checked(
     number_format: Format, codes: npt.ArrayLike, name: str, shape: tuple[int, ...]
 ) -> Codes:
@@ -395,59 +411,3 @@ def _checked(
         return number_format.check(array)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-
-
-def run_with_cell(
-    model: FloatSD8Lstm,
-    x: npt.ArrayLike,
-    *,
-    hidden: npt.ArrayLike | None = None,
-    cell: npt.ArrayLike | None = None,
-) -> tuple[Codes, Codes]:
-    """Hidden and cell codes of a batch of sequences at every step.
-
-    The parameters are those of `run`.
-
-    Returns
-    -------
-    hidden, cell
-        Shape (batch, time, hidden) each.
-    """
-    inputs = _checked(model.input_format, x, "x", (-1, -1, model.inputs))
-    batch, time, _ = inputs.shape
-    state = reset_state(model, batch)
-    new_hidden = state[0] if hidden is None else hidden
-    new_cell = state[1] if cell is None else cell
-    hiddens, cells = np.zeros((2, batch, time, model.hidden), np.int64)
-    for moment in range(time):
-        new_hidden, new_cell = step(model, inputs[:, moment], new_hidden, new_cell)
-        hiddens[:, moment], cells[:, moment] = new_hidden, new_cell
-    return hiddens, cells
-
-
-def run(
-    model: FloatSD8Lstm,
-    x: npt.ArrayLike,
-    *,
-    hidden: npt.ArrayLike | None = None,
-    cell: npt.ArrayLike | None = None,
-) -> Codes:
-    """Hidden codes of a batch of sequences.
-
-    A step depends on no later one, so sequences of different lengths can be padded at their ends
-    and the surplus of the result ignored.
-
-    Parameters
-    ----------
-    model
-        The layer.
-    x
-        Input codes, e5m2 with bias ``model.input_bias``, shape (batch, time, inputs).
-    hidden, cell
-        Codes before the first step, shape (batch, hidden); those at reset if not given.
-
-    Returns
-    -------
-    e5m2 codes with bias 15, shape (batch, time, hidden).
-    """
-    return run_with_cell(model, x, hidden=hidden, cell=cell)[0]

@@ -18,16 +18,19 @@ LiteRT's kernel where the paper leaves a step open.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from golden.activations import ActivationKind
 from golden.arithmetic import Raws, Rounding, as_shaped_raws, split_multiplier, wrap
+from golden.codecs import Codec, RawCodec
+from golden.lstm.contract import Lstm, StoredArray
 from golden.lstm.int8_fast import FastSteps
 from golden.lstm.int8_step import (
     HIGHEST_CELL_EXPONENT,
@@ -58,10 +61,6 @@ __all__ = [
     "PrecisionSignal",
     "clip_code",
     "litert_peephole_ties_up",
-    "reset_state",
-    "run",
-    "run_with_cell",
-    "step",
     "step_constants",
     "update_unit",
 ]
@@ -136,7 +135,7 @@ def litert_peephole_ties_up(outputs: int) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Int8Lstm:
+class Int8Lstm(Lstm):
     """A quantised LSTM layer: weights, scales, and every constant that follows from them.
 
     G gates are in the order i, f, g, o, or f, g, o for a coupled input gate. Scales are rounded to
@@ -211,6 +210,43 @@ class Int8Lstm:
         If a shape, a type or a range is wrong, fields that go together are not together, or an
         effective multiplier is 2^30 or more.
     """
+
+    kind: ClassVar[str] = "int8_lstm"
+    title: ClassVar[str] = "int8"
+    stored: ClassVar[Mapping[str, StoredArray]] = {
+        "input_weights": StoredArray(("int8",), ("gates", "hidden", "inputs")),
+        "recurrent_weights": StoredArray(("int8",), ("gates", "hidden", "outputs")),
+        "bias": StoredArray(("int32",), ("gates", "hidden")),
+        "input_weight_scales": StoredArray(("float32",), ("gates",)),
+        "recurrent_weight_scales": StoredArray(("float32",), ("gates",)),
+        "input_scale": StoredArray(("float32",)),
+        "input_zero_point": StoredArray(("int32",)),
+        "hidden_scale": StoredArray(("float32",)),
+        "hidden_zero_point": StoredArray(("int32",)),
+        "intermediate_scale": StoredArray(("float32",)),
+        "intermediate_zero_point": StoredArray(("int32",)),
+        "cell_exponent": StoredArray(("int32",)),
+        "cell_clip": StoredArray(("int32",)),
+        "activation": StoredArray(("text",), choices=get_args(ActivationKind)),
+        "rounding": StoredArray(("text",), choices=get_args(Rounding)),
+        "peephole_weights": StoredArray(("int16",), ("peepholes", "hidden"), optional=True),
+        "peephole_weight_scales": StoredArray(("float32",), ("peepholes",), optional=True),
+        "peephole_ties_up": StoredArray(("int32",), optional=True),
+        "norm_weights": StoredArray(("int16",), ("gates", "hidden"), optional=True),
+        "norm_weight_scales": StoredArray(("float32",), ("gates",), optional=True),
+        "norm_scales": StoredArray(("float32",), ("gates",), optional=True),
+        "projection_weights": StoredArray(("int8",), ("outputs", "hidden"), optional=True),
+        "projection_weight_scale": StoredArray(("float32",), optional=True),
+        "projection_bias": StoredArray(("int32",), ("outputs",), optional=True),
+        "projection_clip": StoredArray(("int32",), optional=True),
+        "precision_threshold": StoredArray(("int32",), optional=True),
+        "precision_hold": StoredArray(("int32",), optional=True),
+        "precision_group": StoredArray(("int32",), optional=True),
+        "precision_signal": StoredArray(
+            ("text",), optional=True, choices=get_args(PrecisionSignal)
+        ),
+        "low_offsets": StoredArray(("int8",), ("gates", "parts", "hidden"), optional=True),
+    }
 
     input_weights: npt.NDArray[np.int8]
     recurrent_weights: npt.NDArray[np.int8]
@@ -543,6 +579,102 @@ class Int8Lstm:
         """Start values of the accumulators: shape (G, 2, hidden), by gate and part."""
         return self.constants.folded_bias
 
+    @property
+    def reads(self) -> Codec:
+        return RawCodec(8, self.input_scale, self.input_zero_point)
+
+    @property
+    def keeps(self) -> Codec:
+        return RawCodec(8, self.hidden_scale, self.hidden_zero_point)
+
+    @property
+    def writes(self) -> Codec:
+        # A projection writes what the recurrent part reads.
+        if self.projection_weights is not None:
+            return self.keeps
+        return RawCodec(8, self.intermediate_scale, self.intermediate_zero_point)
+
+    @property
+    def description(self) -> str:
+        return f"int8, activation {self.activation}"
+
+    def with_activation(self, activation: ActivationKind) -> Self:
+        return replace(self, activation=activation)
+
+    def reset_state(self, batch: int) -> tuple[Raws, Raws]:
+        hidden = np.full((batch, self.outputs), self.hidden_zero_point, np.int64)
+        return hidden, np.zeros((batch, self.hidden), np.int64)
+
+    def step(
+        self, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike
+    ) -> tuple[Raws, Raws]:
+        """One time step of a batch: `step_constants` with the model's integers."""
+        return step_constants(self.constants, x, hidden, cell)
+
+    def run_with_cell(
+        self,
+        x: npt.ArrayLike,
+        *,
+        hidden: npt.ArrayLike | None = None,
+        cell: npt.ArrayLike | None = None,
+    ) -> tuple[Raws, Raws]:
+        if self.fast_steps is None:
+            return super().run_with_cell(x, hidden=hidden, cell=cell)
+        return self._run_fast(self.fast_steps, x, hidden, cell, cells=True)
+
+    def run(
+        self,
+        x: npt.ArrayLike,
+        *,
+        hidden: npt.ArrayLike | None = None,
+        cell: npt.ArrayLike | None = None,
+    ) -> Raws:
+        """Hidden raws of a batch of sequences, with all 8 bits of the weights at every step.
+
+        The bits are those of `step`, the passes those of `golden.lstm.int8_fast` where the layer's
+        constants allow it.
+
+        Parameters
+        ----------
+        x
+            Input raws of 8 bits, shape (batch, time, inputs).
+        hidden, cell
+            Raws before the first step, shapes (batch, outputs) and (batch, hidden); those at reset
+            if not given.
+
+        Returns
+        -------
+        Raws of 8 bits, shape (batch, time, outputs).
+        """
+        if self.fast_steps is None:
+            return super().run(x, hidden=hidden, cell=cell)
+        return self._run_fast(self.fast_steps, x, hidden, cell, cells=False)[0]
+
+    def _run_fast(
+        self,
+        steps: FastSteps,
+        x: npt.ArrayLike,
+        hidden: npt.ArrayLike | None,
+        cell: npt.ArrayLike | None,
+        *,
+        cells: bool,
+    ) -> tuple[Raws, Raws]:
+        """Hidden and cell raws at every step; of the cells none where they aren't wanted."""
+        inputs = as_shaped_raws(x, "x", INT8, (-1, -1, self.inputs))
+        state = self.reset_state(len(inputs))
+        first_hidden = state[0] if hidden is None else hidden
+        first_cell = state[1] if cell is None else cell
+        return steps.run(inputs, first_hidden, first_cell, cells=cells)
+
+    def forward(self, x: npt.ArrayLike) -> Raws:
+        """Hidden raws of sequences from reset, the precision of each step chosen where it is."""
+        if not self.dynamic:
+            return self.run(x)
+        # The module stands on this class.
+        from golden.lstm import dynamic
+
+        return dynamic.run(self, x).hidden
+
 
 def _split(factor: np.float32, what: str) -> tuple[int, int]:
     """Split an effective multiplier, naming what has one that is too large."""
@@ -560,94 +692,3 @@ def _split_quotient(intermediate_scale: float) -> tuple[int, int]:
     if factor >= 2.0**30:
         raise ValueError(f"intermediate_scale must be above 2^-60, not {intermediate_scale}.")
     return split_multiplier(factor)
-
-
-def step(
-    model: Int8Lstm, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike
-) -> tuple[Raws, Raws]:
-    """One time step of a batch: `step_constants` with the model's integers."""
-    return step_constants(model.constants, x, hidden, cell)
-
-
-def reset_state(model: Int8Lstm, batch: int) -> tuple[Raws, Raws]:
-    """Hidden and cell raws before the first step, which mean zero.
-
-    Shapes (batch, outputs) and (batch, hidden).
-    """
-    hidden = np.full((batch, model.outputs), model.hidden_zero_point, np.int64)
-    return hidden, np.zeros((batch, model.hidden), np.int64)
-
-
-def run_with_cell(
-    model: Int8Lstm,
-    x: npt.ArrayLike,
-    *,
-    hidden: npt.ArrayLike | None = None,
-    cell: npt.ArrayLike | None = None,
-) -> tuple[Raws, Raws]:
-    """Hidden and cell raws of a batch of sequences at every step.
-
-    The parameters are those of `run`.
-
-    Returns
-    -------
-    hidden, cell
-        Shapes (batch, time, outputs) and (batch, time, hidden).
-    """
-    return _run(model, x, hidden, cell, cells=True)
-
-
-def run(
-    model: Int8Lstm,
-    x: npt.ArrayLike,
-    *,
-    hidden: npt.ArrayLike | None = None,
-    cell: npt.ArrayLike | None = None,
-) -> Raws:
-    """Hidden raws of a batch of sequences.
-
-    A step depends on no later one, so sequences of different lengths can be padded at their ends
-    and the surplus of the result ignored. The bits are those of `step`, the passes those of
-    `golden.lstm.int8_fast` where the layer's constants allow it.
-
-    Parameters
-    ----------
-    model
-        The layer.
-    x
-        Input raws of 8 bits, shape (batch, time, inputs).
-    hidden, cell
-        Raws before the first step, shapes (batch, outputs) and (batch, hidden); those at reset if
-        not given.
-
-    Returns
-    -------
-    Raws of 8 bits, shape (batch, time, outputs).
-    """
-    return _run(model, x, hidden, cell, cells=False)[0]
-
-
-def _run(
-    model: Int8Lstm,
-    x: npt.ArrayLike,
-    hidden: npt.ArrayLike | None,
-    cell: npt.ArrayLike | None,
-    *,
-    cells: bool,
-) -> tuple[Raws, Raws]:
-    """Hidden and cell raws at every step; of the cells none where they aren't wanted."""
-    inputs = as_shaped_raws(x, "x", INT8, (-1, -1, model.inputs))
-    batch, time, _ = inputs.shape
-    state = reset_state(model, batch)
-    new_hidden = state[0] if hidden is None else hidden
-    new_cell = state[1] if cell is None else cell
-    if model.fast_steps is not None:
-        return model.fast_steps.run(inputs, new_hidden, new_cell, cells=cells)
-    hiddens = np.zeros((batch, time, model.outputs), np.int64)
-    history = np.zeros((batch, time if cells else 0, model.hidden), np.int64)
-    for moment in range(time):
-        new_hidden, new_cell = step(model, inputs[:, moment], new_hidden, new_cell)
-        hiddens[:, moment] = new_hidden
-        if cells:
-            history[:, moment] = new_cell
-    return hiddens, history

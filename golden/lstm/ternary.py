@@ -32,10 +32,11 @@ project's, those after the sums the ones of the int8 LSTM.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,8 @@ from golden.arithmetic import (
     split_multiplier,
     wrap,
 )
+from golden.codecs import Codec, RawCodec
+from golden.lstm.contract import Lstm, StoredArray
 from golden.lstm.int8_step import (
     HIGHEST_CELL_EXPONENT,
     INT16,
@@ -71,10 +74,6 @@ __all__ = [
     "WeightKind",
     "accumulators",
     "levels_of",
-    "reset_state",
-    "run",
-    "run_with_cell",
-    "step",
 ]
 
 WeightKind = Literal["ternary", "binary", "pow2"]
@@ -106,7 +105,7 @@ def levels_of(weights: LevelKind, exponents: int = 1) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class TernaryLstm:
+class TernaryLstm(Lstm):
     """A layer of binary, ternary or power-of-two weights, gates in the order i, f, g, o.
 
     Arrays of integers are copied and made read-only.
@@ -146,6 +145,25 @@ class TernaryLstm:
     ValueError
         If a shape or a range is wrong, or a weight is no level.
     """
+
+    kind: ClassVar[str] = "ternary_lstm"
+    title: ClassVar[str] = "few-bit"
+    stored: ClassVar[Mapping[str, StoredArray]] = {
+        "weights": StoredArray(("text",), choices=get_args(WeightKind)),
+        "input_weights": StoredArray(("int8",), ("gates", "hidden", "inputs")),
+        "recurrent_weights": StoredArray(("int8",), ("gates", "hidden", "outputs")),
+        "bias": StoredArray(("int32",), ("gates", "hidden")),
+        "input_multipliers": StoredArray(("int32",), ("gates", "hidden")),
+        "input_shifts": StoredArray(("int8",), ("gates", "hidden")),
+        "recurrent_multipliers": StoredArray(("int32",), ("gates", "hidden")),
+        "recurrent_shifts": StoredArray(("int8",), ("gates", "hidden")),
+        "input_scale": StoredArray(("float32",)),
+        "activation_width": StoredArray(("int32",)),
+        "exponents": StoredArray(("int32",)),
+        "cell_exponent": StoredArray(("int32",)),
+        "cell_clip": StoredArray(("int32",)),
+        "activation": StoredArray(("text",), choices=get_args(ActivationKind)),
+    }
 
     weights: LevelKind
     input_weights: npt.NDArray[np.int8 | np.int16]
@@ -230,9 +248,73 @@ class TernaryLstm:
         return self.input_weights.shape[1]
 
     @property
-    def outputs(self) -> int:
-        """Length of a hidden vector: one for each unit."""
-        return self.hidden
+    def reads(self) -> Codec:
+        return self._codec(self.input_scale)
+
+    @property
+    def keeps(self) -> Codec:
+        return self._codec(self.hidden_scale)
+
+    def _codec(self, scale: float) -> Codec:
+        agreement = {"activation_width": self.activation_width, "input_scale": scale}
+        return RawCodec(self.activation_width, scale, agreement=agreement)
+
+    @property
+    def description(self) -> str:
+        exponents = f", exponents {self.exponents}" if self.weights == "pow2" else ""
+        return (
+            f"{self.weights}{exponents}, activation {self.activation}, "
+            f"activation width {self.activation_width}"
+        )
+
+    def with_activation(self, activation: ActivationKind) -> Self:
+        return replace(self, activation=activation)
+
+    def reset_state(self, batch: int) -> tuple[Raws, Raws]:
+        hidden, cell = np.zeros((2, batch, self.hidden), np.int64)
+        return hidden, cell
+
+    def step(
+        self, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike
+    ) -> tuple[Raws, Raws]:
+        """One time step of a batch.
+
+        Parameters
+        ----------
+        x
+            Input raws of `activation_width` bits, shape (batch, inputs).
+        hidden
+            Old hidden raws of as many bits, shape (batch, hidden).
+        cell
+            Old cell raws of 16 bits, shape (batch, hidden).
+
+        Returns
+        -------
+        hidden, cell
+            New raws, shape (batch, hidden) each.
+
+        Raises
+        ------
+        ValueError
+            If a shape is wrong or a number is no raw.
+        """
+        inputs = as_shaped_raws(x, "x", self.activation_bounds, (-1, self.inputs))
+        state = len(inputs), self.hidden
+        old_hidden = as_shaped_raws(hidden, "hidden", self.activation_bounds, state)
+        old_cell = as_shaped_raws(cell, "cell", INT16, state)
+        return update_unit(
+            accumulators(self, inputs, old_hidden),
+            self.multipliers,
+            self.shifts,
+            old_cell,
+            cell_exponent=self.cell_exponent,
+            cell_clip=self.cell_clip,
+            hidden_multiplier=self.hidden_multiplier,
+            hidden_shift=self.hidden_shift,
+            hidden_zero_point=0,
+            activation=self.activation,
+            hidden_width=self.activation_width,
+        )
 
     @property
     def activation_bounds(self) -> tuple[int, int]:
@@ -324,110 +406,3 @@ def accumulators(model: TernaryLstm, x: Raws, hidden: Raws) -> Raws:
     ]
     by_unit = np.stack(sums, axis=-1).transpose(0, 2, 1, 3).astype(np.int64)
     return wrap(by_unit + model.starts, 32)
-
-
-def reset_state(model: TernaryLstm, batch: int) -> tuple[Raws, Raws]:
-    """Hidden and cell raws before the first step: 0, shape (batch, hidden) each."""
-    hidden, cell = np.zeros((2, batch, model.hidden), np.int64)
-    return hidden, cell
-
-
-def step(
-    model: TernaryLstm, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike
-) -> tuple[Raws, Raws]:
-    """One time step of a batch.
-
-    Parameters
-    ----------
-    model
-        The layer.
-    x
-        Input raws of `activation_width` bits, shape (batch, inputs).
-    hidden
-        Old hidden raws of as many bits, shape (batch, hidden).
-    cell
-        Old cell raws of 16 bits, shape (batch, hidden).
-
-    Returns
-    -------
-    hidden, cell
-        New raws, shape (batch, hidden) each.
-
-    Raises
-    ------
-    ValueError
-        If a shape is wrong or a number is no raw.
-    """
-    inputs = as_shaped_raws(x, "x", model.activation_bounds, (-1, model.inputs))
-    state = len(inputs), model.hidden
-    old_hidden = as_shaped_raws(hidden, "hidden", model.activation_bounds, state)
-    old_cell = as_shaped_raws(cell, "cell", INT16, state)
-    return update_unit(
-        accumulators(model, inputs, old_hidden),
-        model.multipliers,
-        model.shifts,
-        old_cell,
-        cell_exponent=model.cell_exponent,
-        cell_clip=model.cell_clip,
-        hidden_multiplier=model.hidden_multiplier,
-        hidden_shift=model.hidden_shift,
-        hidden_zero_point=0,
-        activation=model.activation,
-        hidden_width=model.activation_width,
-    )
-
-
-def run_with_cell(
-    model: TernaryLstm,
-    x: npt.ArrayLike,
-    *,
-    hidden: npt.ArrayLike | None = None,
-    cell: npt.ArrayLike | None = None,
-) -> tuple[Raws, Raws]:
-    """Hidden and cell raws of a batch of sequences at every step.
-
-    The parameters are those of `run`.
-
-    Returns
-    -------
-    hidden, cell
-        Shape (batch, time, hidden) each.
-    """
-    inputs = as_shaped_raws(x, "x", model.activation_bounds, (-1, -1, model.inputs))
-    batch, time, _ = inputs.shape
-    state = reset_state(model, batch)
-    new_hidden = state[0] if hidden is None else hidden
-    new_cell = state[1] if cell is None else cell
-    hiddens, cells = np.zeros((2, batch, time, model.hidden), np.int64)
-    for moment in range(time):
-        new_hidden, new_cell = step(model, inputs[:, moment], new_hidden, new_cell)
-        hiddens[:, moment], cells[:, moment] = new_hidden, new_cell
-    return hiddens, cells
-
-
-def run(
-    model: TernaryLstm,
-    x: npt.ArrayLike,
-    *,
-    hidden: npt.ArrayLike | None = None,
-    cell: npt.ArrayLike | None = None,
-) -> Raws:
-    """Hidden raws of a batch of sequences.
-
-    A step depends on no later one, so sequences of different lengths can be padded at their ends
-    and the surplus of the result ignored.
-
-    Parameters
-    ----------
-    model
-        The layer.
-    x
-        Input raws of `activation_width` bits, shape (batch, time, inputs).
-    hidden, cell
-        Raws before the first step, shape (batch, hidden); 0 if not given.
-
-    Returns
-    -------
-    Raws of `activation_width` bits, shape (batch, time, hidden).
-    """
-    return run_with_cell(model, x, hidden=hidden, cell=cell)[0]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from golden.accumulate.float_sum import window_parameter
 from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
-from golden.contract import Contract, check_whole, describe, random_codes
+from golden.contract import Contract, describe, random_codes
 from golden.floatsd8_activations import HIDDEN_FORMAT
 from golden.formats import BINARY16, FLOATSD8, FixedPoint
 from golden.lstm.floatsd8 import (
@@ -19,6 +20,7 @@ from golden.lstm.floatsd8 import (
     update_unit,
 )
 from golden.operands import FLAG, Operand, checked
+from golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -27,12 +29,11 @@ if TYPE_CHECKING:
 
     Codes = npt.NDArray[np.int64]
 
-__all__ = ["PAIRS", "FloatSD8LstmNeuron", "check_sums", "lively_starts"]
+__all__ = ["PAIRS", "FloatSD8LstmNeuron", "lively_starts"]
 
 PAIRS = (("i", "f"), ("g", "o"))
 """Gates whose sums take turns, in the order in which a unit gets them."""
 GATES_OF_PAIR = 2
-LOWEST_WINDOW, HIGHEST_WINDOW = 8, 48
 OFFSET = FixedPoint(5, signed=False)
 
 
@@ -55,11 +56,11 @@ class FloatSD8LstmNeuron(Contract):
     Source: arXiv 2001.08450 for the formats; see :mod:`golden.lstm.floatsd8`.
     """
 
-    lanes: int = 4
-    window: int | None = DEFAULT_WINDOW
+    lanes: int = parameter(4, "products a beat, added and rounded", FEWEST_PRODUCTS, MOST_PRODUCTS)
+    window: int | None = window_parameter(DEFAULT_WINDOW)
 
     def __post_init__(self) -> None:
-        check_sums(self.lanes, self.window)
+        check_parameters(self)
 
     @property
     def operands(self) -> tuple[Operand, ...]:
@@ -219,13 +220,6 @@ def _pairs(first: Codes, last: Codes) -> tuple[Codes, Codes]:
             " last two with 'last', and no other with either."
         )
     return before, after
-
-
-def check_sums(lanes: int, window: int | None) -> None:
-    """Refuse what the neuron's sums can't be."""
-    check_whole("lanes", lanes, FEWEST_PRODUCTS, MOST_PRODUCTS)
-    if window is not None:
-        check_whole("window", window, LOWEST_WINDOW, HIGHEST_WINDOW)
 
 
 def lively_starts(rng: np.random.Generator, count: int) -> Codes:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden.activations import ActivationKind
+from golden.activations import ActivationKind, activation_parameter
 from golden.arithmetic import SIGNIFICAND_POSITION
-from golden.contract import check_whole
 from golden.formats import INT8, FixedPoint
 from golden.neuron.rows import ROWS, SHIFT, SIGNIFICAND, RowNeuron
 from golden.operands import Operand
+from golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -36,13 +36,11 @@ class Int8LstmNeuron(RowNeuron):
     Source: Li and Alvarez, "On the quantization of recurrent neural networks", arXiv 2101.05453.
     """
 
-    lanes: int = 16
-    activation: ActivationKind = "table"
+    lanes: int = parameter(16, "int8 products a beat", 1, 64)
+    activation: ActivationKind = activation_parameter()
 
     def __post_init__(self) -> None:
-        check_whole("lanes", self.lanes, 1, 64)
-        if self.activation not in get_args(ActivationKind):
-            raise ValueError(f'activation must be "table" or "gemmlowp", not {self.activation!r}.')
+        check_parameters(self)
 
     @property
     def weights(self) -> Operand:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -12,9 +12,8 @@ from golden.accumulate.binary import BinaryAccumulate
 from golden.accumulate.int12_mac import Int12Mac
 from golden.accumulate.pow2 import Pow2, Pow2Accumulate
 from golden.accumulate.ternary import TernaryAccumulate
-from golden.activations import ActivationKind
+from golden.activations import ActivationKind, activation_parameter
 from golden.arithmetic import split_multiplier
-from golden.contract import check_whole
 from golden.formats import TERNARY, Binary, FixedPoint
 from golden.lstm.int8_step import check_choice
 from golden.lstm.ternary import (
@@ -26,6 +25,7 @@ from golden.lstm.ternary import (
 from golden.neuron.rows import RowNeuron
 from golden.operands import Operand
 from golden.packing import TERNARY_DENSE
+from golden.parameter import check_parameters, check_whole, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -40,11 +40,14 @@ __all__ = [
     "LaneWeights",
     "Packing",
     "TernaryLstmNeuron",
-    "check_activation_width",
+    "exponents_parameter",
+    "value_width_parameter",
+    "weights_parameter",
 ]
 
 WEIGHTS: tuple[LevelKind, ...] = ("ternary", "binary", "pow2", "int12")
 Packing = Literal["fields", "dense"]
+PACKINGS: tuple[Packing, ...] = get_args(Packing)
 
 ACCUMULATOR_WIDTH = 32
 MOST_LANES = 256
@@ -152,24 +155,27 @@ class LaneWeights:
             return FixedPoint(12).code(levels)
         return TERNARY.encode(levels)
 
-    def pack(self, levels: Codes) -> npt.NDArray[np.uint8]:
-        """Bytes of weights, shape (..., lanes) to (..., bytes); lane 0 lowest."""
-        codes = self.codes(levels)
-        bits = codes[..., np.newaxis] >> np.arange(self.operand.format.width) & 1
-        flat = bits.reshape(*codes.shape[:-1], -1).astype(np.uint8)
-        return np.packbits(flat, axis=-1, bitorder="little")
 
-    def unpack(self, content: npt.NDArray[np.uint8]) -> Codes:
-        """Weights of their bytes, the inverse of `pack`."""
-        bits = np.unpackbits(content, axis=-1, bitorder="little")
-        width = self.operand.format.width
-        fields = bits.reshape(*content.shape[:-1], -1, width).astype(np.int64)
-        return self.levels((fields << np.arange(width)).sum(axis=-1))
+def weights_parameter(name: str = "") -> Any:
+    """The field for the kind of weights, which the user calls ``weights``."""
+    return parameter(
+        "ternary", "levels of weights; int12 to compare with", choices=WEIGHTS, name=name
+    )
 
 
-def check_activation_width(width: object) -> None:
-    """Refuse what inputs and hidden values can't have."""
-    check_whole("activation_width", width, LOWEST_ACTIVATION_WIDTH, HIGHEST_ACTIVATION_WIDTH)
+def exponents_parameter() -> Any:
+    """The field ``exponents``."""
+    return parameter(1, "magnitudes of pow2 weights: 1, 2, 4, 8", 1, MOST_EXPONENTS)
+
+
+def value_width_parameter() -> Any:
+    """The field ``activation_width`` of a neuron or a layer."""
+    return parameter(
+        12,
+        "bits of inputs and hidden values",
+        LOWEST_ACTIVATION_WIDTH,
+        HIGHEST_ACTIVATION_WIDTH,
+    )
 
 
 @dataclass(frozen=True)
@@ -192,16 +198,14 @@ class TernaryLstmNeuron(RowNeuron):
     Source: see :mod:`golden.lstm.ternary`.
     """
 
-    lanes: int = 16
-    weights_kind: LevelKind = "ternary"
-    exponents: int = 1
-    activation_width: int = 12
-    activation: ActivationKind = "table"
+    lanes: int = parameter(16, "weights a beat", 1, MOST_LANES)
+    weights_kind: LevelKind = weights_parameter("weights")
+    exponents: int = exponents_parameter()
+    activation_width: int = value_width_parameter()
+    activation: ActivationKind = activation_parameter()
 
     def __post_init__(self) -> None:
-        check_activation_width(self.activation_width)
-        if self.activation not in get_args(ActivationKind):
-            raise ValueError(f'activation must be "table" or "gemmlowp", not {self.activation!r}.')
+        check_parameters(self)
         _ = self.lane_weights
 
     @property

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from golden.lstm.contract import expect
 from golden.lstm.float64 import Float64Lstm, Reals
 from golden.network import Node
 from golden.shapes import valid_steps
@@ -24,9 +25,8 @@ def real_layer(node: Node) -> Float64Lstm:
     ValueError
         If it is quantised already.
     """
-    if not isinstance(node.lstm, Float64Lstm):
-        raise ValueError(f"Layer {node.name!r} must be real, but is quantised already.")
-    return node.lstm
+    otherwise = f"Layer {node.name!r} must be real, but is quantised already."
+    return expect(node.lstm, Float64Lstm, otherwise)
 
 
 def calibration_batch(

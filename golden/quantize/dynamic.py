@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from golden.arithmetic import Raws, saturate
-from golden.lstm import dynamic, int8
+from golden.lstm import dynamic
+from golden.lstm.contract import Lstm, expect
 from golden.lstm.dynamic import (
     ALWAYS_HIGH,
     FIRST_STEPS,
@@ -24,8 +25,7 @@ from golden.lstm.dynamic import (
     decision_of,
 )
 from golden.lstm.int8 import Int8Lstm, PrecisionSignal
-from golden.model import Lstm
-from golden.network import Network, Values, golden_backend, join, trace
+from golden.network import Network, Node, Values, golden_backend, join, trace
 from golden.network import run as run_network
 from golden.shapes import valid_steps
 
@@ -110,7 +110,7 @@ def low_offsets(
         Number of vectors in each sequence, shape (batch,); all of them if not given.
     """
     read = np.asarray(x, np.int64)
-    hidden = int8.run(model, read)
+    hidden = model.run(read)
     old = np.full_like(hidden, model.hidden_zero_point)
     old[:, 1:] = hidden[:, :-1]
     valid = valid_steps(read, lengths)
@@ -257,8 +257,7 @@ def calibrate(
     for index, node in enumerate(current.nodes):
         given = join(node.sources, read, outputs)
         given = given[:, ::-1] if node.reverse else given
-        lstm = node.lstm
-        assert isinstance(lstm, Int8Lstm)
+        lstm = _int8(node)
         settings = settings_of(lstm, given, lengths)
         if offsets:
             lstm = replace(lstm, low_offsets=low_offsets(lstm, given, lengths))
@@ -284,7 +283,7 @@ def _all_high(network: Network, group: int, signal: PrecisionSignal) -> Network:
         replace(
             node,
             lstm=replace(
-                node.lstm,
+                _int8(node),
                 precision_threshold=0,
                 precision_hold=ALWAYS_HIGH,
                 precision_group=group,
@@ -293,11 +292,13 @@ def _all_high(network: Network, group: int, signal: PrecisionSignal) -> Network:
             ),
         )
         for node in network.nodes
-        if isinstance(node.lstm, Int8Lstm)
     ]
-    if len(nodes) != len(network.nodes):
-        raise ValueError("Only int8 layers have a precision chosen per step; quantise to int8.")
     return Network(tuple(nodes), network.outputs)
+
+
+def _int8(node: Node) -> Int8Lstm:
+    otherwise = "Only int8 layers have a precision chosen per step; quantise to int8."
+    return expect(node.lstm, Int8Lstm, otherwise)
 
 
 def _with(network: Network, index: int, lstm: Int8Lstm) -> Network:

@@ -35,7 +35,8 @@ import numpy.typing as npt
 
 from golden.activations import ActivationKind
 from golden.arithmetic import Raws, Rounding, saturate
-from golden.lstm.float64 import Float64Lstm, Reals, Trace, trace
+from golden.codecs import quantize
+from golden.lstm.float64 import Float64Lstm, Reals, Trace
 from golden.lstm.int8 import HIGHEST_CELL_EXPONENT, LOWEST_CELL_EXPONENT, Int8Lstm
 from golden.network import NETWORK_INPUT, Network, join
 from golden.quantize.calibration import calibration_batch, real_layer
@@ -44,8 +45,6 @@ from golden.shapes import valid_steps
 __all__ = [
     "asymmetric_parameters",
     "cell_exponent",
-    "dequantize",
-    "quantize",
     "quantize_lstm",
     "quantize_network",
 ]
@@ -122,33 +121,6 @@ def cell_exponent(largest: float) -> int:
     return min(max(ceiling - 15, LOWEST_CELL_EXPONENT), HIGHEST_CELL_EXPONENT)
 
 
-def quantize(real: npt.ArrayLike, scale: float, zero_point: int, width: int = 8) -> Raws:
-    """Raws of reals: the nearest, ties of ``real/scale`` to even, saturated to `width` bits.
-
-    Raises
-    ------
-    ValueError
-        If a real is not finite.
-    """
-    values = np.asarray(real, np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError(f"Values must be finite, not {values[~np.isfinite(values)][0]}.")
-    if not 0 < scale < math.inf:
-        raise ValueError(f"scale must be a finite number above 0, not {scale}.")
-    if not 1 <= width <= 32:
-        raise ValueError(f"width must be from 1 to 32 bits, not {width}.")
-    # Past the word by far, the quotient would not fit int64: it saturates as a float first.
-    bound = 2.0 ** (width + 1)
-    with np.errstate(over="ignore"):
-        rounded = np.rint(np.clip(values / scale, -bound, bound))
-    return saturate(rounded.astype(np.int64) + zero_point, width)
-
-
-def dequantize(raw: npt.ArrayLike, scale: float, zero_point: int) -> Reals:
-    """Reals of raws: ``(raw - zero_point) scale``."""
-    return (np.asarray(raw, np.int64) - zero_point) * np.float64(scale)
-
-
 def quantize_lstm(
     model: Float64Lstm,
     x: npt.NDArray[np.floating] | Sequence[npt.ArrayLike],
@@ -183,7 +155,7 @@ def quantize_lstm(
     """
     padded, counts = calibration_batch(model.inputs, x, lengths)
     valid = valid_steps(padded, counts)
-    traced = trace(model, padded)
+    traced = model.trace(padded)
     return _quantize_layer(
         model,
         _range(padded[valid], _INPUTS),
@@ -230,7 +202,7 @@ def quantize_network(
     traces: list[Trace] = []
     for node in network.nodes:
         read = join(node.sources, given, outputs)
-        traced = trace(real_layer(node), read[:, ::-1] if node.reverse else read)
+        traced = real_layer(node).trace(read[:, ::-1] if node.reverse else read)
         traces.append(traced)
         outputs.append(traced.hidden[:, ::-1] if node.reverse else traced.hidden)
         shared.include(len(outputs) - 1, traced.hidden)

@@ -17,25 +17,14 @@ class BinaryAccumulate(SelectedLanes):
 
     Parameters
     ----------
-    lanes
-        Weights and activations a beat.
-    activation_width
-        Bits of a signed activation.
-    accumulator_width
-        Bits of the sum, which is exact modulo 2**accumulator_width.
+    contract
+        The unit's parameters; None for the usual ones.
     structure
         "gates", "fpga" or "plain", see :mod:`hdl.accumulate.rows`.
     """
 
-    def __init__(
-        self,
-        *,
-        lanes: int = 16,
-        activation_width: int = 12,
-        accumulator_width: int = 24,
-        structure: Structure = "gates",
-    ) -> None:
-        self.contract = Contract(lanes, activation_width, accumulator_width)
+    def __init__(self, contract: Contract | None = None, structure: Structure = "gates") -> None:
+        self.contract = contract or Contract()
         super().__init__(self.contract, structure)
 
     def _lanes(self, m: Module) -> list[Lane]:

@@ -7,7 +7,6 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.accumulate.float_mac import FloatMac as Contract
-from golden.formats import Minifloat
 from hdl.accumulate.float_sum import FloatSum, Objective, Term
 from hdl.adders import add_with_carry
 from hdl.arithmetic import Structure, product_rows, sum_of_rows, wire
@@ -30,12 +29,8 @@ class FloatMac(wiring.Component):
 
     Parameters
     ----------
-    operand_format, accumulator_format
-        Formats of weights and activations, and of the accumulator and the result.
-    products
-        Products a beat.
-    window
-        Bits that are kept below the largest operand's top; None keeps all, an exact sum.
+    contract
+        The unit's formats and parameters.
     stages
         Register stages: 1 the result; 2 also the sum before normalisation, the narrowest cut;
         3 also the products before alignment; 4 also the normalised sum; 5 also the aligned ones.
@@ -50,23 +45,20 @@ class FloatMac(wiring.Component):
 
     def __init__(
         self,
-        operand_format: Minifloat,
-        accumulator_format: Minifloat,
+        contract: Contract,
         *,
-        products: int,
-        window: int | None,
-        stages: int,
+        stages: int = 2,
         structure: Structure = "gates",
         objective: Objective = "area",
         multiplier: Multiplier = "plain",
     ) -> None:
         if multiplier not in get_args(Multiplier):
             raise ValueError(f'multiplier must be "plain" or "booth", not {multiplier!r}.')
-        self.contract = Contract(operand_format, accumulator_format, products, window)
-        self.operand_format = operand_format
-        self.accumulator_format = accumulator_format
-        self.products = products
-        self.window = window
+        self.contract = contract
+        self.operand_format = operand_format = contract.operand_format
+        self.accumulator_format = accumulator_format = contract.accumulator_format
+        self.products = contract.products
+        self.window = contract.window
         self.stages = stages
         self.structure: Structure = structure
         self.objective: Objective = objective
@@ -81,7 +73,7 @@ class FloatMac(wiring.Component):
         width = self.contract.product_width
         self._core = FloatSum(
             accumulator=accumulator_format,
-            products=products,
+            products=self.products,
             product_width=width,
             exponents=range(2, 2 ** (operand_format.exponent_bits + 1) - 1),
             # Exponent 0 of a product stands for 2**-(2 * (bias + mantissa_bits)).
@@ -89,7 +81,7 @@ class FloatMac(wiring.Component):
             + 1
             - width
             - accumulator_format.bias,
-            window=window,
+            window=self.window,
             stages=stages,
             structure=structure,
             objective=objective,

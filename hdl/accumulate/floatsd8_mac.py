@@ -4,7 +4,6 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
 from golden.accumulate.floatsd8_mac import FloatSD8Mac as Contract
 from golden.formats import BINARY16
 from hdl.accumulate.float_sum import FloatSum, Objective, Term
@@ -82,12 +81,8 @@ class FloatSD8Mac(wiring.Component):
 
     Parameters
     ----------
-    products
-        Products a beat.
-    window
-        Bits that are kept below the largest operand's top; None keeps all, an exact sum.
-    activation_bias, weight_bias
-        Exponent biases of the two formats.
+    contract
+        The unit's parameters; None for the usual ones.
     stages
         Register stages: 1 the result; 2 also the sum before normalisation, the narrowest cut;
         3 also the products before alignment; 4 also the normalised sum; 5 also the aligned ones.
@@ -99,20 +94,17 @@ class FloatSD8Mac(wiring.Component):
 
     def __init__(
         self,
+        contract: Contract | None = None,
         *,
-        products: int = 4,
-        window: int | None = DEFAULT_WINDOW,
-        activation_bias: int = 15,
-        weight_bias: int = 10,
         stages: int = 2,
         structure: Structure = "gates",
         objective: Objective = "area",
     ) -> None:
-        self.contract = Contract(products, window, activation_bias, weight_bias)
-        self.products = products
-        self.window = window
-        self.activation_bias = activation_bias
-        self.weight_bias = weight_bias
+        self.contract = contract = contract or Contract()
+        self.products = contract.products
+        self.window = contract.window
+        self.activation_bias = contract.activation_bias
+        self.weight_bias = contract.weight_bias
         self.stages = stages
         self.structure: Structure = structure
         self.objective: Objective = objective
@@ -124,12 +116,12 @@ class FloatSD8Mac(wiring.Component):
         )
         self._core = FloatSum(
             accumulator=BINARY16,
-            products=products,
+            products=self.products,
             product_width=PRODUCT_WIDTH,
             exponents=range(1, 7 + 31 + 1),
             # Exponent 0 of a product stands for 2**-(weight_bias + activation_bias + 2).
-            offset=weight_bias + activation_bias + 3 - PRODUCT_WIDTH - BINARY16.bias,
-            window=window,
+            offset=self.weight_bias + self.activation_bias + 3 - PRODUCT_WIDTH - BINARY16.bias,
+            window=self.window,
             stages=stages,
             structure=structure,
             objective=objective,

@@ -34,13 +34,17 @@ class Int8Mac(wiring.Component):
     """
 
     def __init__(
-        self, *, products: int = 4, stages: int = 2, structure: Structure = "gates"
+        self,
+        contract: Contract | None = None,
+        *,
+        stages: int = 2,
+        structure: Structure = "gates",
     ) -> None:
         if stages not in (1, 2, 3):
             raise ValueError(f"stages must be 1, 2 or 3, not {stages}.")
         check_structure(structure)
-        self.contract = Contract(products)
-        self.products = products
+        self.contract = contract or Contract()
+        self.products = self.contract.products
         self.stages = stages
         self.structure: Structure = structure
         super().__init__(

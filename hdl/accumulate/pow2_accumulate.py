@@ -17,29 +17,15 @@ class Pow2Accumulate(SelectedLanes):
 
     Parameters
     ----------
-    lanes
-        Weights and activations a beat.
-    activation_width
-        Bits of a signed activation.
-    accumulator_width
-        Bits of the sum in steps of the finest weight, exact modulo 2**accumulator_width.
-    exponent_bits
-        Bits of a weight's exponent e.
+    contract
+        The unit's parameters; None for the usual ones.
     structure
         "gates", "fpga" or "plain", see :mod:`hdl.accumulate.rows`.
     """
 
-    def __init__(
-        self,
-        *,
-        lanes: int = 16,
-        activation_width: int = 12,
-        accumulator_width: int = 27,
-        exponent_bits: int = 2,
-        structure: Structure = "gates",
-    ) -> None:
-        self.contract = Contract(lanes, activation_width, accumulator_width, exponent_bits)
-        self.exponent_bits = exponent_bits
+    def __init__(self, contract: Contract | None = None, structure: Structure = "gates") -> None:
+        self.contract = contract or Contract()
+        self.exponent_bits = self.contract.exponent_bits
         super().__init__(self.contract, structure)
 
     def _lanes(self, m: Module) -> list[Lane]:

@@ -5,7 +5,6 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.accumulate.term_sum import TermSum as Contract
-from golden.formats import Minifloat
 from hdl.accumulate.float_sum import FloatSum, Term
 from hdl.formats import stream_of
 from hdl.pipeline import Pipeline
@@ -20,32 +19,14 @@ class TermSum(wiring.Component):
 
     Parameters
     ----------
-    accumulator_format, terms, magnitude_bits, exponent_bits, place, window
-        As those of the contract.
+    contract
+        The sum's formats and sizes.
     stages
         As those of `FloatSum`.
     """
 
-    def __init__(
-        self,
-        *,
-        accumulator_format: Minifloat,
-        terms: int,
-        magnitude_bits: int,
-        exponent_bits: int,
-        place: int,
-        window: int | None,
-        stages: int,
-    ) -> None:
-        self.contract = Contract(
-            accumulator_format, terms, magnitude_bits, exponent_bits, place, window
-        )
-        self.accumulator_format = accumulator_format
-        self.terms = terms
-        self.magnitude_bits = magnitude_bits
-        self.exponent_bits = exponent_bits
-        self.place = place
-        self.window = window
+    def __init__(self, contract: Contract, *, stages: int) -> None:
+        self.contract = contract
         self.stages = stages
         super().__init__(
             {
@@ -57,19 +38,19 @@ class TermSum(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         pipeline = Pipeline(m, self.i.valid)
-        beat = self.i.payload
+        beat, contract = self.i.payload, self.contract
         core = FloatSum(
-            accumulator=self.accumulator_format,
-            products=self.terms,
-            product_width=self.magnitude_bits,
-            exponents=range(2**self.exponent_bits),
-            offset=self.place + 1 - self.magnitude_bits - self.accumulator_format.bias,
-            window=self.window,
+            accumulator=contract.accumulator_format,
+            products=contract.terms,
+            product_width=contract.magnitude_bits,
+            exponents=range(2**contract.exponent_bits),
+            offset=contract.place + 1 - contract.magnitude_bits - contract.accumulator_format.bias,
+            window=contract.window,
             stages=self.stages,
         )
         terms = [
             Term(beat.magnitudes[index], beat.exponents[index], beat.signs[index])
-            for index in range(self.terms)
+            for index in range(contract.terms)
         ]
         m.d.comb += self.o.payload.eq(core.add(m, pipeline, terms, beat.accumulator))
         pipeline.connect(self.i.ready, self.o.valid, self.o.ready)

@@ -50,6 +50,8 @@ class StepCycles:
     """Whether the cycles are these, and not at most these."""
     note: str = ""
     """What makes a step longer, beside streams that wait."""
+    unless: str = ""
+    """When a step that is at most so long is longer all the same."""
     least_cycles: int | None = None
     """Cycles of a step that takes high halves of weights alone, where the layer halves them."""
 

@@ -16,7 +16,8 @@ from amaranth.lib.data import View
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from golden.layer.image import Layout
+from golden.layer.contract import LayerContract
+from golden.layer.image import Plan
 from golden.layer.packets import OPERANDS, RESULTS, Reply, value_bytes
 from golden.layer.schedule import Row, Schedule, Task, chunks
 from hdl.arithmetic import wire
@@ -114,25 +115,18 @@ class LayerEngine(wiring.Component):
 
     Parameters
     ----------
-    schedule
-        What a step does.
-    layout
-        The parameter image, with sections "starts" and "weights" for the schedule's rows.
+    contract
+        The layer: its schedule says what a step does, and the plan of its image has sections
+        "starts" and "weights" for the schedule's rows. The memories hold its image for good, where
+        it has one.
     system
         The number system.
-    image
-        A parameter image that the memories hold for good; None where packets bring it.
     vectors
         How all vectors lie in one memory for the single neuron, whose activations are a word of
         that. At reset the recurrent sums are then not 0: the port ``fresh`` says that they must
         count as 0. With ``cells_apart`` it has no ``drains``, but says by ``cell_address`` and
         ``reads_cell`` which cell ``old_cell`` is from the next cycle on, and its new cell is that
         of the unit whose result comes next. None: input and hidden vectors have memories apart.
-
-    Raises
-    ------
-    golden.layer.image.ImageError
-        If the image is broken or another layer's.
 
     Ports
     -----
@@ -142,17 +136,16 @@ class LayerEngine(wiring.Component):
 
     def __init__(
         self,
-        schedule: Schedule,
-        layout: Layout,
+        contract: LayerContract,
         system: NumberSystem,
-        image: bytes | None = None,
         *,
         vectors: Vectors | None = None,
     ) -> None:
-        self.schedule = schedule
-        self.layout = layout
+        self.contract = contract
+        self.schedule: Schedule = contract.schedule
+        self.plan: Plan = contract.plan
         self.system = system
-        self.image = image
+        self.image: bytes | None = contract.image
         self.vectors = vectors
         super().__init__({"i": In(stream_of(OPERANDS)), "o": Out(stream_of(RESULTS))})
 
@@ -163,7 +156,7 @@ class LayerEngine(wiring.Component):
             m,
             self.i,
             self.schedule,
-            self.layout,
+            self.plan,
             self.system.cell_width // BYTE,
             value_bytes(self.system.activation_width),
             is_fixed=self.image is not None,
@@ -174,8 +167,8 @@ class LayerEngine(wiring.Component):
             front.idle.eq(~self.busy & ~front.full.any()),
             front.answered.eq(self.o.ready),
         ]
-        fixed = None if self.image is None else self.layout.split(self.image)
-        store = ImageStore(self.layout, fixed, front.writer)
+        fixed = None if self.image is None else self.plan.split(self.image)
+        store = ImageStore(self.plan, fixed, front.writer)
         self._add_memories(m, store)
         neurons, reset_hidden = self.system.attach(m, store)
         self._issue(m, neurons)

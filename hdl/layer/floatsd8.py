@@ -12,7 +12,7 @@ from golden.layer.floatsd8 import FloatSD8LstmLayer as Contract
 from hdl.layer.engine import LayerEngine
 from hdl.layer.image import ImageStore
 from hdl.layer.normalize import GateReading
-from hdl.neuron.floatsd8 import FloatSD8LayerNeuron
+from hdl.neuron.floatsd8 import SUM_CYCLES, FloatSD8LayerNeuron
 
 __all__ = ["FloatSD8LstmLayer"]
 
@@ -61,13 +61,21 @@ class FloatSD8LstmLayer(LayerEngine):
 
     Parameters
     ----------
-    image
-        A parameter image to be held for good; None where packets bring it.
-    parameters
-        Those of the contract.
+    contract
+        The layer's parameters, and the image that it holds for good, if it does; None for the
+        usual ones.
+
+    Raises
+    ------
+    ValueError
+        If the contract interleaves other than so many sums as the neuron is deep.
     """
 
-    def __init__(self, image: bytes | None = None, **parameters: int | None) -> None:
-        self.contract = Contract(**parameters)  # pyright: ignore[reportArgumentType]
-        system = _FloatSD8System(self.contract)
-        super().__init__(self.contract.schedule, self.contract.layout, system, image)
+    def __init__(self, contract: Contract | None = None) -> None:
+        contract = contract or Contract()
+        if contract.interleave != SUM_CYCLES:
+            raise ValueError(
+                f"The neuron takes {SUM_CYCLES} cycles for a sum, so the layer's interleave must be"
+                f" {SUM_CYCLES}, not {contract.interleave}."
+            )
+        super().__init__(contract, _FloatSD8System(contract))

@@ -7,7 +7,7 @@ from operator import xor
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 
-from golden.layer.image import CHECKSUM_BYTES, Layout
+from golden.layer.image import CHECKSUM_BYTES, Plan
 from golden.layer.packets import PASSES_SIZE, Kind, Status
 from golden.layer.schedule import Schedule
 from hdl.arithmetic import wire
@@ -50,7 +50,7 @@ class Front:
         The module.
     i
         The stream of packets.
-    schedule, layout
+    schedule, plan
         Of the layer.
     cell_bytes, value_bytes
         Of a cell raw, and of an input or a hidden value.
@@ -68,7 +68,7 @@ class Front:
         m: Module,
         i: wiring.PureInterface,
         schedule: Schedule,
-        layout: Layout,
+        plan: Plan,
         cell_bytes: int,
         value_bytes: int = 1,
         *,
@@ -76,7 +76,7 @@ class Front:
         registers: int = 0,
         can_be_held_off: bool = False,
     ) -> None:
-        self._sizes = {section.name: section.word_bytes for section in layout.sections}
+        self._sizes = {section.name: section.word_bytes for section in plan.sections}
         self.loaded = Const(1, 1) if is_fixed else Signal(name="loaded")
         self.fresh = Signal(init=is_fixed, name="fresh")
         """The state is that at reset, whatever the memories hold."""
@@ -112,11 +112,11 @@ class Front:
             places.append((PASSES_SIZE, 0, PASSES_SIZE - 1))
         image_place = len(places)
         if not is_fixed:
-            places += [(s.word_bytes, s.words - 1, s.word_bytes - 1) for s in layout.sections]
+            places += [(s.word_bytes, s.words - 1, s.word_bytes - 1) for s in plan.sections]
             places.append((CHECKSUM_BYTES, 0, CHECKSUM_BYTES - 1))
         checksum = len(places) - 1
         self._sections = {
-            section.name: image_place + index for index, section in enumerate(layout.sections)
+            section.name: image_place + index for index, section in enumerate(plan.sections)
         }
         self.place = place = Signal(range(len(places)), reset_less=True)
         self.word = word = Signal(range(max(2, *(end + 1 for _, end, _ in places))))

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from amaranth.hdl import Const, Module, Signal, Value, unsigned
 from amaranth.lib.memory import Memory, WritePort
 
-from golden.layer.image import Layout
+from golden.layer.image import Plan
 
 __all__ = ["BYTE", "ImageStore", "Writer"]
 
@@ -39,8 +39,8 @@ class ImageStore:
 
     Parameters
     ----------
-    layout
-        The sections.
+    plan
+        The image's plan.
     fixed
         Bytes of each section, shape (words, bytes of a word), which the memories hold for good;
         None where the stream writes them.
@@ -50,11 +50,11 @@ class ImageStore:
 
     def __init__(
         self,
-        layout: Layout,
+        plan: Plan,
         fixed: Mapping[str, npt.NDArray] | None,
         writer: Callable[[str], Writer],
     ) -> None:
-        self._sections = {section.name: section for section in layout.sections}
+        self._sections = {section.name: section for section in plan.sections}
         self._fixed = fixed
         self._writer = writer
 

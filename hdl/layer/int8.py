@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from amaranth.hdl import Cat, Module, Value
 from amaranth.lib import wiring
 
-from golden.activations import ActivationKind
 from golden.layer.int8 import Int8LstmLayer as Contract
 from hdl.arithmetic import Structure
 from hdl.layer.engine import LayerEngine
@@ -119,21 +118,14 @@ class Int8LstmLayer(LayerEngine):
 
     Parameters
     ----------
+    contract
+        The layer's parameters, and the image that it holds for good, if it does; None for the
+        usual ones.
     structure
         "gates" or "fpga", see :mod:`hdl.arithmetic`.
-    image
-        A parameter image to be held for good; None where packets bring it.
-    parameters
-        Those of the contract.
     """
 
-    def __init__(
-        self,
-        structure: Structure = "gates",
-        image: bytes | None = None,
-        **parameters: int | ActivationKind,
-    ) -> None:
-        self.contract = Contract(**parameters)  # pyright: ignore[reportArgumentType]
+    def __init__(self, contract: Contract | None = None, structure: Structure = "gates") -> None:
         self.structure: Structure = structure
-        system = Int8System(self.contract, structure)
-        super().__init__(self.contract.schedule, self.contract.layout, system, image)
+        contract = contract or Contract()
+        super().__init__(contract, Int8System(contract, structure))

@@ -123,6 +123,7 @@ def step_cycles(contract: Contract, structure: Structure) -> StepCycles:
         phases=tuple(run.phases),
         is_exact=contract.activation == "table" and not contract.variant.norm,
         note="a scale that shifts left by n adds up to n to each of its rows",
+        unless="a scale shifts left",
         least_cycles=_Run(contract, structure, update_of(contract), low=True).end
         if schedule.halves
         else None,

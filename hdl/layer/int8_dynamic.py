@@ -7,10 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.data import View
 from amaranth.lib.memory import Memory
 
-from golden.activations import ActivationKind
 from golden.layer.int8_dynamic import DynamicInt8LstmLayer as Contract
 from golden.layer.packets import PASSES_SIZE, Reply
-from golden.lstm.int8 import PrecisionSignal
 from hdl.accumulate.int8_halves import HALVES, Int8HalfProducts
 from hdl.activation.table import Interpolation
 from hdl.arithmetic import Structure, wire
@@ -134,26 +132,21 @@ class DynamicInt8LstmLayer(LayerEngine):
 
     Parameters
     ----------
+    contract
+        The layer's parameters, and the image that it holds for good, if it does; None for the
+        usual ones.
     structure
         "gates" or "fpga", see :mod:`hdl.arithmetic`.
-    image
-        A parameter image to be held for good; None where packets bring it.
-    parameters
-        Those of the contract.
     """
 
+    contract: Contract
     _registers = REGISTERS
 
-    def __init__(
-        self,
-        structure: Structure = "gates",
-        image: bytes | None = None,
-        **parameters: int | ActivationKind | PrecisionSignal,
-    ) -> None:
-        self.contract = Contract(**parameters)  # pyright: ignore[reportArgumentType]
+    def __init__(self, contract: Contract | None = None, structure: Structure = "gates") -> None:
         self.structure: Structure = structure
-        self.dynamic_system = _DynamicSystem(self.contract, structure)
-        super().__init__(self.contract.schedule, self.contract.layout, self.dynamic_system, image)
+        contract = contract or Contract()
+        self.dynamic_system = _DynamicSystem(contract, structure)
+        super().__init__(contract, self.dynamic_system)
 
     # Memories.
 

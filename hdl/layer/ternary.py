@@ -86,32 +86,22 @@ class TernaryLstmLayer(LayerEngine):
 
     Parameters
     ----------
+    contract
+        The layer's parameters, and the image that it holds for good, if it does; None for the
+        usual ones.
     structure
         "gates" or "fpga", see :mod:`hdl.arithmetic`; "plain" is "gates" with lanes of operators
         alone, left to synthesis, to compare with.
-    image
-        A parameter image to be held for good; None where packets bring it.
-    parameters
-        Those of the contract.
     """
 
     def __init__(
-        self,
-        structure: LaneStructure = "gates",
-        image: bytes | None = None,
-        **parameters: int | str,
+        self, contract: Contract | None = None, structure: LaneStructure = "gates"
     ) -> None:
-        self.contract = Contract(image=image, **parameters)  # pyright: ignore[reportArgumentType]
         self.structure: LaneStructure = structure
-        if self.contract.gates == "side_by_side":
-            system = SideBySideSystem(self.contract, structure)
+        contract = contract or Contract()
+        if contract.gates == "side_by_side":
+            system = SideBySideSystem(contract, structure)
             vectors = system.neuron.vectors
         else:
-            system, vectors = _TernarySystem(self.contract, structure), None
-        super().__init__(
-            self.contract.schedule,
-            self.contract.layout,
-            system,
-            image,
-            vectors=vectors,
-        )
+            system, vectors = _TernarySystem(contract, structure), None
+        super().__init__(contract, system, vectors=vectors)

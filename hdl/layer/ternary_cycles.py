@@ -41,6 +41,7 @@ def step_cycles(contract: TernaryLstmLayer, structure: LaneStructure) -> StepCyc
         multipliers=len(SIDE_BY_SIDE) * schedule.lanes,
         phases=(phase,),
         is_exact=loading + held_off < end,
+        unless="a scale shifts left",
     )
 
 

@@ -19,8 +19,10 @@ from hdl.arithmetic import wire
 from hdl.formats import shape_of, stream_of
 from hdl.pipeline import Pipeline
 
-__all__ = ["FloatSD8LayerNeuron", "FloatSD8LstmNeuron"]
+__all__ = ["SUM_CYCLES", "FloatSD8LayerNeuron", "FloatSD8LstmNeuron"]
 
+SUM_CYCLES = 2
+"""Cycles from a beat of a gate's sum to that in which the rounded sum is there for the next."""
 _OFFSET_BITS = 5
 # Of a gate value times an e5m2 code of bias 15, as the offsets of the configuration.
 _GATED_OFFSET = GATE_FORMAT.bias + HIDDEN_FORMAT.bias - LOWEST_CONSTANT_BIAS
@@ -371,17 +373,15 @@ class FloatSD8LstmNeuron(wiring.Component):
 
     Parameters
     ----------
-    lanes
-        Products of a beat, from 4 to 16.
-    window
-        Bits that a sum keeps below its top, from 8 to 48; None for exact sums.
+    contract
+        The neuron's parameters; None for the usual ones.
     """
 
-    def __init__(self, lanes: int = 4, window: int | None = DEFAULT_WINDOW) -> None:
-        contract = Contract(lanes, window)
-        self.lanes = lanes
-        self.window = window
-        self.neuron = FloatSD8LayerNeuron(lanes, window)
+    def __init__(self, contract: Contract | None = None) -> None:
+        self.contract = contract = contract or Contract()
+        self.lanes = contract.lanes
+        self.window = contract.window
+        self.neuron = FloatSD8LayerNeuron(contract.lanes, contract.window)
         super().__init__(
             {
                 "i": In(stream_of(contract.operands)),

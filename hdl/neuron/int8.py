@@ -265,10 +265,8 @@ class Int8LstmNeuron(wiring.Component):
 
     Parameters
     ----------
-    lanes
-        Products of a beat, from 1 to 64.
-    activation
-        "table" or "gemmlowp".
+    contract
+        The neuron's parameters; None for the usual ones.
     chunk
         Bits of the other factor that the update's multiplier of 24 bits takes a cycle: 4, 8 or
         16; by default as few as keep up with the lanes where rows are long enough to pay.
@@ -278,14 +276,14 @@ class Int8LstmNeuron(wiring.Component):
 
     def __init__(
         self,
-        lanes: int = 16,
-        activation: ActivationKind = "table",
+        contract: Contract | None = None,
         chunk: int | None = None,
         *,
         interpolates: bool = False,
         structure: Structure = "gates",
     ) -> None:
-        contract = Contract(lanes=lanes, activation=activation)
+        self.contract = contract = contract or Contract()
+        lanes, activation = contract.lanes, contract.activation
         if chunk is None:
             chunk = default_chunk(lanes, activation)
         if chunk not in (4, 8, 16):

@@ -8,7 +8,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.contract import check_whole
+from golden.parameter import check_whole
 from hdl.arithmetic import (
     Row,
     booth_rows,

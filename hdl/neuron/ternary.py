@@ -2,15 +2,17 @@
 # A neuron that is never elaborated says so; that its parts are not either is no news.
 """The neuron of ternary, binary or power-of-two weights: lanes of additions, and the update."""
 
-from typing import Any
+from collections.abc import Callable
 
 from amaranth.hdl import Cat, Const, Module, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.activations import ActivationKind
+from golden.accumulate.binary import BinaryAccumulate as BinaryContract
+from golden.accumulate.int12_mac import Int12Mac as Int12Contract
+from golden.accumulate.pow2 import Pow2Accumulate as Pow2Contract
+from golden.accumulate.ternary import TernaryAccumulate as TernaryContract
 from golden.arithmetic import SIGNIFICAND_POSITION
-from golden.lstm.ternary import LevelKind
 from golden.neuron.ternary import ACCUMULATOR_WIDTH, LaneWeights
 from golden.neuron.ternary import TernaryLstmNeuron as Contract
 from hdl.accumulate.binary_accumulate import BinaryAccumulate
@@ -25,6 +27,14 @@ from hdl.formats import payload_layout, shape_of, stream_of
 from hdl.neuron.int8 import Int8LayerNeuron, default_chunk
 
 __all__ = ["LaneSum", "TernaryLstmNeuron", "hidden_scale"]
+
+_UNITS: dict[type, Callable[..., RowAccumulate]] = {
+    BinaryContract: BinaryAccumulate,
+    Pow2Contract: Pow2Accumulate,
+    Int12Contract: Int12Mac,
+    TernaryContract: TernaryAccumulate,
+}
+"""Circuits of the accumulate units' contracts."""
 
 
 class LaneSum(wiring.Component):
@@ -58,21 +68,8 @@ class LaneSum(wiring.Component):
 
     def _unit(self) -> RowAccumulate:
         """The accumulate unit whose products these are."""
-        weights = self.lane_weights
-        sizes: dict[str, Any] = {
-            "lanes": weights.lanes,
-            "activation_width": self.activation_width,
-            "accumulator_width": ACCUMULATOR_WIDTH,
-            "structure": self.structure,
-        }
-        if weights.weights == "binary":
-            return BinaryAccumulate(**sizes)
-        if weights.weights == "pow2":
-            bits = weights.exponent_bits
-            return Pow2Accumulate(**sizes, exponent_bits=bits)
-        if weights.weights == "int12":
-            return Int12Mac(**sizes)
-        return TernaryAccumulate(**sizes)
+        contract = self.lane_weights.accumulate(self.activation_width)
+        return _UNITS[type(contract)](contract, self.structure)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -108,38 +105,25 @@ class TernaryLstmNeuron(wiring.Component):
 
     Parameters
     ----------
-    lanes
-        Weights of a beat, from 1 to 256.
-    weights, exponents
-        "ternary", "binary", "pow2" or "int12", see :mod:`golden.lstm.ternary`.
-    activation_width
-        Bits of inputs and hidden values, from 4 to 16.
-    activation
-        "table" or "gemmlowp".
+    contract
+        The neuron's parameters; None for the usual ones.
     structure
         "gates" or "fpga", see :mod:`hdl.arithmetic`.
     """
 
-    def __init__(
-        self,
-        lanes: int = 16,
-        weights: LevelKind = "ternary",
-        exponents: int = 1,
-        activation_width: int = 12,
-        activation: ActivationKind = "table",
-        structure: Structure = "gates",
-    ) -> None:
-        self.contract = contract = Contract(lanes, weights, exponents, activation_width, activation)
-        self.chunk = default_chunk(lanes, activation)
+    def __init__(self, contract: Contract | None = None, structure: Structure = "gates") -> None:
+        self.contract = contract = contract or Contract()
+        width = contract.activation_width
+        self.chunk = default_chunk(contract.lanes, contract.activation)
         self.neuron = Int8LayerNeuron(
-            lanes,
-            activation,
+            contract.lanes,
+            contract.activation,
             self.chunk,
             interpolates=False,
             structure=structure,
-            products=LaneSum(contract.lane_weights, activation_width, structure),
+            products=LaneSum(contract.lane_weights, width, structure),
             row_scales="fixed",
-            hidden_width=activation_width,
+            hidden_width=width,
         )
         super().__init__(
             {

@@ -1,0 +1,199 @@
+"""How the numbers of a vector stand for reals: what a layer reads, keeps and writes.
+
+A `Codec` says of which type an array of such numbers is, what it may hold, and how reals become
+numbers and numbers reals. Users meet it where a file or an array is read: its words are those of
+errors and of the JSON beside a circuit.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from golden.arithmetic import Raws, saturate
+from golden.formats import Minifloat
+
+__all__ = ["Codec", "FloatCodec", "RawCodec", "RealCodec", "dequantize", "quantize"]
+
+Reals = npt.NDArray[np.float64]
+
+_BYTE = 8
+
+
+class Codec(ABC):
+    """Numbers of an array and the reals that they stand for."""
+
+    noun: ClassVar[str]
+    """What the numbers are called: raws, codes or reals."""
+    agreement: Mapping[str, float]
+    """What a layer that writes and one that reads must have in common, by its fields' names."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> np.dtype[Any]:
+        """Type of an array of these numbers."""
+
+    @property
+    @abstractmethod
+    def bounds(self) -> tuple[float, float]:
+        """Lowest and highest number."""
+
+    @property
+    @abstractmethod
+    def meaning(self) -> dict[str, float | str]:
+        """What the numbers stand for, in words and figures ready for JSON."""
+
+    @abstractmethod
+    def encode(self, reals: npt.ArrayLike) -> npt.NDArray[Any]:
+        """Numbers of reals, in an array of type `dtype`: the nearest, saturated.
+
+        Raises
+        ------
+        ValueError
+            If a real is not finite.
+        """
+
+    @abstractmethod
+    def decode(self, numbers: npt.ArrayLike) -> Reals:
+        """Reals that numbers stand for."""
+
+
+@dataclass(frozen=True)
+class RawCodec(Codec):
+    """Signed integers: a real is ``(raw - zero_point) scale``.
+
+    Parameters
+    ----------
+    width
+        Bits of a raw, at most 16; the array's type is int8 up to 8 bits, int16 above.
+    scale
+        Step of the raws, above 0.
+    zero_point
+        Raw of the real 0.
+    agreement
+        See `Codec`.
+    """
+
+    width: int
+    scale: float
+    zero_point: int = 0
+    agreement: Mapping[str, float] = field(default_factory=dict[str, float])
+    noun: ClassVar[str] = "raws"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.int8 if self.width <= _BYTE else np.int16)
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        half = 1 << (self.width - 1)
+        return -half, half - 1
+
+    @property
+    def meaning(self) -> dict[str, float | str]:
+        return {"scale": self.scale, "zero_point": self.zero_point}
+
+    def encode(self, reals: npt.ArrayLike) -> npt.NDArray[Any]:
+        return quantize(reals, self.scale, self.zero_point, self.width).astype(self.dtype)
+
+    def decode(self, numbers: npt.ArrayLike) -> Reals:
+        return dequantize(numbers, self.scale, self.zero_point)
+
+
+@dataclass(frozen=True)
+class FloatCodec(Codec):
+    """Codes of a small floating-point format.
+
+    Parameters
+    ----------
+    format
+        Of 8 bits.
+    agreement
+        See `Codec`.
+    """
+
+    format: Minifloat
+    agreement: Mapping[str, float] = field(default_factory=dict[str, float])
+    noun: ClassVar[str] = "codes"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.uint8)
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        return 0, (1 << self.format.width) - 1
+
+    @property
+    def meaning(self) -> dict[str, float | str]:
+        exponent_bits, mantissa_bits = self.format.exponent_bits, self.format.mantissa_bits
+        return {"format": f"e{exponent_bits}m{mantissa_bits}", "exponent_bias": self.format.bias}
+
+    def encode(self, reals: npt.ArrayLike) -> npt.NDArray[Any]:
+        values = _finite(reals)
+        return self.format.encode(values).astype(self.dtype)
+
+    def decode(self, numbers: npt.ArrayLike) -> Reals:
+        return self.format.decode(np.asarray(numbers))
+
+
+@dataclass(frozen=True)
+class RealCodec(Codec):
+    """Reals that stand for themselves."""
+
+    agreement: Mapping[str, float] = field(default_factory=dict[str, float])
+    noun: ClassVar[str] = "reals"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.float64)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return -math.inf, math.inf
+
+    @property
+    def meaning(self) -> dict[str, float | str]:
+        return {"format": "real"}
+
+    def encode(self, reals: npt.ArrayLike) -> npt.NDArray[Any]:
+        return _finite(reals)
+
+    def decode(self, numbers: npt.ArrayLike) -> Reals:
+        return np.asarray(numbers, np.float64)
+
+
+def quantize(real: npt.ArrayLike, scale: float, zero_point: int, width: int = 8) -> Raws:
+    """Raws of reals: the nearest, ties of ``real/scale`` to even, saturated to `width` bits.
+
+    Raises
+    ------
+    ValueError
+        If a real is not finite.
+    """
+    values = _finite(real)
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale must be a finite number above 0, not {scale}.")
+    if not 1 <= width <= 32:
+        raise ValueError(f"width must be from 1 to 32 bits, not {width}.")
+    # Past the word by far, the quotient would not fit int64: it saturates as a float first.
+    bound = 2.0 ** (width + 1)
+    with np.errstate(over="ignore"):
+        rounded = np.rint(np.clip(values / scale, -bound, bound))
+    return saturate(rounded.astype(np.int64) + zero_point, width)
+
+
+def dequantize(raw: npt.ArrayLike, scale: float, zero_point: int) -> Reals:
+    """Reals of raws: ``(raw - zero_point) scale``."""
+    return (np.asarray(raw, np.int64) - zero_point) * np.float64(scale)
+
+
+def _finite(reals: npt.ArrayLike) -> Reals:
+    values = np.asarray(reals, np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"Values must be finite, not {values[~np.isfinite(values)][0]}.")
+    return values

@@ -1,0 +1,61 @@
+"""The classes of LSTMs by the names that stand for them in model files."""
+
+import inspect
+from dataclasses import MISSING, fields, is_dataclass
+from typing import TypeVar
+
+from golden.lstm.contract import Lstm
+from golden.lstm.float64 import Float64Lstm
+from golden.lstm.floatsd8 import FloatSD8Lstm
+from golden.lstm.int8 import Int8Lstm
+from golden.lstm.ternary import TernaryLstm
+
+__all__ = ["KINDS", "register_kind"]
+
+Kind = TypeVar("Kind", bound=type[Lstm])
+
+KINDS: dict[str, type[Lstm]] = {}
+"""Classes of LSTMs by the kind that stands in a file."""
+
+_HEADER = frozenset({"kind", "version", "network_version", "outputs", "sources", "reverse", "name"})
+"""Arrays that a file has beside those of its layers."""
+
+
+def register_kind(lstm: Kind) -> Kind:
+    """Let models of a class be saved and loaded; also a decorator.
+
+    The same class may be registered again.
+
+    Raises
+    ------
+    TypeError
+        If the class is abstract, is no dataclass, or lacks a kind, a title, or what its fields are
+        in a file; if its fields' names are taken, or its kind is.
+    """
+    name = lstm.__name__
+    if inspect.isabstract(lstm):
+        lacking = ", ".join(sorted(lstm.__abstractmethods__))
+        raise TypeError(f"{name} must define {lacking} before it is registered.")
+    for needed in ("kind", "title", "stored"):
+        if not hasattr(lstm, needed):
+            raise TypeError(f"{name} must have a class variable '{needed}'; see golden.lstm.Lstm.")
+    if not is_dataclass(lstm):
+        raise TypeError(f"{name} must be a dataclass, whose fields are what a file holds.")
+    own = {field.name: field for field in fields(lstm) if field.init}
+    if set(own) != set(lstm.stored):
+        wrong = min(set(own) ^ set(lstm.stored))
+        raise TypeError(f"{name}.stored must name the fields of the class, but '{wrong}' is not.")
+    for field, array in lstm.stored.items():
+        if field in _HEADER or field.startswith("read_out_"):
+            raise TypeError(f"{name} must not call a field '{field}': model files use the name.")
+        has_default = (own[field].default, own[field].default_factory) != (MISSING, MISSING)
+        if array.optional and not has_default:
+            raise TypeError(f"{name}.{field} may be missing in a file, so it must have a default.")
+    known = KINDS.setdefault(lstm.kind, lstm)
+    if known is not lstm:
+        raise TypeError(f"The kind '{lstm.kind}' is {known.__name__} already; take another.")
+    return lstm
+
+
+for _lstm in (Float64Lstm, Int8Lstm, FloatSD8Lstm, TernaryLstm):
+    register_kind(_lstm)

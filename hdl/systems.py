@@ -1,0 +1,109 @@
+"""The table that joins both sides of a number system: the golden one, and its layer's circuit."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from golden.layer.contract import LayerContract
+from golden.lstm.contract import Lstm
+from golden.systems import SYSTEMS, NumberSystem, register_system, system_of
+from hdl.design import ConfiguredDesign, Design, ParameterError, Value
+from hdl.designs import DESIGNS, find, register_design
+
+__all__ = ["configure_for", "register"]
+
+
+def register(system: NumberSystem, design: Design | None = None) -> NumberSystem:
+    """Add a number system with the design that runs its models.
+
+    Whatever takes a model or names a design then knows both: this is what a user's own package
+    calls. Several systems may share a design.
+
+    Parameters
+    ----------
+    system
+        The golden side.
+    design
+        The layer's design; None if it is in the registry already.
+
+    Raises
+    ------
+    TypeError
+        If a name is taken, or the two don't belong together.
+    """
+    known = DESIGNS.get(system.design) if design is None else design
+    if known is None:
+        raise TypeError(
+            f"The number system '{system.name}' names the design '{system.design}', and there is"
+            " none; register it with the system."
+        )
+    if known.name != system.design:
+        raise TypeError(
+            f"The number system '{system.name}' names the design '{system.design}', not"
+            f" '{known.name}'."
+        )
+    if known.cycles is None:
+        raise TypeError(f"{known.name} must say what a step takes, as every layer does.")
+    names = {parameter.name for parameter in known.parameters}
+    missing = [name for name in system.layer.chosen if name not in names]
+    if missing:
+        raise TypeError(
+            f"The layer of '{system.name}' leaves {missing[0]} to choose, but {known.name} has no"
+            " such parameter."
+        )
+    register_design(known)
+    return register_system(system)
+
+
+def configure_for(
+    model: Lstm,
+    settings: Mapping[str, Value | str] | None = None,
+    *,
+    design: str | None = None,
+    name: str | None = None,
+) -> tuple[ConfiguredDesign, bytes]:
+    """The design that runs a model, with all its parameters, and the model's parameter image.
+
+    Parameters
+    ----------
+    model
+        A quantised LSTM.
+    settings
+        Parameters that the model doesn't say: those of `LayerContract.chosen` and of the build.
+        Texts are parsed.
+    design
+        The design that the caller takes it for; any if None.
+    name
+        Of the Verilog module, where it isn't the design's.
+
+    Raises
+    ------
+    ValueError
+        If the model is real, the design is another, a parameter follows from the model or isn't
+        allowed, or the layer can't run the model.
+    """
+    system = system_of(model)
+    if design is not None and design != system.design:
+        raise ValueError(f"The model is one for {system.design}; generate that.")
+    entry = find(system.design)
+    known = {parameter.name: parameter for parameter in entry.all_parameters}
+    build = {parameter.name for parameter in entry.build}
+    chosen: dict[str, Any] = {}
+    for each, value in (settings or {}).items():
+        if each not in known:
+            raise ParameterError(
+                f"{entry.name} has no parameter '{each}'; it has {', '.join(known)}."
+            )
+        if each not in build and each not in system.layer.chosen:
+            raise ParameterError(f"Parameter '{each}' follows from the model; leave it out.")
+        if each not in build:
+            chosen[each] = (
+                known[each].parse(value) if isinstance(value, str) else known[each].check(value)
+            )
+    contract: LayerContract[Any] = system.contract_of(model, **chosen)
+    own = {each: value for each, value in (settings or {}).items() if each in build}
+    configured = entry.configure({**contract.settings, **own}, name=name)
+    return configured, contract.image_of(model)
+
+
+for _system in SYSTEMS.values():
+    register(_system)
