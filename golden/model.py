@@ -270,7 +270,10 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         unpacked, or an array in it is missing, unknown, or of a wrong type, shape, size or value.
     """
     with explained(path):
-        return _build(read_archive(path, layer_arrays().union(_HEADER, _READ_OUT).__contains__))
+        contents = read_archive(path)
+        check_version(contents, "version", _VERSION)
+        check_names(contents, layer_arrays().union(_HEADER, _READ_OUT).__contains__)
+        return _build(contents)
 
 
 @contextmanager
@@ -309,15 +312,13 @@ def explained(path: str | os.PathLike[str], remedy: str = _REMEDY) -> Generator[
         raise ValueError(f"{source}: {str(error).rstrip('.')}; {remedy}.") from error
 
 
-def read_archive(path: str | os.PathLike[str], known: Callable[[str], bool]) -> Contents:
+def read_archive(path: str | os.PathLike[str]) -> Contents:
     """Contents of every array file of an ``.npz`` archive; to be called within `explained`.
 
-    Parameters
-    ----------
-    path
-        The file.
-    known
-        Whether an array of this name may be there.
+    Raises
+    ------
+    ValueError
+        If the archive is too large, or holds something else than arrays.
     """
     source = Path(path)
     if not source.is_file() and source.exists():
@@ -337,7 +338,7 @@ def read_archive(path: str | os.PathLike[str], known: Callable[[str], bool]) -> 
             )
         for member in members:
             name = member.filename.removesuffix(".npy")
-            if name == member.filename or not known(name):
+            if name == member.filename:
                 raise ValueError(f"the file {member.filename[:80]!r} in the archive is unknown")
             if name in contents:
                 raise ValueError(f"{name} must be in the archive once, not twice")
@@ -354,15 +355,28 @@ class NewerFormat(ValueError):
     """A file that a later version of this package has written."""
 
 
-def check_version(name: str, version: int, newest: int) -> None:
-    """Refuse a format version that this package doesn't know.
+def check_names(contents: Contents, known: Callable[[str], bool]) -> None:
+    """Refuse arrays that no file of this kind has.
+
+    Raises
+    ------
+    ValueError
+        If there is one.
+    """
+    for name in contents:
+        if not known(name):
+            raise ValueError(f"the file {name[:80] + '.npy'!r} in the archive is unknown")
+
+
+def check_version(contents: Contents, name: str, newest: int) -> None:
+    """Refuse a format version that this package doesn't know, before anything else is looked at.
 
     Parameters
     ----------
+    contents
+        As `read_archive` gives them; the version is removed from them.
     name
         Of the array that holds it.
-    version
-        The file's.
     newest
         The newest that is read; all from 1 on are.
 
@@ -371,8 +385,9 @@ def check_version(name: str, version: int, newest: int) -> None:
     NewerFormat
         If the file's is newer.
     ValueError
-        If it is none.
+        If it is missing, or none.
     """
+    version = take_arrays(contents, {name: StoredArray(("int32",))})[name]
     if version > newest:
         raise NewerFormat(
             f"its format is version {version}, and this fewbit reads versions up to {newest}"
@@ -382,7 +397,6 @@ def check_version(name: str, version: int, newest: int) -> None:
 
 
 def _build(contents: Contents) -> Model:
-    check_version("version", int(take_arrays(contents, _HEADER)["version"]), _VERSION)
     kind = take_arrays(contents, _KIND, keep=True)["kind"]
     lengths: dict[str, int] = {}
     lstm = layer_from(contents, lengths)

@@ -277,10 +277,7 @@ def run(
 
 
 _VERSION = 1
-_HEADER = {
-    "network_version": StoredArray(("int32",)),
-    "outputs": StoredArray(("int32",), ("outputs",)),
-}
+_HEADER = {"outputs": StoredArray(("int32",), ("outputs",))}
 _NODE = {
     "sources": StoredArray(("int32",), ("sources",)),
     "reverse": StoredArray(("int32",)),
@@ -321,15 +318,15 @@ def load_network(path: str | os.PathLike[str]) -> Network:
         If the file cannot be read, is neither, is too large, or anything in it is wrong.
     """
     with explained(path, _REMEDY):
-        contents = read_archive(path, lambda _: True)
+        contents = read_archive(path)
         if "network_version" in contents:
             return _network_from(contents)
     return Network((Node(load_model(path).lstm),))
 
 
 def _network_from(contents: Contents) -> Network:
+    check_version(contents, "network_version", _VERSION)
     header = take_arrays(contents, _HEADER)
-    check_version("network_version", header["network_version"], _VERSION)
     known = layer_arrays().union(_NODE)
     parts: dict[int, Contents] = {}
     for name, content in contents.items():

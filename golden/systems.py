@@ -24,7 +24,7 @@ from golden.layer.ternary import Scales, TernaryLstmLayer
 from golden.lstm.contract import Lstm
 from golden.lstm.floatsd8 import FEWEST_PRODUCTS, MOST_PRODUCTS, FloatSD8Lstm
 from golden.lstm.int8 import Int8Lstm
-from golden.lstm.kinds import register_kind
+from golden.lstm.kinds import check_kind, register_kind
 from golden.lstm.ternary import TernaryLstm, WeightKind
 from golden.quantize import floatsd8, int8, ternary_lstm
 
@@ -115,7 +115,7 @@ class NumberSystem:
         """Refuse an entry that lacks a part."""
         if not self.name.isidentifier():
             raise TypeError(f"A number system's name must be a word, not {self.name!r}.")
-        register_kind(self.lstm)
+        check_kind(self.lstm)
         if not callable(self.quantize):
             raise TypeError(f"The number system '{self.name}' must have a quantiser.")
         layer: Any = self.layer
@@ -173,8 +173,10 @@ def register_system(system: NumberSystem) -> NumberSystem:
                 f"{system.lstm.__name__} runs on {known.design} already; give the number system"
                 f" '{system.name}' a class of its own."
             )
-    if SYSTEMS.setdefault(system.name, system) != system:
+    if SYSTEMS.get(system.name, system) != system:
         raise TypeError(f"There is a number system '{system.name}' already; take another name.")
+    register_kind(system.lstm)
+    SYSTEMS[system.name] = system
     return system
 
 

@@ -22,6 +22,7 @@ from golden.model import (
     ReadOut,
     StoredArray,
     arrays_of_layer,
+    check_names,
     explained,
     layer_arrays,
     layer_from,
@@ -31,8 +32,10 @@ from golden.model import (
     take_arrays,
     write_archive,
 )
+from golden.network import load_network
 
 Layer = Float64Lstm | Int8Lstm | ReadOut
+
 REMEDY = "write the file anew with golden.model.save_model."
 
 
@@ -162,7 +165,8 @@ def test_several_layers_share_a_file_by_prefixes(tmp_path: Path) -> None:
         return name in {"layers", "order"} or (name[:2] in layers and name[2:] in layer_arrays())
 
     with explained(path):
-        contents = read_archive(path, known)
+        contents = read_archive(path)
+        check_names(contents, known)
         header = {"layers": StoredArray(("int32",)), "order": StoredArray(("text",))}
         assert take_arrays(contents, header) == {"layers": 3, "order": "a_b_c_"}
         for prefix, layer in layers.items():
@@ -174,7 +178,7 @@ def test_several_layers_share_a_file_by_prefixes(tmp_path: Path) -> None:
         pytest.raises(ValueError, match=f"^{path}: the file 'c_bias.npy' in .*; do this\\.$"),
         explained(path, "do this"),
     ):
-        read_archive(path, lambda name: name != "c_bias")
+        check_names(read_archive(path), lambda name: name != "c_bias")
 
 
 def test_reals_are_stored_short_where_that_is_exact(tmp_path: Path) -> None:
@@ -547,3 +551,17 @@ def test_damage_never_gets_through_as_anything_but_a_sentence(
             assert str(error).startswith(f"{path}: ")  # noqa: PT017 - not every file is refused
             refusals += 1
     assert refusals > 200
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_a_newer_file_is_refused_in_one_sentence(tmp_path: Path, network: bool) -> None:
+    # Whatever else is new in it.
+    name = "network_version" if network else "version"
+    path = tmp_path / "newer.npz"
+    np.savez(path, **{name: np.array(2, np.int32), "tensors": np.zeros((2, 2), np.float16)})
+    with pytest.raises(ValueError, match="its format is version 2") as caught:
+        (load_network if network else load_model)(path)
+    assert str(caught.value) == (
+        f"{path}: its format is version 2, and this fewbit reads versions up to 1; install a newer "
+        "fewbit."
+    )

@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -106,8 +106,8 @@ class Bits:
     width
         How many.
     array, index
-        The number is ``array[index]``; where an axis is left, the unit's own along it. Zeros where
-        there is no array.
+        The number is ``array[index]``, for all units the same, or where an axis is left, the unit's
+        own along it. Zeros where there is no array.
     right
         Places that the number is shifted right; what leaves there is 0.
     add
@@ -416,8 +416,9 @@ def _plain(value: Any) -> Any:
             for name, (own, default) in named.items()
             if default is MISSING or own != default
         }
-    listed: tuple[Any, ...] = value if isinstance(value, tuple) else ()
-    return [_plain(each) for each in listed] if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [_plain(each) for each in cast("tuple[Any, ...]", value)]
+    return value
 
 
 def from_json(text: str) -> Plan:
@@ -470,8 +471,7 @@ def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
     def made(value: Any) -> Any:
         if not isinstance(value, list):
             return value
-        listed: list[Any] = value
-        return tuple(made(each) for each in listed)
+        return tuple(made(each) for each in cast("list[Any]", value))
 
     return {key: made(value) for key, value in entry.items()}
 
@@ -614,7 +614,9 @@ def _bits_of(bits: Bits, arrays: Mapping[str, Integers], groups: int, units: int
     if bits.counts:
         stored = (np.arange(count) < number).astype(np.int64)
     else:
-        stored = np.atleast_1d((number >> bits.right) + bits.add)
+        stored = (number >> bits.right) + bits.add
+        if not stored.ndim:
+            stored = np.full(count, stored)
     flat = (stored[:, np.newaxis] >> np.arange(bits.width) & 1).astype(np.uint8)
     padded = np.zeros((count, bits.width), np.uint8)
     padded[: len(flat)] = flat

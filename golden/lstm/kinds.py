@@ -10,7 +10,7 @@ from golden.lstm.floatsd8 import FloatSD8Lstm
 from golden.lstm.int8 import Int8Lstm
 from golden.lstm.ternary import TernaryLstm
 
-__all__ = ["KINDS", "register_kind"]
+__all__ = ["KINDS", "check_kind", "register_kind"]
 
 Kind = TypeVar("Kind", bound=type[Lstm])
 
@@ -29,8 +29,25 @@ def register_kind(lstm: Kind) -> Kind:
     Raises
     ------
     TypeError
-        If the class is abstract, is no dataclass, or lacks a kind, a title, or what its fields are
-        in a file; if its fields' names are taken, or its kind is.
+        If `check_kind` refuses the class, or its kind is taken.
+    """
+    check_kind(lstm)
+    known = KINDS.setdefault(lstm.kind, lstm)
+    if known is not lstm:
+        raise TypeError(
+            f"The kind '{lstm.kind}' is {known.__name__}'s already, not {lstm.__name__}'s."
+        )
+    return lstm
+
+
+def check_kind(lstm: type[Lstm]) -> None:
+    """Refuse a class whose models files could not hold.
+
+    Raises
+    ------
+    TypeError
+        If the class is abstract, is no dataclass, lacks a kind, a title, or what its fields are in
+        a file, or if a field's name is one of the file's own.
     """
     name = lstm.__name__
     if inspect.isabstract(lstm):
@@ -51,10 +68,6 @@ def register_kind(lstm: Kind) -> Kind:
         has_default = (own[field].default, own[field].default_factory) != (MISSING, MISSING)
         if array.optional and not has_default:
             raise TypeError(f"{name}.{field} may be missing in a file, so it must have a default.")
-    known = KINDS.setdefault(lstm.kind, lstm)
-    if known is not lstm:
-        raise TypeError(f"The kind '{lstm.kind}' is {known.__name__} already; take another.")
-    return lstm
 
 
 for _lstm in (Float64Lstm, Int8Lstm, FloatSD8Lstm, TernaryLstm):

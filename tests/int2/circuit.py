@@ -1,0 +1,118 @@
+"""The circuit of the layer of 2-bit weights, and its entry for the registry of designs."""
+
+from collections.abc import Sequence
+
+from amaranth.hdl import Cat, Const, Module, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.arithmetic import SIGNIFICAND_POSITION, split_multiplier
+from golden.parameter import parameters_of
+from hdl.arithmetic import Structure
+from hdl.design import Design, Parameter
+from hdl.layer import int8_cycles
+from hdl.layer.engine import LayerEngine
+from hdl.layer.image import ImageStore
+from hdl.layer.normalize import GateReading
+from hdl.neuron.int8 import Int8LayerNeuron
+from int2.layer import Int2LstmLayer as Contract
+
+
+class Int2Sum(wiring.Component):
+    """``total = start + sum of weights * activations``, combinational, of one neuron's lanes."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        super().__init__(
+            {
+                "weights": In(data.ArrayLayout(signed(2), lanes)),
+                "activations": In(data.ArrayLayout(signed(8), lanes)),
+                "start": In(signed(32)),
+                "total": Out(signed(32)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        products = [self.weights[lane] * self.activations[lane] for lane in range(self.lanes)]
+        m.d.comb += self.total.eq(self.start + sum(products, Const(0, 1)))
+        return m
+
+
+class Int2System:
+    """What the number system supplies to the layer engine."""
+
+    activation_width = 8
+    start_width = 64
+    cell_width = 16
+    masks_padding = False
+    cells_apart = False
+    tells_part = False
+
+    def __init__(self, contract: Contract, structure: Structure) -> None:
+        self.contract = contract
+        self.structure: Structure = structure
+        self.update = int8_cycles.update_of(contract)
+
+    def segment(self, name: str) -> int:
+        """Code of a task's program: there is one only."""
+        return 0
+
+    def attach(self, m: Module, image: ImageStore) -> tuple[Sequence[wiring.Component], Value]:
+        """Adds the neurons and the configuration."""
+        contract = self.contract
+        (integer_bits,) = image.registers(m, "configuration")
+        multiplier, shift = split_multiplier(2.0**-23)
+        neurons = [
+            Int8LayerNeuron(
+                contract.lanes,
+                contract.activation,
+                self.update.chunk,
+                interpolates=self.update.interpolates,
+                structure=self.structure,
+                waiting_rows=int8_cycles.waiting_rows(contract, self.update, self.structure),
+                products=Int2Sum(contract.lanes),
+                row_scales="fixed",
+            )
+            for _ in range(contract.neurons)
+        ]
+        for index, neuron in enumerate(neurons):
+            m.submodules[f"neuron_{index}"] = neuron
+            m.d.comb += [
+                neuron.multiplier.eq(multiplier >> SIGNIFICAND_POSITION),
+                neuron.shift.eq(shift),
+                neuron.cell_integer_bits.eq(Cat(integer_bits)[:3]),
+                neuron.cell_clip.eq(0),
+            ]
+        return neurons, Const(0, 8)
+
+    def normalizer(self, m: Module, image: ImageStore, reading: GateReading) -> wiring.Component:
+        """Nothing is normalised."""
+        raise NotImplementedError
+
+
+class Int2LstmLayer(LayerEngine):
+    """A layer of 2-bit weights with its parameters and its state."""
+
+    def __init__(self, contract: Contract | None = None, structure: Structure = "gates") -> None:
+        contract = contract or Contract()
+        super().__init__(contract, Int2System(contract, structure))
+
+
+DESIGN = Design(
+    name="int2_lstm_layer",
+    summary="a layer of an LSTM of 2-bit weights with its parameters and state",
+    contract=Contract,
+    parameters=parameters_of(Contract),
+    component=Int2LstmLayer,
+    build=(
+        Parameter(
+            "structure",
+            "gates",
+            "sums as carry-save trees for gates, or as adders for an FPGA's carry chains",
+            choices=("gates", "fpga"),
+        ),
+    ),
+    cycles=int8_cycles.step_cycles,
+    transaction="byte",
+)

@@ -1,0 +1,262 @@
+# amaranth: UnusedElaboratable=no
+"""A number system added from outside: what the manual's page promises, held by a toy of 2 bits."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import int2
+import numpy as np
+import pytest
+from amaranth.hdl import Module
+from commands import run as fewbit
+from int2.circuit import DESIGN, Int2Sum
+from int2.layer import Int2LstmLayer
+from int2.lstm import Int2Lstm
+from layer_bench import check_packer, count_cycles
+
+from golden.lstm.contract import Lstm
+from golden.lstm.float64 import Float64Lstm
+from golden.lstm.kinds import KINDS, register_kind
+from golden.lstm.ternary import TernaryLstm
+from golden.network import Network, Node, load_network, run, save_network
+from golden.systems import SYSTEMS, layer_of, register_system
+from hdl.designs import DESIGNS, find
+from hdl.systems import configure_for, register
+from sim.bulk import BulkSimulation, compare
+
+SIZES = {"inputs": 5, "hidden": 7, "lanes": 4, "neurons": 2}
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    """The toy's entries, for one test."""
+    int2.register()
+    yield
+    del SYSTEMS["int2"], DESIGNS[DESIGN.name], KINDS["int2_lstm"]
+
+
+def random_model(seed=1):
+    layer = Int2LstmLayer(**SIZES)
+    return layer.unpack(layer.random_image(np.random.default_rng(seed)))
+
+
+@pytest.fixture
+def real(tmp_path):
+    """A real network of two layers, and calibration data, as files."""
+    rng = np.random.default_rng(2)
+
+    def layer(inputs, hidden):
+        shapes = (4, hidden, inputs), (4, hidden, hidden), (4, hidden)
+        return Float64Lstm(*(rng.normal(0, 0.6, shape) for shape in shapes))
+
+    network = Network((Node(layer(5, 7)), Node(layer(7, 3), (0,))))
+    save_network(tmp_path / "real.npz", network)
+    np.save(tmp_path / "x.npy", rng.normal(0, 1, (4, 9, 5)))
+    return tmp_path
+
+
+def test_golden_equals_another_number_system_on_what_both_have():
+    rng = np.random.default_rng(3)
+    model = random_model()
+    # Of 2 bits without -2 are ternary weights.
+    ternary = {name: np.maximum(getattr(model, name), -1) for name in ("input_weights",)}
+    ternary["recurrent_weights"] = np.maximum(model.recurrent_weights, -1)
+    some = replace(model, **ternary)
+    rows = np.ones((4, 7), np.int64)
+    same = TernaryLstm(
+        weights="ternary",
+        bias=model.bias,
+        input_multipliers=model.multipliers[:, :1] * rows,
+        input_shifts=model.shifts[:, :1] * rows,
+        recurrent_multipliers=model.multipliers[:, 1:] * rows,
+        recurrent_shifts=model.shifts[:, 1:] * rows,
+        input_scale=1.0,
+        activation_width=8,
+        cell_exponent=model.cell_exponent,
+        **ternary,
+    )
+    x = rng.integers(-128, 128, (20, 30, 5))
+    for got, wanted in zip(some.run_with_cell(x), same.run_with_cell(x), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    # And a weight of -2 counts twice.
+    doubled = replace(model, input_weights=np.full_like(model.input_weights, -2))
+    single = replace(model, input_weights=np.full_like(model.input_weights, -1))
+    even = 2 * rng.integers(-64, 64, (3, 4, 5))
+    np.testing.assert_array_equal(doubled.run(even // 2), single.run(even))
+
+
+@pytest.mark.parametrize("structure", ["gates", "fpga"])
+def test_the_circuit_equals_golden(structure, tmp_path):
+    circuit = BulkSimulation(
+        DESIGN.configure({**SIZES, "structure": structure}), tmp_path, optimized=False
+    )
+    outcome = compare(circuit, count=3000, chunk=750)
+    assert outcome.passed, outcome.counterexample
+
+
+def test_a_broken_circuit_is_caught(tmp_path, monkeypatch):
+    def elaborate(self, platform):
+        # The weight -2 as if it were 2, and -1 as 3.
+        m = Module()
+        products = [
+            self.weights[lane].as_unsigned() * self.activations[lane] for lane in range(self.lanes)
+        ]
+        m.d.comb += self.total.eq(self.start + sum(products[1:], products[0]))
+        return m
+
+    monkeypatch.setattr(Int2Sum, "elaborate", elaborate)
+    circuit = BulkSimulation(DESIGN.configure(SIZES), tmp_path, optimized=False)
+    outcome = compare(circuit, count=500)
+    assert outcome.mismatches
+    assert "expected packet = " in outcome.counterexample
+
+
+def test_quantise_run_generate_pack_and_data_sheet(capsys, real, monkeypatch):
+    monkeypatch.chdir(real)
+    words = ["real.npz", "--to", "int2", "--calibrate", "x.npy", "--out", "model.npz"]
+    status, out, err = fewbit(capsys, "quantize", *words, "--activation", "gemmlowp")
+    assert (status, err) == (0, "")
+    assert "2 layers, int2, activation gemmlowp, calibrated" in out
+
+    np.save("raws.npy", np.random.default_rng(4).integers(-128, 128, (3, 6, 5)).astype(np.int8))
+    for backend in ("golden", "rtl"):
+        words = ["model.npz", "--input", "raws.npy", "--output", f"{backend}.npy"]
+        more = [] if backend == "golden" else ["--backend", "rtl", "--lanes", "4"]
+        status, _, err = fewbit(capsys, "run", *words, *more)
+        assert (status, err) == (0, "")
+    golden = np.load("golden.npy")
+    assert golden.dtype == np.int8
+    assert len(np.unique(golden)) > 20
+    np.testing.assert_array_equal(np.load("rtl.npy"), golden)
+    network = load_network("model.npz")
+    np.testing.assert_array_equal(run(network, np.load("raws.npy")), golden)
+
+    words = [DESIGN.name, "--model", "model.npz", "--out", "out", "--set", "neurons=2"]
+    status, _, err = fewbit(capsys, "generate", *words)
+    assert (status, err) == (0, "")
+    for number, node in enumerate(network.nodes):
+        name = f"out/{DESIGN.name}{number}"
+        with open(f"{name}.json") as file:
+            sheet = json.load(file)
+        assert sheet["parameters"] == {
+            "inputs": node.lstm.inputs,
+            "hidden": node.lstm.hidden,
+            "lanes": 8,
+            "neurons": 2,
+            "activation": "gemmlowp",
+            "structure": "gates",
+        }
+        contract = layer_of(node.lstm, neurons=2).contract
+        assert sheet["image"]["size"] == contract.plan.size
+        assert sheet["step"]["beats"] == contract.schedule.step_beats
+        command = [sys.executable, "-I", f"{name}_pack.py", f"{name}_constants.npz", "packed.bin"]
+        subprocess.run(command, check=True)
+        with open(f"{name}.bin", "rb") as image, open("packed.bin", "rb") as packed:
+            assert packed.read() == image.read()
+    with open(f"out/{DESIGN.name}_network.json") as file:
+        layers = json.load(file)["layers"]
+    assert layers[1]["input"] == layers[0]["output"] == {"scale": 2.0**-7, "zero_point": 0}
+
+
+def test_cycles_of_the_data_sheet_are_the_circuits(tmp_path):
+    configured = DESIGN.configure(SIZES)
+    circuit = BulkSimulation(configured, tmp_path, optimized=False)
+    model = random_model()
+    # Left shifts take longer.
+    right = replace(model, shifts=np.minimum(model.shifts, 0))
+    image = configured.contract.pack(right)
+    measured = count_cycles(circuit, image, np.random.default_rng(5))
+    step = configured.cycles
+    assert step.is_exact
+    assert measured == (step.interval, step.first_byte, step.last_byte)
+
+
+def test_the_emitted_packer_and_the_image():
+    layer = Int2LstmLayer(**SIZES)
+    model = random_model()
+    check_packer(layer, model)
+    found = layer.unpack(layer.pack(model))
+    for name in Int2Lstm.stored:
+        np.testing.assert_array_equal(getattr(found, name), getattr(model, name))
+    # Two bits a weight.
+    section = next(each for each in layer.plan.sections if each.name == "weights")
+    assert section.word_bytes == 2 * 4 * 2 // 8
+
+
+def test_what_is_known_of_it_is_known_everywhere(capsys):
+    model = random_model()
+    assert layer_of(model).design == DESIGN.name
+    configured, image = configure_for(model, {"lanes": "4"})
+    assert configured.parameters["lanes"] == 4
+    assert image == configured.contract.pack(model)
+    assert find(DESIGN.name) is DESIGN
+    status, out, _ = fewbit(capsys, "designs")
+    assert status == 0
+    assert DESIGN.name in out
+    status, out, _ = fewbit(capsys, "quantize", "--help")
+    assert "int2" in out
+    assert "of int8, ternary, binary, pow2 and int2: approximation" in " ".join(out.split())
+
+
+def test_the_manuals_page_quotes_these_modules():
+    root = Path(__file__).resolve().parent.parent
+    page = (root / "docs" / "adding_a_number_system.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert len(snippets) >= 7
+    modules = [path.read_text(encoding="utf-8") for path in (root / "tests/int2").glob("*.py")]
+    words = [" ".join(module.split()) for module in modules]
+    for snippet in snippets:
+        assert any(" ".join(snippet.split()) in module for module in words), snippet
+    for path in re.findall(r"\]\((\.\./[^)#]+)\)", page):
+        assert (root / "docs" / path).exists(), path
+
+
+@dataclass(frozen=True, eq=False)
+class _Lacking(Lstm):
+    kind: ClassVar[str] = "lacking"
+    title: ClassVar[str] = "lacking"
+    stored: ClassVar[dict] = {}
+
+
+def test_entries_that_lack_a_part_are_refused():
+    with pytest.raises(TypeError, match=r"_Lacking must define .*step before it is registered"):
+        register_kind(_Lacking)
+    with pytest.raises(TypeError, match="The layer of 'int2' must be the class of a LayerContract"):
+        replace(int2.SYSTEM, layer=int)
+    with pytest.raises(TypeError, match="The number system 'int2' must have a quantiser"):
+        replace(int2.SYSTEM, quantize=None)
+    with pytest.raises(TypeError, match="There is a number system 'int8' already"):
+        register_system(replace(int2.SYSTEM, name="int8"))
+    with pytest.raises(TypeError, match="names the design 'nowhere_layer', and there is none"):
+        register(replace(int2.SYSTEM, name="other", design="nowhere_layer"))
+    with pytest.raises(TypeError, match="int8_mac must say what a step takes"):
+        register(replace(int2.SYSTEM, name="other", design="int8_mac"), DESIGNS["int8_mac"])
+    with pytest.raises(TypeError, match="must have either a timing or the cycles of a step"):
+        replace(DESIGN, cycles=None)
+    assert set(SYSTEMS) >= {"int2", "int8"}
+    assert "other" not in SYSTEMS
+
+
+class _Misnamed(Int2Lstm):
+    stored: ClassVar[dict] = {**Int2Lstm.stored, "gain": Int2Lstm.stored["bias"]}
+
+
+class _Twin(Int2Lstm):
+    """Another class of the same kind."""
+
+
+@pytest.mark.parametrize(
+    ("lstm", "sentence"),
+    [
+        (_Misnamed, "_Misnamed.stored must name the fields of the class, but 'gain' is not."),
+        (_Twin, "The kind 'int2_lstm' is Int2Lstm's already, not _Twin's."),
+    ],
+)
+def test_kinds_are_refused_that_files_could_not_hold(lstm, sentence):
+    with pytest.raises(TypeError, match=sentence):
+        register_kind(lstm)
