@@ -30,6 +30,7 @@ from golden.network import Network
 from golden.systems import SYSTEMS, Option, listed, options_by_name
 from hdl.design import Parameter, ParameterError
 from hdl.designs import DESIGNS, find
+from hdl.systems import PluginError, load_plugins
 from sim import yosys
 from sim.bulk import BulkError
 from sim.runner import SIMULATORS, SimulatorError
@@ -50,6 +51,11 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    try:
+        load_plugins()
+    except PluginError as error:
+        print(error, file=sys.stderr)
+        return 2
     parser = _build_parser()
     options = parser.parse_args(arguments)
     try:

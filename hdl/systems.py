@@ -1,6 +1,7 @@
 """The table that joins both sides of a number system: the golden one, and its layer's circuit."""
 
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from typing import Any
 
 from golden.layer.contract import LayerContract
@@ -9,7 +10,14 @@ from golden.systems import SYSTEMS, NumberSystem, register_system, system_of
 from hdl.design import ConfiguredDesign, Design, ParameterError, Value
 from hdl.designs import DESIGNS, find, register_design
 
-__all__ = ["configure_for", "register"]
+__all__ = ["PLUGINS", "PluginError", "configure_for", "load_plugins", "register"]
+
+PLUGINS = "fewbit"
+"""Group of the entry points by which an installed package adds number systems and designs."""
+
+
+class PluginError(Exception):
+    """An installed package's part in the registries doesn't work."""
 
 
 def register(system: NumberSystem, design: Design | None = None) -> NumberSystem:
@@ -52,6 +60,28 @@ def register(system: NumberSystem, design: Design | None = None) -> NumberSystem
         )
     register_design(known)
     return register_system(system)
+
+
+def load_plugins() -> None:
+    """Register what installed packages add: their entry points of the group ``fewbit``.
+
+    Each names a function without parameters that calls `register`, or
+    :func:`hdl.designs.register_design`.
+
+    Raises
+    ------
+    PluginError
+        If one can't be loaded, or raises.
+    """
+    for point in entry_points(group=PLUGINS):
+        try:
+            point.load()()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".rstrip(".")
+            raise PluginError(
+                f"The plug-in '{point.name}' ({point.value}) failed: {reason}; mend or uninstall"
+                " its package."
+            ) from error
 
 
 def configure_for(

@@ -203,6 +203,32 @@ def test_what_is_known_of_it_is_known_everywhere(capsys):
     assert "of int8, ternary, binary, pow2 and int2: approximation" in " ".join(out.split())
 
 
+def _install(folder, value):
+    """A package's metadata with an entry point, as an installer leaves it."""
+    metadata = folder / "int2-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: int2\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[fewbit]\nint2 = {value}\n")
+
+
+def test_the_command_loads_what_installed_packages_add(capsys, tmp_path, monkeypatch):
+    del SYSTEMS["int2"], DESIGNS[DESIGN.name], KINDS["int2_lstm"]
+    assert DESIGN.name not in fewbit(capsys, "designs")[1]
+    _install(tmp_path, "int2:register")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert DESIGN.name in fewbit(capsys, "designs")[1]
+
+
+def test_a_broken_plug_in_is_told_in_a_sentence(capsys, tmp_path, monkeypatch):
+    _install(tmp_path, "int2:no_such_function")
+    monkeypatch.syspath_prepend(tmp_path)
+    status, out, err = fewbit(capsys, "designs")
+    assert (status, out) == (2, "")
+    assert err.startswith("The plug-in 'int2' (int2:no_such_function) failed: AttributeError: ")
+    assert err.endswith("; mend or uninstall its package.\n")
+    assert err.count("\n") == 1
+
+
 def test_the_manuals_page_quotes_these_modules():
     root = Path(__file__).resolve().parent.parent
     page = (root / "docs" / "adding_a_number_system.md").read_text(encoding="utf-8")

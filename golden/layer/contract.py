@@ -78,13 +78,18 @@ class LayerContract(Contract, Generic[Parameters]):
         model
             An LSTM of the number system.
         lanes, neurons, chosen
-            Those of `chosen`; where one is not given, what suits the model.
+            Those of `chosen`; where one is not given, what suits the model, or the field's default.
 
         Raises
         ------
         ValueError
             If no layer of these parameters runs it.
         """
+
+    @staticmethod
+    def _given(**chosen: Any) -> dict[str, Any]:
+        """Those that are not None: the others have the defaults of the fields."""
+        return {name: value for name, value in chosen.items() if value is not None}
 
     @staticmethod
     @abstractmethod

@@ -69,13 +69,13 @@ class FloatSD8LstmLayer(LayerContract[FloatSD8Lstm]):
     Parameters
     ----------
     inputs, hidden
-        Lengths of the input vector and of the cell, from 1 to 4096.
+        Lengths of the input vector and of the cell.
     lanes
-        Products a neuron and cycle, from 4 to 16: as many as the model adds at a time.
+        Products a neuron and cycle: as many as the model adds at a time.
     neurons
-        Units side by side, from 1 to 16.
+        Units side by side.
     window
-        Bits that a sum keeps below its top, from 8 to 48; None for exact sums.
+        Bits that a sum keeps below its top; None for exact sums.
     image
         The parameter image that the layer was generated with; None where packets bring it.
 
@@ -120,9 +120,8 @@ class FloatSD8LstmLayer(LayerContract[FloatSD8Lstm]):
             inputs=model.inputs,
             hidden=model.hidden,
             lanes=model.products,
-            neurons=1 if neurons is None else neurons,
             window=model.window,
-            **chosen,
+            **cls._given(neurons=neurons, **chosen),
         )
 
     @staticmethod

@@ -74,11 +74,11 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
     Parameters
     ----------
     inputs, hidden
-        Lengths of the input vector and of the cell, from 1 to 4096.
+        Lengths of the input vector and of the cell.
     lanes
-        Products a neuron and cycle, from 1 to 64.
+        Products a neuron and cycle.
     neurons
-        Units side by side, from 1 to 16.
+        Units side by side.
     activation
         "table" or "gemmlowp", see :mod:`golden.activations`.
     cifg, peephole, layer_norm
@@ -118,18 +118,16 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
     def of(
         cls, model: Int8Lstm, lanes: int | None = None, neurons: int | None = None, **chosen: Any
     ) -> Self:
-        """The layer that runs a model: of 4 lanes and one neuron where nothing else is said."""
+        """The layer that runs a model."""
         return cls(
             inputs=model.inputs,
             hidden=model.hidden,
-            lanes=4 if lanes is None else lanes,
-            neurons=1 if neurons is None else neurons,
             activation=model.activation,
             cifg=int(model.coupled),
             peephole=int(model.peephole_weights is not None),
             layer_norm=int(model.norm_weights is not None),
             projection=0 if model.projection_weights is None else model.outputs,
-            **chosen,
+            **cls._given(lanes=lanes, neurons=neurons, **chosen),
         )
 
     @staticmethod

@@ -97,11 +97,11 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
     Parameters
     ----------
     inputs, hidden
-        Lengths of the input vector and of the cell, from 1 to 4096.
+        Lengths of the input vector and of the cell.
     lanes
-        Weights a neuron and cycle, from 1 to 256: as many as whole bytes hold.
+        Weights a neuron and cycle: as many as whole bytes hold.
     neurons
-        Units side by side, from 1 to 16.
+        Units side by side.
     weights, exponents
         "ternary", "binary", "pow2" or "int12", see :mod:`golden.lstm.ternary`.
     packing
@@ -113,7 +113,7 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
         all four at once, each on so many lanes; with one neuron, scales of powers of two and the
         activation by table only.
     activation_width
-        Bits of inputs and hidden values, from 4 to 16.
+        Bits of inputs and hidden values.
     activation
         "table" or "gemmlowp", see :mod:`golden.activations`.
     image
@@ -171,27 +171,18 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
         model: TernaryLstm,
         lanes: int | None = None,
         neurons: int | None = None,
-        packing: Packing = "fields",
-        gates: Gates = "in_turn",
         **chosen: Any,
     ) -> Self:
-        """The layer that runs a model, with scales of powers of two if the model's are.
-
-        It has 16 lanes and one neuron where nothing else is said.
-        """
+        """The layer that runs a model, with scales of powers of two if the model's are."""
         return cls(
             inputs=model.inputs,
             hidden=model.hidden,
-            lanes=16 if lanes is None else lanes,
-            neurons=1 if neurons is None else neurons,
             weights=model.weights,
             exponents=model.exponents,
-            packing=packing,
             scales="powers_of_two" if _has_powers_of_two(model) else "fixed",
-            gates=gates,
             activation_width=model.activation_width,
             activation=model.activation,
-            **chosen,
+            **cls._given(lanes=lanes, neurons=neurons, **chosen),
         )
 
     @staticmethod

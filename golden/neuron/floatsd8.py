@@ -49,9 +49,9 @@ class FloatSD8LstmNeuron(Contract):
     Parameters
     ----------
     lanes
-        Products of a beat, from 4 to 16.
+        Products of a beat.
     window
-        Bits that a sum keeps below its top, from 8 to 48; None for exact sums.
+        Bits that a sum keeps below its top; None for exact sums.
 
     Source: arXiv 2001.08450 for the formats; see :mod:`golden.lstm.floatsd8`.
     """

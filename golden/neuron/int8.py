@@ -29,7 +29,7 @@ class Int8LstmNeuron(RowNeuron):
     Parameters
     ----------
     lanes
-        Products of a beat, from 1 to 64.
+        Products of a beat.
     activation
         "table" or "gemmlowp", see :mod:`golden.activations`.
 

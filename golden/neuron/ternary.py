@@ -187,11 +187,11 @@ class TernaryLstmNeuron(RowNeuron):
     Parameters
     ----------
     lanes
-        Weights of a beat, from 1 to 256.
+        Weights of a beat.
     weights, exponents
         "ternary", "binary", "pow2" or "int12", see :mod:`golden.lstm.ternary`.
     activation_width
-        Bits of inputs and hidden values, from 4 to 16.
+        Bits of inputs and hidden values.
     activation
         "table" or "gemmlowp", see :mod:`golden.activations`.
 

@@ -28,10 +28,10 @@ from hdl.layer.normalize import GateReading, normalize_gates
 from hdl.layer.selection import bits_of, case, choose, is_one_of
 from hdl.layer.vectors import VectorMemory, Vectors
 
-__all__ = ["Collected", "Issue", "LayerEngine", "NumberSystem"]
+__all__ = ["Collected", "Issue", "LayerArithmetic", "LayerEngine"]
 
 
-class NumberSystem(Protocol):
+class LayerArithmetic(Protocol):
     """What a number system supplies to the engine.
 
     The weights of a neuron in a cycle are whole bytes of the image's section "weights".
@@ -137,7 +137,7 @@ class LayerEngine(wiring.Component):
     def __init__(
         self,
         contract: LayerContract,
-        system: NumberSystem,
+        system: LayerArithmetic,
         *,
         vectors: Vectors | None = None,
     ) -> None:

@@ -65,8 +65,8 @@ class Int2LstmLayer(LayerContract[Int2Lstm]):
     def of(
         cls, model: Int2Lstm, lanes: int | None = None, neurons: int | None = None, **chosen: Any
     ) -> Self:
-        lanes, neurons = lanes or 8, neurons or 1
-        return cls(model.inputs, model.hidden, lanes, neurons, model.activation, **chosen)
+        given = cls._given(lanes=lanes, neurons=neurons, **chosen)
+        return cls(model.inputs, model.hidden, activation=model.activation, **given)
 
     @staticmethod
     def parameters_of(model: Int2Lstm) -> Any:
