@@ -44,23 +44,18 @@ Source: Silfa, Arnau and Gonzalez, "Boosting LSTM Performance Through Dynamic Pr
 arXiv 1911.04244, for choosing by the change of the cell state.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from golden.activations import ACTIVATIONS, ActivationKind
 from golden.arithmetic import Raws, as_shaped_raws, saturate, wrap
-from golden.lstm.int8 import (
-    ALWAYS_HIGH,
-    HIGHEST_THRESHOLD,
-    LARGEST_GROUP,
-    Int8Lstm,
-    PrecisionSignal,
-)
 from golden.lstm.int8_fast import FastSteps, order
 from golden.lstm.int8_step import (
     INT8,
@@ -71,7 +66,16 @@ from golden.lstm.int8_step import (
     gates_and_state,
     pre_activations,
 )
+from golden.lstm.precision import (
+    ALWAYS_HIGH,
+    HIGHEST_THRESHOLD,
+    LARGEST_GROUP,
+    PrecisionSignal,
+)
 from golden.shapes import valid_steps
+
+if TYPE_CHECKING:
+    from golden.lstm.int8 import Int8Lstm
 
 __all__ = [
     "ALWAYS_HIGH",
@@ -412,7 +416,7 @@ class _FastSteps:
         self._constants, self._whole, self._halves = model.constants, whole, halves
 
     @staticmethod
-    def of(model: Int8Lstm) -> "_FastSteps | None":
+    def of(model: Int8Lstm) -> _FastSteps | None:
         """The steps, or None where the layer's constants don't allow them."""
         whole = model.fast_steps
         halves = FastSteps.of(low_constants(model.constants, model.low_offsets))

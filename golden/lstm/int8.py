@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Real
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ import numpy.typing as npt
 from golden.activations import ActivationKind
 from golden.arithmetic import Raws, Rounding, as_shaped_raws, split_multiplier, wrap
 from golden.codecs import Codec, RawCodec
+from golden.lstm import dynamic
 from golden.lstm.contract import Lstm, StoredArray
 from golden.lstm.int8_fast import FastSteps
 from golden.lstm.int8_step import (
@@ -44,6 +45,12 @@ from golden.lstm.int8_step import (
     freeze,
     step_constants,
     update_unit,
+)
+from golden.lstm.precision import (
+    ALWAYS_HIGH,
+    HIGHEST_THRESHOLD,
+    LARGEST_GROUP,
+    PrecisionSignal,
 )
 from golden.lstm.variant import COUPLED_GATES, GATES
 
@@ -64,12 +71,6 @@ __all__ = [
     "step_constants",
     "update_unit",
 ]
-
-ALWAYS_HIGH = 255
-"""The hold at which all 8 bits of every weight are taken at every step; also the highest."""
-HIGHEST_THRESHOLD = (1 << 16) - 1
-LARGEST_GROUP = 1 << 16
-PrecisionSignal = Literal["cell_change", "output_gate"]
 
 WEIGHT_AXES = ("gate", "unit", "operand")
 
@@ -670,9 +671,6 @@ class Int8Lstm(Lstm):
         """Hidden raws of sequences from reset, the precision of each step chosen where it is."""
         if not self.dynamic:
             return self.run(x)
-        # The module stands on this class.
-        from golden.lstm import dynamic
-
         return dynamic.run(self, x).hidden
 
 
