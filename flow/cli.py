@@ -276,13 +276,15 @@ def _add_parameter(
 ) -> None:
     """Add a parameter of the generated layer, which some designs have."""
     first = next(iter(parameters.values()))
+    meanings = {parameter.meaning for parameter in parameters.values()}
+    meaning = first.meaning if len(meanings) == 1 else "see 'fewbit designs'"
     designs = {system.design for system in SYSTEMS.values()}
     which = "" if len(parameters) == len(designs) else f" {listed(list(parameters))}"
     command.add_argument(
         f"--{name.replace('_', '-')}",
         type=str if first.choices else _count,
         choices=first.choices or None,
-        help=f"of the generated layer{which}: {first.meaning}",
+        help=f"of the generated layer{which}: {meaning}",
     )
 
 
