@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: all setup tools test test-all lint verilog regress area prove reproduce speakers bulk bulk-mac ieee layers dynamic train clean
+.PHONY: all setup tools test test-quick test-all lint verilog regress area prove reproduce speakers bulk bulk-mac ieee layers dynamic train clean
 
 all: $(SETUP) tools
 	$(BIN)/python -m examples.main_job --jobs $(JOBS)
@@ -27,7 +27,11 @@ tools:
 	done
 
 test: $(SETUP) tools
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+# What neither compiles nor runs long.
+test-quick: $(SETUP) tools
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not long"
 
 # Everything, long campaigns included.
 test-all: test prove bulk bulk-mac ieee speakers layers

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,8 +22,13 @@ import numpy.typing as npt
 from golden.contract import Contract, describe
 from golden.operands import Operand, check_arrays, pack, total_width, unpack
 from hdl.design import ConfiguredDesign
-from sim import yosys
+from sim import cxxrtl, yosys
 from sim.verilog import verilog_of
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes may compile the same circuit; the result is right.
+    fcntl = None
 
 __all__ = [
     "BulkError",
@@ -400,17 +406,37 @@ def _compiled(
     """Path of the shared library, compiled now unless the cache holds it."""
     compiler = check_compiler()
     harness = _harness(name, contract)
-    parts = (verilog, harness, _SCRIPT, compiler, yosys.version(), *flags)
+    rewriting = Path(cxxrtl.__file__).read_text(encoding="utf-8")
+    parts = (verilog, harness, _SCRIPT, rewriting, compiler, yosys.version(), *flags)
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     library = cache_dir.resolve() / f"{name}-{key}.so"
     if library.is_file():
         return library
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(library.with_suffix(".lock")):
+        # Another process may have made it meanwhile.
+        if not library.is_file():
+            _compile(name, verilog, harness, library, flags)
+    return library
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process holds the lock; it goes with the process that holds it."""
+    with path.open("w") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _compile(name: str, verilog: str, harness: str, library: Path, flags: tuple[str, ...]) -> None:
+    """Make the shared library, which appears whole or not at all."""
     texts = yosys.run(_SCRIPT.format(top=name), {"design.v": verilog}, ("design.cc", "clean.cc"))
     circuit = texts["design.cc" if _SETTLES in texts["design.cc"] else "clean.cc"]
     work = library.with_suffix(f".{os.getpid()}.tmp")
     work.mkdir(parents=True)
     try:
-        (work / "design.cc").write_text(circuit)
+        (work / "design.cc").write_text(cxxrtl.in_parts(circuit))
         (work / "harness.cc").write_text(harness)
         runtime = yosys.share_folder() / "include" / "backends" / "cxxrtl" / "runtime"
         process = subprocess.run(
@@ -426,4 +452,3 @@ def _compiled(
         (work / "library.so").replace(library)
     finally:
         shutil.rmtree(work)
-    return library

@@ -97,6 +97,7 @@ def test_golden_equals_fractions(case):
     assert arrays["last"].sum() == 200
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_circuit_equals_golden(case):
     name, settings = case
@@ -130,6 +131,7 @@ def every_beat(weight_width: int, lanes: int, width: int, accumulator: int):
     return arrays
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "settings", "weight_width"),
     [

@@ -82,6 +82,7 @@ def units_for_cells(kind: ActivationKind, cells: Raws, bits: int) -> tuple[Raws,
     return raws, old
 
 
+@pytest.mark.long
 def test_sigmoid_of_every_raw(circuit: tuple[ActivationKind, BulkSimulation]) -> None:
     kind, bulk = circuit
     activation = ACTIVATIONS[kind]
@@ -92,6 +93,7 @@ def test_sigmoid_of_every_raw(circuit: tuple[ActivationKind, BulkSimulation]) ->
     np.testing.assert_array_equal(got["exposed"], activation.sigmoid(EVERY_RAW) * tanh)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bits", range(7))
 def test_tanh_of_every_cell(circuit: tuple[ActivationKind, BulkSimulation], bits: int) -> None:
     kind, bulk = circuit
@@ -106,6 +108,7 @@ def test_tanh_of_every_cell(circuit: tuple[ActivationKind, BulkSimulation], bits
     )
 
 
+@pytest.mark.long
 def test_input_and_cell_gates_of_every_raw(
     circuit: tuple[ActivationKind, BulkSimulation],
 ) -> None:
@@ -119,6 +122,7 @@ def test_input_and_cell_gates_of_every_raw(
     np.testing.assert_array_equal(got["cell_result"], expected)
 
 
+@pytest.mark.long
 def test_a_wrong_table_entry_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     table = interpolation_table().copy()
     table[77] += 1

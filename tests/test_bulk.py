@@ -139,6 +139,7 @@ def test_a_missing_compiler_is_one_sentence(monkeypatch, tmp_path):
         check_compiler()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settles", [True, False])
 def test_a_circuit_that_settles_at_once_and_one_that_does_not(monkeypatch, tmp_path, settles):
     """The same design twice: CXXRTL's plain text of it needs several evaluations a cycle."""

@@ -237,6 +237,7 @@ def test_the_module_is_the_command():
     assert process.stdout.startswith("fewbit ")
 
 
+@pytest.mark.long
 def test_regress_reports_each_design(capsys, tmp_path):
     file = tmp_path / "regress.json"
     settings = ["--set", "lanes=2", "activation_width=4", "accumulator_width=8"]
@@ -252,6 +253,7 @@ def test_regress_reports_each_design(capsys, tmp_path):
     assert "ternary_accumulate" in out
 
 
+@pytest.mark.long
 def test_regress_of_a_broken_circuit_fails_and_shows_a_counterexample(
     capsys, tmp_path, monkeypatch
 ):

@@ -61,6 +61,7 @@ def test_decoding_and_encoding_again_gives_the_canonical_code():
         assert (again >> 5 <= CODES >> 5).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "bias"),
     [

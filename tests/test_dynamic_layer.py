@@ -272,11 +272,13 @@ def draw_halves(draw, lanes, end):
 # The circuit.
 
 
+@pytest.mark.long
 def test_the_circuit_agrees_with_golden(circuit):
     outcome = compare(circuit, count=3000, chunk=1000)
     assert not outcome.mismatches, outcome.counterexample
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("sizes", "more"),
     [
@@ -310,6 +312,7 @@ class Late(PrecisionHistory):
         self._moment = 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "wrong"), [("low_constants", wrong_offsets), ("PrecisionHistory", Late)]
 )
@@ -321,6 +324,7 @@ def test_what_is_wrong_is_found(circuit, monkeypatch, name, wrong):
     assert "(seed 3) differs from the golden model" in outcome.counterexample
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hold", [0, 1, 3, 255])
 @pytest.mark.parametrize("threshold", [0, 1500, 65535])
 def test_registers_and_passes(circuit, threshold, hold):
@@ -337,6 +341,7 @@ def test_registers_and_passes(circuit, threshold, hold):
         assert passes[0] == (8 if hold == 0 else 48)
 
 
+@pytest.mark.long
 def test_a_loaded_state_begins_with_two_whole_steps(circuit):
     rng = np.random.default_rng(6)
     image = Packet(Kind.PARAMETERS, LAYER.pack(constants(threshold=60000, hold=1)))
@@ -349,6 +354,7 @@ def test_a_loaded_state_begins_with_two_whole_steps(circuit):
     assert np.frombuffer(found[-1].data, "<u4").tolist() == [16, 24]
 
 
+@pytest.mark.long
 def test_an_image_clears_the_passes(circuit):
     rng = np.random.default_rng(7)
     image = Packet(Kind.PARAMETERS, LAYER.pack(constants(hold=0)))
@@ -408,6 +414,7 @@ def reads_of(hold, steps):
     return counts
 
 
+@pytest.mark.long
 def test_low_halves_are_not_read_in_low_steps():
     steps = vectors(np.random.default_rng(8), 4, DynamicInt8LstmLayer(**SMALL))
     # Words of weights in a step: of each unit rows of four gates, 2 and 3 words.
@@ -424,6 +431,7 @@ def without_shifts(given):
     return dataclasses.replace(given, whole=without_left_shifts(given.whole))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hold", [255, 0, 1])
 def test_cycles_are_those_of_the_circuit(circuit, hold):
     given = without_shifts(constants(hold=hold, threshold=1500))

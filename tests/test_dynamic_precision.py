@@ -115,6 +115,7 @@ def by_hand(model: Int8Lstm, x: list[list[int]]) -> tuple[list, list]:
     return hiddens, modes
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("group", [1, 2, 4])
 @pytest.mark.parametrize("hold", [0, 1, 3, 255])
 @pytest.mark.parametrize("signal", ["cell_change", "output_gate"])

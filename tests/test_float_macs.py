@@ -125,6 +125,7 @@ def test_one_binary32_product_is_the_fused_multiply_add_of_ieee(fp32_fma):
     assert (cut != expected).any()
 
 
+@pytest.mark.long
 def test_the_fp32_circuit_is_the_fused_multiply_add_of_ieee(fp32_fma):
     arrays, expected = fp32_fma
     count = 5000
@@ -212,6 +213,7 @@ def test_int8_golden_wraps_as_numpys_int32():
     np.testing.assert_array_equal(contract.compute(arrays)["result"], expected.view(np.uint32))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
@@ -240,6 +242,7 @@ def test_circuit_equals_golden(name, settings):
     assert outcome.passed, outcome.counterexample
 
 
+@pytest.mark.long
 def test_a_window_too_small_is_caught():
     design = DESIGNS["fp8_mac"]
     narrow = verilog_of(design.configure({"window": 13}))
@@ -334,6 +337,7 @@ class _OffsetUnit(wiring.Component):
         return m
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("window", "stages"), [(14, 2), (14, 3), (None, 3)])
 def test_an_offset_may_come_with_every_beat(window, stages):
     design = Design(

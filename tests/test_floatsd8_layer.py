@@ -157,6 +157,7 @@ def circuit_of(**parameters):
     return BulkSimulation(DESIGN.configure(parameters))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "parameters",
     CIRCUITS.values(),
@@ -170,6 +171,7 @@ def test_circuit_agrees_with_golden(parameters):
     assert outcome.vectors == count
 
 
+@pytest.mark.long
 def test_pauses_between_neurons_change_nothing():
     """The sink takes a byte now and then, so that the neurons wait for one another."""
     circuit = circuit_of(**SMALL)
@@ -201,6 +203,7 @@ def test_lanes_beyond_a_vectors_end_are_noticed(tmp_path, monkeypatch):
     assert not outcome.passed
 
 
+@pytest.mark.long
 def test_a_broken_circuit_is_found():
     text = verilog_of(DESIGN.configure(TINY))
     # New cells are all written for the first unit.
@@ -297,6 +300,7 @@ def model(tmp_path) -> FloatSD8Lstm:
     return lstm
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fixed", [False, True])
 def test_the_layer_of_a_model_is_generated(capsys, tmp_path, model, fixed):
     words = [DESIGN.name, "--model", tmp_path / "model.npz", "--set", "neurons=2"]
@@ -334,6 +338,7 @@ def test_mistakes_are_told_in_a_sentence(capsys, tmp_path, model):
         assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.long
 def test_a_layer_with_its_parameters_inside():
     model = random_lstm(9, inputs=2, hidden=3)
     layer = FloatSD8LstmLayer.of(model)

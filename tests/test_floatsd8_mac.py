@@ -124,6 +124,7 @@ def test_error_of_a_window_is_below_its_bound():
         assert exact.binary16(low) <= exact.binary16(code) <= exact.binary16(high)
 
 
+@pytest.mark.long
 def test_all_pairs_of_one_product_in_the_circuit_equal_fractions():
     """All 65,536 (weight, activation) pairs through the compiled RTL, against Fractions."""
     weights, activations = (grid.reshape(-1, 1) for grid in np.mgrid[0:256, 0:256])
@@ -149,6 +150,7 @@ def test_all_pairs_of_one_product_in_the_circuit_equal_fractions():
         np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stages", [1, 2, 3])
 @pytest.mark.parametrize("settings", CASES[:3], ids=name_of)
 def test_circuit_equals_golden(settings, stages):
@@ -158,6 +160,7 @@ def test_circuit_equals_golden(settings, stages):
     assert outcome.passed, outcome.counterexample
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", CASES[3:], ids=name_of)
 def test_circuit_equals_golden_at_odd_parameters(settings):
     outcome = check_bulk(DESIGN.configure(settings), count=50_000, seed=7)

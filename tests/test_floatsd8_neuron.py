@@ -138,6 +138,7 @@ def test_explain_shows_a_unit():
     assert sum(line.startswith("  old_cell") for line in lines) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("parameters", [{}, {"window": None}])
 def test_circuit_agrees_with_golden(parameters):
     outcome = compare(circuit_of(**parameters), count=6000, chunk=200, seed=7)
@@ -199,6 +200,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_circuit_is_found(name):
     text = verilog_of(DESIGN.configure())

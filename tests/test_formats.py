@@ -165,6 +165,7 @@ def test_round_trip_of_values(number_format):
     np.testing.assert_array_equal(number_format.decode(number_format.encode(reals)), reals)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "number_format",
     [item for item in SMALL if item.width <= 8 and item.name != "binary"],

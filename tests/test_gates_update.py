@@ -135,6 +135,7 @@ def differing(name, golden=update_unit):
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_units_agree_with_golden(name):
     wrong = differing(name)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from commands import run
 from int8_cases import SIZES, Variant, random_case
 
@@ -39,6 +40,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.long
 def test_the_layer_of_a_model(capsys, tmp_path):
     lstm = model_of()
     save_model(tmp_path / "model.npz", Model(lstm))
@@ -70,6 +72,7 @@ def test_the_layer_of_a_model(capsys, tmp_path):
     assert packed.read_bytes() == image
 
 
+@pytest.mark.long
 def test_the_layers_of_a_network_have_names_of_their_own(capsys, tmp_path):
     lstm = model_of(variant=Variant())
     nodes = (Node(lstm), Node(lstm, reverse=True, name="back"))

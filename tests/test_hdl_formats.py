@@ -47,6 +47,7 @@ def test_fields_of_every_floatsd8_code():
         assert real == FLOATSD8.decode(code)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number_format", [E5M2, BINARY16], ids=lambda item: item.name)
 def test_fields_of_every_float_code(number_format):
     for code in range(2**number_format.width):

@@ -243,6 +243,7 @@ def answers_of(circuit, sent, *, reset=True, stall_seed=None):
 SMALL = {"inputs": 3, "hidden": 5, "lanes": 2, "neurons": 2}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
 def test_every_variant_agrees_with_golden(variant):
     parameters = {"inputs": 3, "hidden": 5, "lanes": 1, "neurons": 1} | variant
@@ -251,6 +252,7 @@ def test_every_variant_agrees_with_golden(variant):
     assert outcome.vectors >= 2500
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -287,6 +289,7 @@ def vectors(rng, layer, count, starts=True):
     ]
 
 
+@pytest.mark.long
 def test_sequences_back_to_back_and_reset_in_the_middle():
     circuit = circuit_of(**SMALL)
     rng = np.random.default_rng(6)
@@ -297,6 +300,7 @@ def test_sequences_back_to_back_and_reset_in_the_middle():
     assert got[7:13] == got[16:22]
 
 
+@pytest.mark.long
 def test_a_state_saved_and_loaded_continues_the_sequence():
     circuit = circuit_of(**SMALL)
     layer = circuit.contract
@@ -318,6 +322,7 @@ def test_a_state_saved_and_loaded_continues_the_sequence():
     assert got == [each[3:7] for each in whole]
 
 
+@pytest.mark.long
 def test_the_state_is_that_of_the_step_function():
     circuit = circuit_of(**SMALL)
     layer = circuit.contract
@@ -333,6 +338,7 @@ def test_the_state_is_that_of_the_step_function():
     assert answers[3].data == state_bytes(new[0][0], new[1][0])
 
 
+@pytest.mark.long
 def test_a_hardware_reset_forgets_parameters_and_state():
     circuit = circuit_of(**SMALL)
     rng = np.random.default_rng(8)
@@ -348,6 +354,7 @@ def test_a_hardware_reset_forgets_parameters_and_state():
         assert answers_of(circuit, [image, *sent]) == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stall_seed", range(6))
 def test_stalls_change_nothing(stall_seed):
     circuit = circuit_of(**SMALL)
@@ -365,6 +372,7 @@ def test_stalls_change_nothing(stall_seed):
     answers_of(circuit, sent, stall_seed=stall_seed)
 
 
+@pytest.mark.long
 def test_a_layer_with_its_parameters_fixed():
     layer = Int8LstmLayer(**SMALL)
     rng = np.random.default_rng(10)
@@ -396,6 +404,7 @@ def test_the_backend_refuses_what_is_no_raw(change, message):
         LayerBackend()(case.model, change(case.x.astype(np.int64)))
 
 
+@pytest.mark.long
 def test_a_broken_circuit_is_noticed():
     text = verilog_of(DESIGN.configure(SMALL))
     assert text.count("16'hffff") >= 1
@@ -406,6 +415,7 @@ def test_a_broken_circuit_is_noticed():
     assert "status" in outcome.counterexample
 
 
+@pytest.mark.long
 def test_a_stale_cell_is_noticed():
     text = verilog_of(DESIGN.configure(SMALL))
     # The old cell of a unit, masked at reset.

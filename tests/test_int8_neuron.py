@@ -95,6 +95,7 @@ def test_stimulus_spans_the_results() -> None:
     assert len(np.unique(np.concatenate(cell))) > 1000
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("lanes", "activation"), [(1, "table"), (2, "gemmlowp"), (3, "gemmlowp")])
 def test_circuit_agrees_with_golden(lanes: int, activation: str) -> None:
     outcome = check_bulk(
@@ -152,6 +153,7 @@ def test_cycles_of_a_unit(beats: tuple[int, int], cycles: int) -> None:
     assert abs(taken - cycles) < 3
 
 
+@pytest.mark.long
 def test_a_broken_circuit_is_found() -> None:
     text = verilog_of(DESIGN.configure({"lanes": 1}))
     # The rounding shift forgets ties: only one of the bits below the rounding bit is looked at.

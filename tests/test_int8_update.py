@@ -245,6 +245,7 @@ def test_reference_equals_golden_where_golden_has_it(activation: ActivationKind)
 PLAIN = Int8Variant()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings",
     [

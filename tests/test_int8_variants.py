@@ -81,6 +81,7 @@ def first_difference(got: Raws, wanted: Raws) -> str:
     return f"{len(at)} of {got.size}, first at {first}: {got[first]}, not {wanted[first]}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_every_variant_agrees_with_litert(litert: ModuleType, variant: Variant) -> None:
     """Also the fast path and the plain one with each other; every second layer is trained-like."""
@@ -240,6 +241,7 @@ def test_an_output_peephole_on_the_old_cell_disagrees_with_litert(
 # The fast path.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rounding", ["double", "single"])
 @pytest.mark.parametrize("activation", ["gemmlowp", "table"])
 def test_fast_steps_equal_plain_ones(rounding: Any, activation: Any) -> None:

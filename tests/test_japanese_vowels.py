@@ -218,6 +218,7 @@ def test_backend_is_plugged_in(sets: tuple[Recordings, Recordings]) -> None:
     assert unheard.accuracy < 0.3
 
 
+@pytest.mark.long
 def test_recognise_as_a_program(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -435,6 +436,7 @@ def test_low_bit_training_is_repeatable_and_its_layer_says_the_same(
         assert np.abs((reals - hidden)[within]).max() < 0.01
 
 
+@pytest.mark.long
 def test_low_bit_accuracies_are_those_the_readme_states(
     sets: tuple[Recordings, Recordings],
 ) -> None:

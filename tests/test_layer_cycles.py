@@ -39,6 +39,7 @@ EXACT = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", EXACT.values(), ids=EXACT)
 def test_cycles_are_those_of_the_circuit(settings):
     layer = layer_of(settings)
@@ -48,6 +49,7 @@ def test_cycles_are_those_of_the_circuit(settings):
     assert (step.interval, step.last_byte) == (found["cycles"], found["last_byte"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings",
     [
@@ -161,6 +163,7 @@ def test_the_example_tells_idle_lanes(monkeypatch, capsys, tmp_path):
     assert "can't be written: No such file or directory." in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_wrong_model_of_the_update_is_noticed(monkeypatch):
     settings = EXACT["lanes"]
     step_cycles.cache_clear()

@@ -281,6 +281,7 @@ def test_circuit_refuses_parameters(parameters: dict[str, int], message: str) ->
         LayerNorm(**parameters)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("units", "chunk", "gates"), [(1, 8, 1000), (3, 8, 1000), (17, 16, 500), (128, 8, 100)]
 )
@@ -329,6 +330,7 @@ def test_cycles_of_a_gate(units: int, chunk: int, size: int, cycles: int) -> Non
     assert simulation.cycles == gates * (cycles + 3 * units) + gates - 1
 
 
+@pytest.mark.long
 def test_a_broken_circuit_is_found() -> None:
     settings = {"units": 3, "chunk": 8}
     text = verilog_of(DESIGN.configure(settings))

@@ -55,6 +55,7 @@ def test_beats_through_the_golden_neuron_equal_the_golden_layer(inputs, hidden, 
         np.testing.assert_array_equal(INT16.raw(results["cell_result"]), state[1].ravel())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("activation", ["table", "gemmlowp"])
 def test_layer_on_the_neuron_circuit_equals_golden(activation):
     rng = np.random.default_rng(8)
@@ -108,6 +109,7 @@ def test_explanations_show_the_beats_of_the_unit():
     assert sum("old_cell" in line for line in lines) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chunk", [8, 16])
 def test_faster_multipliers_give_the_same_results(chunk):
     def component(contract):

@@ -52,6 +52,7 @@ def test_a_right_circuit_is_proven_and_its_broken_copy_refuted():
     assert circuit.startswith(f"circuit: result = {int(right) ^ 1:04x} (binary16: ")
 
 
+@pytest.mark.long
 def test_a_sum_is_proven_at_small_widths():
     *_, claim = claims("floatsd8_mac")
     proof = prove(claim)

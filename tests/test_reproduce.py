@@ -63,6 +63,7 @@ def test_random_rows_are_running_sums():
     assert (again.weights == weights).all()
 
 
+@pytest.mark.long
 def test_figures_are_those_of_synth_and_of_the_netlists():
     steps = compare_macs(WIDE, NARROW, OPERANDS, None)
     # Area, two FPGAs, two delays, the peers, the accuracy.

@@ -124,6 +124,7 @@ def test_units_on_fpgas_and_in_a_process(known, tmp_path):
     assert {each[1] for each in known.asked} == {"liberty", "ice40", "ecp5"}
 
 
+@pytest.mark.long
 def test_areas_and_toggles_of_real_circuits():
     steps = compare_units((1,), runs=4)
     rows = steps[0]()

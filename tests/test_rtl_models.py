@@ -100,6 +100,7 @@ def test_every_variant_gives_litert_s_bytes(files, variant):
     assert_same_as_litert(files, tiny_case(variant))
 
 
+@pytest.mark.long
 def test_everything_gives_litert_s_bytes_under_stalls(files):
     case = tiny_case(EVERYTHING)
     assert_same_as_litert(files, case, stall_seed=7)
@@ -108,6 +109,7 @@ def test_everything_gives_litert_s_bytes_under_stalls(files):
     assert unstalled.cycles < files.backends[-1].cycles
 
 
+@pytest.mark.long
 def test_peephole_ties_go_where_litert_sends_them(files):
     case = random_case(437, exponent=-12, sizes="trained", variant=Variant(peephole=True))
     assert (case.model.hidden, case.model.peephole_ties_up) == (17, 16)
@@ -129,6 +131,7 @@ def bidirectional(graph: Graph, x: int, first: Int8Lstm, second: Int8Lstm, name:
     return graph.concatenate(there, graph.reverse(back))
 
 
+@pytest.mark.long
 def test_a_stacked_bidirectional_network_gives_litert_s_bytes(files):
     """Its four layers are of one shape, so one circuit is loaded with each in turn."""
     hidden = (0.0078, -2)

@@ -226,6 +226,7 @@ def test_rtl_runs_every_layer_in_the_simulator(capsys, files, monkeypatch, words
     np.testing.assert_array_equal(np.load(files.output), expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("to", "lanes"), [("ternary", 4), ("binary", 8)])
 def test_few_bit_models_run_in_golden_and_in_the_circuit(capsys, files, monkeypatch, to, lanes):
     # For so few steps the compiler's optimisation takes longer than it saves.
@@ -252,6 +253,7 @@ def test_few_bit_models_run_in_golden_and_in_the_circuit(capsys, files, monkeypa
     assert (status, err) == (2, f"{needed}\n")
 
 
+@pytest.mark.long
 def test_gates_are_added_side_by_side_where_asked(capsys, files, monkeypatch):
     made_with: list[Any] = []
 

@@ -41,6 +41,7 @@ def failed_tests(outcome):
     return {failure.split(":")[0].split("/")[0] for failure in outcome.failures}
 
 
+@pytest.mark.long
 def test_a_right_circuit_passes(run, folder):
     first = run(count=4000)
     assert first.failures == ()
@@ -56,6 +57,7 @@ def test_a_right_circuit_passes(run, folder):
     assert (again.tests, again.transactions, again.build_seconds) == (1, 1000, 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fault", "test", "text"),
     [

@@ -50,6 +50,7 @@ def test_golden_equals_python_integers(settings):
     assert arrays["last"].sum() == 300
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", CASES, ids=name_of)
 def test_circuit_equals_golden(settings):
     outcome = check_bulk(DESIGN.configure(settings), count=50_000, seed=1)

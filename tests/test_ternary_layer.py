@@ -311,6 +311,7 @@ def circuit_of(name):
     return BulkSimulation(DESIGN.configure(parameters), optimized=parameters["structure"] == "fpga")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CIRCUITS)
 def test_the_layer_agrees_with_golden(name):
     """Sequences, states, broken packets, pauses on both streams: the contract's own stimulus."""
@@ -320,6 +321,7 @@ def test_the_layer_agrees_with_golden(name):
     assert outcome.vectors == count
 
 
+@pytest.mark.long
 def test_a_wrong_weight_is_found(monkeypatch):
     """A golden layer with one weight of another sign disagrees with the circuit."""
     circuit = circuit_of("two-neurons")
@@ -335,6 +337,7 @@ def test_a_wrong_weight_is_found(monkeypatch):
     assert not compare(circuit, count=2000, chunk=500, seed=12).passed
 
 
+@pytest.mark.long
 def test_the_neuron_agrees_with_golden():
     design = find("ternary_lstm_neuron")
     parameters = {"lanes": 3, "weights": "pow2", "exponents": 2, "activation_width": 9}
@@ -370,6 +373,7 @@ def measured(name) -> tuple[float, int, int]:
     return count_cycles(circuit, layer.pack(dataclasses.replace(model, **shifts)), rng)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CIRCUITS)
 def test_cycles_are_those_of_the_circuit(name):
     step = step_cycles(circuit_of(name).contract, "fpga")
