@@ -278,14 +278,18 @@ def test_pow2_codes():
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        (BINARY, {"lanes": 0}, "lanes must be a whole number from 1 to 4096, not 0."),
+        (BINARY, {"lanes": 0}, "lanes must be a whole number from 1 to 256, not 0."),
         (
             POW2,
             {"accumulator_width": 14},
             "accumulator_width must be at least 15, a product's width, not 14.",
         ),
         (POW2, {"exponent_bits": 4}, "exponent_bits must be a whole number from 0 to 3, not 4."),
-        (TERNARY_UNIT, {"packing": "base_3"}, "packing must be fields or dense, not 'base_3'."),
+        (
+            TERNARY_UNIT,
+            {"packing": "base_3"},
+            'packing must be "fields" or "dense", not \'base_3\'.',
+        ),
         (
             TERNARY_UNIT,
             {"packing": "dense"},

@@ -22,6 +22,7 @@ from golden.layer import packets
 from golden.layer.floatsd8 import FloatSD8LstmLayer, random_model
 from golden.layer.image import ImageError
 from golden.layer.packets import Kind, Packet, Reply, Status
+from golden.lstm.float64 import Float64Lstm
 from golden.lstm.floatsd8 import FloatSD8Lstm
 from golden.model import Model, save_model
 from golden.systems import layer_of
@@ -137,7 +138,7 @@ def test_a_model_of_another_layer_is_refused():
         FloatSD8LstmLayer.of(model, lanes=5)
     assert layer_of(model).design == DESIGN.name
     with pytest.raises(ValueError, match=r"quantise it first with 'fewbit quantize'\."):
-        layer_of(None)
+        layer_of(Float64Lstm(*(np.zeros(shape) for shape in ((4, 2, 1), (4, 2, 2), (4, 2)))))
 
 
 def test_a_broken_image_is_refused():

@@ -282,8 +282,8 @@ def test_rtl_as_a_program(
     class Layer:
         wrong = 0
 
-        def __init__(self, lanes: int | None, **options: object) -> None:
-            assert (lanes, options.pop("asks_state")) == (None, True)
+        def __init__(self, settings: dict[str, int], **options: object) -> None:
+            assert (settings, options.pop("asks_state")) == ({}, True)
             self.steps, self.cycles = 0, 100
 
         def __call__(self, lstm: Int8Lstm, x: Raws, lengths: Raws) -> Raws:
@@ -328,8 +328,8 @@ def test_rtl_of_few_bit_models_as_a_program(
     """The model that is asked for, on the golden model in the circuit's place."""
 
     class Layer:
-        def __init__(self, lanes: int | None, **_: object) -> None:
-            assert lanes == (4 if "--lanes" in words else None)
+        def __init__(self, settings: dict[str, int], **_: object) -> None:
+            assert settings == ({"lanes": 4} if "--lanes" in words else {})
             self.steps, self.cycles = 1, 1
 
         def __call__(self, lstm: TernaryLstm, x: Raws, lengths: Raws) -> Raws:

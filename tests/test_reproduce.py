@@ -69,7 +69,7 @@ def test_figures_are_those_of_synth_and_of_the_netlists():
     # Area, two FPGAs, two delays, the peers, the accuracy.
     assert len(steps) == 7
     area, logic = steps[0]()
-    rows = [synth.synthesize(design, {}) for design in (WIDE, NARROW)]
+    rows = [synth.synthesize(design.configure()) for design in (WIDE, NARROW)]
     assert area.measured == rows[0]["area_ge"] / rows[1]["area_ge"]
     assert logic.measured == rows[0]["combinational_ge"] / rows[1]["combinational_ge"]
     assert area.paper == pytest.approx(7.66, abs=0.005)
@@ -97,8 +97,8 @@ def test_figures_are_those_of_synth_and_of_the_netlists():
 def test_an_fpga_is_measured_as_synth_does(monkeypatch):
     figures = {"wide_mac": {"luts": 30, "carries": 5}, "narrow_mac": {"luts": 12, "carries": 4}}
 
-    def synthesize(design, settings, target):
-        assert (settings, target) == ({}, "ice40")
+    def synthesize(design, target):
+        assert (design.options["stages"], target) == (1, "ice40")
         return figures[design.name]
 
     monkeypatch.setattr(floatsd8, "synthesize", synthesize)

@@ -40,8 +40,9 @@ class Layers:
 
     wrong_code = wrong_passes = False
 
-    def __init__(self, **settings):
-        assert settings["asks_state"]
+    def __init__(self, settings, *, asks_state):
+        assert set(settings) == {"lanes", "structure"}
+        assert asks_state
         self.cycles, self.passes = 0, (0, 0)
 
     def __call__(self, model, x, lengths=None):
@@ -104,8 +105,8 @@ def test_without_the_examples_their_command_is_named(monkeypatch):
 
 
 def test_overhead_is_of_each_area(monkeypatch):
-    def synthesis(design, settings):
-        more = settings["dynamic"]
+    def synthesis(design):
+        more = design.parameters["dynamic"]
         return {
             "combinational_ge": 1000 + 80 * more,
             "area_ge": 1500 + 150 * more,

@@ -129,7 +129,7 @@ def test_areas_and_toggles_of_real_circuits():
     steps = compare_units((1,), runs=4)
     rows = steps[0]()
     expected = {
-        design: synth.synthesize(find(design), {"lanes": 1})["area_ge"]
+        design: synth.synthesize(find(design).configure({"lanes": 1}))["area_ge"]
         for design in ("int12_mac", "ternary_accumulate")
     }
     assert rows[0].measured == expected["int12_mac"] / expected["ternary_accumulate"]
@@ -146,8 +146,8 @@ def test_areas_and_toggles_of_real_circuits():
 def test_a_wrong_netlist_is_seen(monkeypatch):
     honest = ternary.map_to_cells
 
-    def broken(design, settings):
-        mapped = honest(design, settings)
+    def broken(design):
+        mapped = honest(design)
         for cell in mapped.netlist["cells"].values():
             if cell["type"] == "XOR2":
                 cell["type"] = "XNOR2"

@@ -27,7 +27,7 @@ from sim.bulk import BulkOutcome, BulkSimulation
 from sim.layer import LayerBackend
 
 # Small circuits, which compile in seconds.
-TINY = partial(LayerBackend, lanes=1, structure="fpga")
+TINY = partial(LayerBackend, {"lanes": 1, "structure": "fpga"})
 FLAGS = ("coupled", "peephole", "norm", "projection")
 ALL = tuple(
     Variant(*(bool(number & 8 >> place) for place in range(4)), projection_bias=bool(number & 1))
@@ -59,8 +59,9 @@ class Files:
     def outputs(self, content: bytes, x, **options):
         """Raws of the golden model and of the RTL."""
 
-        def made(**given):
-            self.backends.append(TINY(**{**options, **given}))
+        def made(given):
+            assert given == {}
+            self.backends.append(TINY(**options))
             return self.backends[-1]
 
         self.monkeypatch.setattr(sim.layer, "LayerBackend", made)

@@ -103,7 +103,7 @@ def test_rows_without_a_start_are_refused():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"lanes": 0}, "lanes must be a whole number from 1 to 4096, not 0."),
+        ({"lanes": 0}, "lanes must be a whole number from 1 to 256, not 0."),
         (
             {"activation_width": 12, "accumulator_width": 8},
             "accumulator_width must be at least activation_width (12), not 8.",
