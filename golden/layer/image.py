@@ -10,17 +10,17 @@ one after the other in the order in which the circuit needs them. The last two b
 Numbers are little-endian, two's complement where signed; only the checksum is big-endian, as its
 algorithm wants it.
 
-This file needs numpy and nothing else. Beside a generated layer it stands as DESIGN_pack.py, with
-that layer's plan, as JSON, in the comment at its end.
+This file needs Python 3.10 and numpy 1.21, or newer ones, and nothing else. Beside a generated
+layer it stands as DESIGN_pack.py, with that layer's plan, as JSON, in the comment at its end.
 """
 
 from __future__ import annotations
 
 import binascii
 import json
+import os
 import sys
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -58,13 +58,17 @@ __all__ = [
 ]
 
 Bytes = npt.NDArray[np.uint8]
-Integers = npt.NDArray[np.int64]
+Integers = npt.NDArray[Any]
+"""Of int16 or int64."""
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 CHECKSUM_BYTES = 2
 _BYTE = 8
+_BLOCK = 1 << 18
+"""Weights that are packed at a time, so that memory is in proportion to the image."""
 _MARK = "# PLAN: "
 _CONTINUED = "# "
+_LONGEST_SENTENCE = 400
 
 
 class ImageError(ValueError):
@@ -174,7 +178,8 @@ class Records(Section):
     Parameters
     ----------
     units
-        Of a group, side by side in a word; what lies beyond the last unit is 0.
+        Of a group, side by side in a word. What lies beyond the last unit is 0, but for numbers
+        that all units share.
     passes
         One after the other.
     """
@@ -354,6 +359,16 @@ class Plan:
     texts: Mapping[str, str] = field(default_factory=dict[str, str])
     folds: tuple[Fold, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse a plan by which an image would not hold the arrays.
+
+        Raises
+        ------
+        ValueError
+            With what is wrong in it.
+        """
+        _check_plan(self)
+
     @property
     def size(self) -> int:
         """Bytes of the image, the checksum included."""
@@ -386,6 +401,106 @@ class Plan:
             words = flat[start : start + section.size]
             contents[section.name] = words.reshape(section.words, section.word_bytes)
         return contents
+
+
+def _check_plan(plan: Plan) -> None:
+    names = [section.name for section in plan.sections]
+    if len(set(names)) < len(names):
+        raise ValueError(f"The sections of a plan must have names of their own, not {names}.")
+    stored: set[tuple[str, tuple[int, ...]]] = set()
+    for section in plan.sections:
+        if isinstance(section, Records):
+            stored |= _checked_records(plan, section)
+        else:
+            stored |= _checked_weights(plan, section)
+    for name, each in plan.fields.items():
+        if each.low > each.high:
+            raise ValueError(f"Field {name} must not begin at {each.low} and end at {each.high}.")
+        # All of an axis at once, or entry by entry.
+        found = {index for array, index in stored if array == name}
+        for index in np.ndindex(*each.shape[: max(map(len, found), default=0)]):
+            if not any(index[: len(part)] == part for part in found):
+                raise ValueError(f"No section of the plan holds {name}{list(index)}.")
+        if not found:
+            raise ValueError(f"No section of the plan holds the field {name}.")
+
+
+def _checked_records(plan: Plan, section: Records) -> set[tuple[str, tuple[int, ...]]]:
+    stored: set[tuple[str, tuple[int, ...]]] = set()
+    for each in section.passes:
+        for row in each.rows:
+            width = section.units * sum(bits.width for bits in row)
+            if width != _BYTE * section.word_bytes:
+                raise ValueError(
+                    f"A word of section {section.name} must have {_BYTE * section.word_bytes} bits,"
+                    f" not {width}."
+                )
+            for bits in row:
+                if not bits.array:
+                    continue
+                stored.add((bits.array, bits.index))
+                found, rest = _axes_left(plan, section, bits.array, bits.index, most=1)
+                if rest and rest[0] > each.groups * section.units:
+                    raise ValueError(
+                        f"Section {section.name} has words for {each.groups * section.units} units,"
+                        f" but {bits.array} has {rest[0]}."
+                    )
+                low, high = ((end >> bits.right) + bits.add for end in (found.low, found.high))
+                least, most = (-(1 << bits.width - 1), 1 << bits.width - 1) if low < 0 else (0, 1)
+                most = most - 1 if low < 0 else (1 << bits.width) - 1
+                if not bits.counts and not (least <= low and high <= most):
+                    raise ValueError(
+                        f"{bits.width} bits of section {section.name} can't hold {bits.array},"
+                        f" which is from {found.low} to {found.high}."
+                    )
+    return stored
+
+
+def _checked_weights(plan: Plan, section: Weights) -> set[tuple[str, tuple[int, ...]]]:
+    stored: set[tuple[str, tuple[int, ...]]] = set()
+    codes = section.codes
+    for each in section.passes:
+        for row in each.rows:
+            for matrix in row.matrices:
+                stored.add((matrix.array, matrix.index))
+                found, rest = _axes_left(plan, section, matrix.array, matrix.index, most=2)
+                room = each.groups * section.units, row.beats * section.lanes
+                if len(rest) != 2 or rest[0] > room[0] or rest[1] > room[1]:
+                    raise ValueError(
+                        f"Section {section.name} has room for {room[0]} units of {room[1]} weights,"
+                        f" but {matrix.array} has the shape {rest}."
+                    )
+                ends = found.low, found.high
+                if codes.levels:
+                    levels = {level for group in codes.levels for level in group}
+                    fits = set(ends) <= levels
+                else:
+                    fits = found.high - found.low < 1 << codes.width
+                if not fits:
+                    raise ValueError(
+                        f"{codes.width} bits of section {section.name} can't hold {matrix.array},"
+                        f" which is from {found.low} to {found.high}."
+                    )
+    return stored
+
+
+def _axes_left(
+    plan: Plan, section: Section, array: str, index: tuple[int, ...], most: int
+) -> tuple[Field, tuple[int, ...]]:
+    """The field of an array, and the lengths of its axes behind an index."""
+    if array not in plan.fields:
+        raise ValueError(f"Section {section.name} holds {array}, which is no field of the plan.")
+    found = plan.fields[array]
+    inside = len(index) <= len(found.shape) and all(
+        0 <= place < length for place, length in zip(index, found.shape, strict=False)
+    )
+    rest = found.shape[len(index) :]
+    if not inside or len(rest) > most:
+        raise ValueError(
+            f"Section {section.name} holds {array}{list(index)}, but the field's shape is"
+            f" {found.shape}."
+        )
+    return found, rest
 
 
 def as_json(plan: Plan) -> str:
@@ -527,6 +642,11 @@ def _of_bits(bits: npt.NDArray[np.uint8]) -> Integers:
     return (bits.astype(np.int64) << np.arange(bits.shape[-1], dtype=np.int64)).sum(axis=-1)
 
 
+def _kind_of(each: Field) -> type[np.int16] | type[np.int64]:
+    """Type that holds an array's numbers: most of an image are weights, which are short."""
+    return np.int16 if each.low >= -(1 << 15) and each.high < 1 << 15 else np.int64
+
+
 # Packing.
 
 
@@ -551,7 +671,7 @@ def pack(plan: Plan, arrays: Arrays) -> bytes:
 
 
 def check_arrays(plan: Plan, arrays: Arrays) -> dict[str, Integers]:
-    """The arrays of `Plan.fields` as integers of 64 bits, checked.
+    """The arrays of `Plan.fields` as integers of 16 or 64 bits, checked.
 
     Raises
     ------
@@ -576,12 +696,13 @@ def check_arrays(plan: Plan, arrays: Arrays) -> dict[str, Integers]:
             )
         if array.size and not (wanted.low <= array.min() and array.max() <= wanted.high):
             raise ImageError(f"Array {name} must be from {wanted.low} to {wanted.high}.")
-        checked[name] = array.astype(np.int64)
-        if (checked[name] & (wanted.multiple - 1)).any():
+        checked[name] = array.astype(_kind_of(wanted), copy=False)
+        if wanted.multiple > 1 and (checked[name] & (wanted.multiple - 1)).any():
             power = wanted.multiple.bit_length() - 1
             raise ImageError(f"Array {name} must hold multiples of 2^{power}.")
     for fold in plan.folds:
-        wanted_starts = -checked[fold.raw] * checked[fold.weights].sum(axis=-1)
+        row_sums = checked[fold.weights].sum(axis=-1, dtype=np.int64)
+        wanted_starts = -int(checked[fold.raw]) * row_sums
         if ((wanted_starts - checked[fold.starts][:, fold.part]) % 2**32).any():
             raise ImageError(
                 f"Array {fold.starts} must hold, in part {fold.part}, minus {fold.raw} times the"
@@ -610,7 +731,7 @@ def _bits_of(bits: Bits, arrays: Mapping[str, Integers], groups: int, units: int
     count = groups * units
     if not bits.array:
         return np.zeros((groups, units, bits.width), np.uint8)
-    number = arrays[bits.array][bits.index]
+    number = arrays[bits.array][bits.index].astype(np.int64)
     if bits.counts:
         stored = (np.arange(count) < number).astype(np.int64)
     else:
@@ -624,37 +745,55 @@ def _bits_of(bits: Bits, arrays: Mapping[str, Integers], groups: int, units: int
 
 
 def _packed_weights(section: Weights, arrays: Mapping[str, Integers]) -> Bytes:
-    parts: list[Integers] = []
-    for each in section.passes:
-        rows: list[Integers] = []
-        for row in each.rows:
-            stacked = np.stack(
-                [
-                    _padded(arrays[matrix.array][matrix.index], section, each.groups, row.beats)
-                    for matrix in row.matrices
-                ],
-                axis=2,
-            )
-            rows.append(stacked.reshape(each.groups, -1))
-        whole = np.concatenate(rows, axis=1)
-        parts.append(whole.reshape(-1, section.units * section.at_once * section.lanes))
-    codes = _encoded(np.concatenate(parts), section.codes)
     if section.slice is None:
-        return _joined(codes, section.codes.width)
+        width = section.codes.width
+        return np.concatenate([_joined(codes, width) for codes in _codes(section, arrays)])
     part = section.slice
-    padded = np.zeros((section.words, codes.shape[1]), np.int64)
-    padded[: len(codes)] = codes
+    parts = list(_codes(section, arrays))
+    count = sum(map(len, parts))
+    codes = np.concatenate([*parts, np.zeros((section.words - count, parts[0].shape[1]), np.int8)])
     number = np.arange(section.words)
-    places = np.array(part.places)[number % len(part.places)]
-    sliced = padded[number ^ part.beat] >> places[:, np.newaxis] & (1 << part.width) - 1
+    places = np.array(part.places, codes.dtype)[number % len(part.places)]
+    sliced = codes[number ^ part.beat] >> places[:, np.newaxis] & (1 << part.width) - 1
     return _joined(sliced, part.width)
 
 
-def _padded(weights: Integers, section: Weights, groups: int, beats: int) -> Integers:
-    """Weights (units, operands) as (groups, beats, units of a group, lanes)."""
-    whole = np.full((groups * section.units, beats * section.lanes), section.codes.padding)
-    whole[: weights.shape[0], : weights.shape[1]] = weights
-    return whole.reshape(groups, section.units, beats, section.lanes).swapaxes(1, 2)
+def _codes(section: Weights, arrays: Mapping[str, Integers]) -> Iterator[Integers]:
+    """Codes of a section's words in order, shape (words, codes), so many groups at a time."""
+    for each in section.passes:
+        for groups in _blocks(section, each):
+            rows: list[Integers] = []
+            for row in each.rows:
+                stacked = np.stack(
+                    [
+                        _padded(arrays[matrix.array][matrix.index], section, groups, row.beats)
+                        for matrix in row.matrices
+                    ],
+                    axis=2,
+                )
+                rows.append(stacked.reshape(len(groups), -1))
+            weights = np.concatenate(rows, axis=1)
+            words = weights.reshape(-1, section.units * section.at_once * section.lanes)
+            yield _encoded(words, section.codes)
+
+
+def _blocks(section: Weights, each: WeightsPass) -> Iterator[range]:
+    """Numbers of a pass's groups, not many weights at a time."""
+    of_group = (
+        section.units * section.lanes * sum(row.beats * len(row.matrices) for row in each.rows)
+    )
+    step = max(1, _BLOCK // max(1, of_group))
+    for first in range(0, each.groups, step):
+        yield range(first, min(first + step, each.groups))
+
+
+def _padded(weights: Integers, section: Weights, groups: range, beats: int) -> Integers:
+    """Weights (units, operands) of some groups as (groups, beats, units of a group, lanes)."""
+    units = section.units
+    own = weights[groups.start * units : groups.stop * units]
+    whole = np.full((len(groups) * units, beats * section.lanes), section.codes.padding, own.dtype)
+    whole[: own.shape[0], : own.shape[1]] = own
+    return whole.reshape(len(groups), units, beats, section.lanes).swapaxes(1, 2)
 
 
 def _encoded(weights: Integers, codes: Codes) -> Integers:
@@ -664,7 +803,7 @@ def _encoded(weights: Integers, codes: Codes) -> Integers:
     levels = np.array(codes.levels)
     lowest, base = int(levels.min()), int(levels.max() - levels.min()) + 1
     places = base ** np.arange(codes.group)
-    table = np.full(base**codes.group, -1)
+    table = np.full(base**codes.group, -1, np.int16)
     written = np.setdiff1d(np.arange(len(levels)), codes.unwritten)
     table[(levels[written] - lowest) @ places] = written
     encoded = table[(weights.reshape(len(weights), -1, codes.group) - lowest) @ places]
@@ -685,16 +824,15 @@ def unpack(plan: Plan, image: bytes) -> dict[str, Integers]:
         If the image has a wrong size or checksum.
     """
     contents = plan.split(image)
-    arrays = {name: np.zeros(each.shape, np.int64) for name, each in plan.fields.items()}
+    arrays = {name: np.zeros(each.shape, _kind_of(each)) for name, each in plan.fields.items()}
     counted: set[str] = set()
     for section in plan.sections:
         if isinstance(section, Records):
             _take_records(section, contents[section.name], plan, arrays, counted)
     weights = [section for section in plan.sections if isinstance(section, Weights)]
     if weights:
-        # Sections that hold slices of the codes make them up together.
-        codes = [_codes_of(section, contents[section.name]) for section in weights]
-        _take_weights(weights[0], np.bitwise_or.reduce(codes), plan, arrays)
+        parts = [(section, contents[section.name]) for section in weights]
+        _take_weights(parts, plan, arrays)
     return arrays
 
 
@@ -735,45 +873,48 @@ def _take_records(
                         target[bits.index] = value[0]
 
 
-def _codes_of(section: Weights, content: Bytes) -> Integers:
-    """Whole codes of a section's words, or those bits of them that the section holds."""
-    count = section.units * section.at_once * section.lanes // section.codes.group
-    part = section.slice
-    if part is None:
-        return _parted(content, section.codes.width, count)
-    sliced = _parted(content, part.width, count)
-    number = np.arange(section.words)
-    places = np.array(part.places)[number % len(part.places)]
-    codes = np.zeros_like(sliced)
-    codes[number ^ part.beat] = sliced << places[:, np.newaxis]
+def _codes_of(parts: list[tuple[Weights, Bytes]], words: range) -> Integers:
+    """Codes of some words, shape (words, codes), by all sections that hold slices of them."""
+    codes = np.zeros(0, np.int64)
+    for section, content in parts:
+        count = section.units * section.at_once * section.lanes // section.codes.group
+        part = section.slice
+        if part is None:
+            return _parted(content[words.start : words.stop], section.codes.width, count)
+        number = np.arange(words.start, words.stop) ^ part.beat
+        places = np.array(part.places)[number % len(part.places)]
+        sliced = _parted(content[number], part.width, count) << places[:, np.newaxis]
+        codes = codes | sliced if codes.size else sliced
     return codes
 
 
 def _take_weights(
-    section: Weights, codes: Integers, plan: Plan, arrays: dict[str, Integers]
+    parts: list[tuple[Weights, Bytes]], plan: Plan, arrays: dict[str, Integers]
 ) -> None:
-    weights = _decoded(codes, section.codes)
+    section = parts[0][0]
     word = 0
     for each in section.passes:
         counts = [row.beats * len(row.matrices) // section.at_once for row in each.rows]
-        words = weights[word : word + each.groups * sum(counts)]
-        word += len(words)
-        by_group = words.reshape(each.groups, sum(counts), -1)
-        first = 0
-        for row, count in zip(each.rows, counts, strict=True):
-            shape = each.groups, row.beats, len(row.matrices), section.units, section.lanes
-            whole = by_group[:, first : first + count].reshape(shape)
-            first += count
-            for number, matrix in enumerate(row.matrices):
-                # Shape (groups, units, beats, lanes), then (units, operands).
-                own = whole[:, :, number].swapaxes(1, 2)
-                flat = own.reshape(each.groups * section.units, row.beats * section.lanes)
-                target = arrays[matrix.array]
-                units, operands = target[matrix.index].shape
-                own = flat[:units, :operands]
-                if not section.codes.levels and plan.fields[matrix.array].low < 0:
-                    own = _signed(own, section.codes.width)
-                target[matrix.index] = own
+        for groups in _blocks(section, each):
+            words = range(word, word + len(groups) * sum(counts))
+            word = words.stop
+            weights = _decoded(_codes_of(parts, words), section.codes)
+            by_group = weights.reshape(len(groups), sum(counts), -1)
+            first = 0
+            for row, count in zip(each.rows, counts, strict=True):
+                shape = len(groups), row.beats, len(row.matrices), section.units, section.lanes
+                whole = by_group[:, first : first + count].reshape(shape)
+                first += count
+                for number, matrix in enumerate(row.matrices):
+                    # Shape (groups, units, beats, lanes), then (units, operands).
+                    own = whole[:, :, number].swapaxes(1, 2)
+                    flat = own.reshape(len(groups) * section.units, row.beats * section.lanes)
+                    target = arrays[matrix.array][matrix.index]
+                    rows = target[groups.start * section.units : groups.stop * section.units]
+                    taken = flat[: rows.shape[0], : rows.shape[1]]
+                    if not section.codes.levels and plan.fields[matrix.array].low < 0:
+                        taken = _signed(taken, section.codes.width)
+                    rows[:] = taken
 
 
 def _decoded(codes: Integers, how: Codes) -> Integers:
@@ -856,18 +997,42 @@ def main(arguments: list[str] | None = None, write: Callable[[str], object] = pr
                 check_image(plan, stream.read(plan.size + 1))
             write(f"{words[1]}: whole, {plan.size} bytes")
             return 0
-        # What is no archive at all numpy would read in other ways.
-        zipfile.ZipFile(words[0]).close()
-        with np.load(words[0], allow_pickle=False) as archive:
-            image = pack(plan, dict(archive))
-        Path(words[1]).write_bytes(image)
+        _replace(Path(words[1]), pack(plan, _archive(words[0])))
     except ImageError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        print(f"The file can't be used: {error}", file=sys.stderr)
-        return 1
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"The file can't be used: {error}")
     return 0
+
+
+def _archive(path: str) -> dict[str, npt.NDArray[Any]]:
+    try:
+        # What is no archive at all numpy would read in other ways.
+        zipfile.ZipFile(path).close()
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except OSError:
+        raise
+    except (Exception, MemoryError) as error:
+        # A damaged archive, or one that was made to harm, may raise anything.
+        raise ImageError(f"The file can't be used: {error or type(error).__name__}") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file beside it, then give that its name, so that an old one is never half a new."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _refuse(sentence: str) -> int:
+    """Print a sentence, which may quote a file from anywhere, in one line of bounded length."""
+    plain = "".join(letter if letter.isprintable() else " " for letter in sentence)
+    print(plain[:_LONGEST_SENTENCE], file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

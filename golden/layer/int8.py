@@ -177,9 +177,20 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
         return Plan(
             self.image_fields,
             (*self.constant_sections, self._starts, self._weights),
-            {"activation": self.activation, "rounding": "double"},
-            (Fold("folded_bias", PARTS.index("recurrent"), "reset_hidden", "recurrent_weights"),),
+            self.image_texts,
+            self.image_folds,
         )
+
+    @property
+    def image_texts(self) -> dict[str, str]:
+        """What the arrays must be made for."""
+        return {"activation": self.activation, "rounding": "double"}
+
+    @property
+    def image_folds(self) -> tuple[Fold, ...]:
+        """What the circuit takes for granted at reset."""
+        recurrent = PARTS.index("recurrent")
+        return (Fold("folded_bias", recurrent, "reset_hidden", "recurrent_weights"),)
 
     @property
     def image_fields(self) -> dict[str, Field]:

@@ -235,13 +235,12 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
         return 3 if max(self.inputs, self.hidden) <= SHORT_ROW else 4
 
     def make_plan(self) -> Plan:
-        whole = super().make_plan()
         gates, hidden = len(self.variant.gates), self.hidden
         rows = gates, len(PARTS), hidden
         end = 1 << (8 * self.start_bytes - 1)
         fields = {
-            **whole.fields,
-            "folded_bias": replace(whole.fields["folded_bias"], low=-end, high=end - 1),
+            **self.image_fields,
+            "folded_bias": replace(self.image_fields["folded_bias"], low=-end, high=end - 1),
             "threshold": Field((), 0, HIGHEST_THRESHOLD, "register of the precision at reset"),
             "hold": Field((), 0, ALWAYS_HIGH, "register of the precision at reset"),
             "offsets": Field(
@@ -264,8 +263,8 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
                 self._half_weights("weights_first", 0, "word n is of beat n"),
                 self._half_weights("weights_second", 1, "word n is of beat n ^ 1"),
             ),
-            {**whole.texts, "signal": self.signal},
-            whole.folds,
+            {**self.image_texts, "signal": self.signal},
+            self.image_folds,
         )
 
     @property
