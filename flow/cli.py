@@ -8,6 +8,7 @@ import argparse
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -249,15 +250,18 @@ def _add_calibrate(commands: Any) -> None:
 
 def _add_option(command: argparse.ArgumentParser, name: str, options: Mapping[str, Option]) -> None:
     """Add an option of the quantisers of some number systems, each with its own entry."""
-    first = next(iter(options.values()))
-    kind: Callable[[str], object] = str if first.choices else _count
-    if first.none_means:
-        kind = _count_or_none
+    choices = tuple(dict.fromkeys(word for each in options.values() for word in each.choices))
+    # Systems that say the same are named together.
+    by_help: dict[str, list[str]] = {}
+    for system, option in options.items():
+        by_help.setdefault(option.help, []).append(system)
     command.add_argument(
         f"--{name.replace('_', '-')}",
-        type=kind,
-        choices=first.choices or None,
-        help=f"of {listed(list(options))}: {first.meaning}",
+        type=str if choices else _number_or_none,
+        choices=choices or None,
+        help="; ".join(f"of {listed(names)}: {text}" for text, names in by_help.items()).replace(
+            "%", "%%"
+        ),
     )
 
 
@@ -265,7 +269,8 @@ def _layer_parameters() -> dict[str, dict[str, Parameter]]:
     """Parameters that models don't say of the layers that run them, by name and design."""
     found: dict[str, dict[str, Parameter]] = {}
     for system in SYSTEMS.values():
-        for parameter in find(system.design).parameters:
+        design = DESIGNS.get(system.design)
+        for parameter in design.parameters if design else ():
             if parameter.name in system.layer.chosen:
                 found.setdefault(parameter.name, {})[system.design] = parameter
     return found
@@ -275,16 +280,16 @@ def _add_parameter(
     command: argparse.ArgumentParser, name: str, parameters: Mapping[str, Parameter]
 ) -> None:
     """Add a parameter of the generated layer, which some designs have."""
-    first = next(iter(parameters.values()))
     meanings = {parameter.meaning for parameter in parameters.values()}
-    meaning = first.meaning if len(meanings) == 1 else "see 'fewbit designs'"
+    meaning = meanings.pop() if len(meanings) == 1 else "see 'fewbit designs'"
     designs = {system.design for system in SYSTEMS.values()}
     which = "" if len(parameters) == len(designs) else f" {listed(list(parameters))}"
+    choices = tuple(dict.fromkeys(word for each in parameters.values() for word in each.choices))
     command.add_argument(
         f"--{name.replace('_', '-')}",
-        type=str if first.choices else _count,
-        choices=first.choices or None,
-        help=f"of the generated layer{which}: {meaning}",
+        type=str if choices else _number_or_none,
+        choices=choices or None,
+        help=f"of the generated layer{which}: {meaning}".replace("%", "%%"),
     )
 
 
@@ -383,10 +388,10 @@ def _real(text: str) -> float:
     return value
 
 
-def _count_or_none(text: str) -> int | str:
-    if text != "none" and not (text.isascii() and text.isdigit() and len(text) < 9):
+def _number_or_none(text: str) -> int | str:
+    if text != "none" and not re.fullmatch(r"-?[0-9]{1,18}", text):
         raise argparse.ArgumentTypeError(
-            f"must be a whole number of at most 8 digits, or none, not '{text}'"
+            f"must be a whole number of at most 18 digits, or none, not '{text}'"
         )
     return text if text == "none" else int(text)
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from flow.errors import UsageError, check_target
 from flow.models import told
 from golden.network import Network, save_network
+from golden.parameter import ParameterError
 from golden.systems import SYSTEMS, NumberSystem, options_by_name
 
 __all__ = ["quantize_to_file"]
@@ -74,9 +75,10 @@ def _by_keyword(system: NumberSystem, options: Mapping[str, Any]) -> dict[str, A
             listed = f"{', '.join(others)} or {last}" if others else last
             raise UsageError(f"{flag} goes with --to {listed}; leave it out.")
         number = None if value == "none" and option.none_means else value
-        if isinstance(number, int) and not option.minimum <= number <= option.maximum:
-            raise UsageError(
-                f"{flag} must be from {option.minimum} to {option.maximum}, not {number}."
-            )
-        given[option.keyword or name] = number
+        try:
+            given[option.keyword or name] = option.parameter.check(number)
+        except ParameterError as error:
+            low = "" if option.choices else "from "
+            allowed = option.parameter.allowed
+            raise UsageError(f"{flag} must be {low}{allowed}, not {value}.") from error
     return given

@@ -84,6 +84,19 @@ class RawCodec(Codec):
     agreement: Mapping[str, float] = field(default_factory=dict[str, float])
     noun: ClassVar[str] = "raws"
 
+    def __post_init__(self) -> None:
+        """Refuse raws that no array of these types holds.
+
+        Raises
+        ------
+        ValueError
+            If the width or the scale is out of its range.
+        """
+        if not 1 <= self.width <= 2 * _BYTE:
+            raise ValueError(f"width must be from 1 to {2 * _BYTE} bits, not {self.width}.")
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"scale must be a finite number above 0, not {self.scale}.")
+
     @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(np.int8 if self.width <= _BYTE else np.int16)

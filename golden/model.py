@@ -29,7 +29,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from golden.lstm.contract import REAL, Lstm, StoredArray
+from golden.lstm.contract import LONGEST_TEXT, REAL, Lstm, StoredArray
 from golden.lstm.float64 import Reals
 from golden.lstm.kinds import KINDS
 from golden.shapes import valid_steps
@@ -37,11 +37,13 @@ from golden.shapes import valid_steps
 __all__ = [
     "LARGEST_FILE",
     "Contents",
+    "ForeignFile",
     "Model",
-    "NewerFormat",
     "Pooling",
     "ReadOut",
     "arrays_of_layer",
+    "check_kinds",
+    "check_names",
     "check_version",
     "explained",
     "layer_arrays",
@@ -61,7 +63,6 @@ LARGEST_FILE = 64 << 20
 """Most bytes of a model file, both as it lies on disk and unpacked."""
 
 _VERSION = 1
-_LONGEST_TEXT = 32
 _LONGEST_REASON = 100
 _REMEDY = "write the file anew with golden.model.save_model"
 
@@ -271,7 +272,12 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     """
     with explained(path):
         contents = read_archive(path)
+        if "network_version" in contents:
+            raise ForeignFile(
+                "holds a network, of one layer or several; load it with golden.network.load_network"
+            )
         check_version(contents, "version", _VERSION)
+        check_kinds(contents)
         check_names(contents, layer_arrays().union(_HEADER, _READ_OUT).__contains__)
         return _build(contents)
 
@@ -306,8 +312,8 @@ def explained(path: str | os.PathLike[str], remedy: str = _REMEDY) -> Generator[
         # zipfile quotes names from the file, which may be 64 KiB long.
         reason = str(error)[:_LONGEST_REASON] or type(error).__name__
         raise ValueError(f"{source}: is no readable .npz archive ({reason}); {remedy}.") from error
-    except NewerFormat as error:
-        raise ValueError(f"{source}: {error}; install a newer fewbit.") from error
+    except ForeignFile as error:
+        raise ValueError(f"{source}: {error}.") from error
     except ValueError as error:
         raise ValueError(f"{source}: {str(error).rstrip('.')}; {remedy}.") from error
 
@@ -351,8 +357,11 @@ def read_archive(path: str | os.PathLike[str]) -> Contents:
     return contents
 
 
-class NewerFormat(ValueError):
-    """A file that a later version of this package has written."""
+class ForeignFile(ValueError):
+    """A file that may be right, and isn't for this function or this installation.
+
+    The sentence names the remedy.
+    """
 
 
 def check_names(contents: Contents, known: Callable[[str], bool]) -> None:
@@ -382,18 +391,37 @@ def check_version(contents: Contents, name: str, newest: int) -> None:
 
     Raises
     ------
-    NewerFormat
+    ForeignFile
         If the file's is newer.
     ValueError
         If it is missing, or none.
     """
     version = take_arrays(contents, {name: StoredArray(("int32",))})[name]
     if version > newest:
-        raise NewerFormat(
-            f"its format is version {version}, and this fewbit reads versions up to {newest}"
+        raise ForeignFile(
+            f"its format is version {version}, and this fewbit reads versions up to {newest};"
+            " install a newer fewbit"
         )
     if version < 1:
-        raise ValueError(f"{name} must be from 1 to {newest}, not {version}")
+        raise ValueError(f"{name} must be at least 1, not {version}")
+
+
+def check_kinds(contents: Contents) -> None:
+    """Refuse layers of a kind that no number system here has, before their arrays are looked at.
+
+    Raises
+    ------
+    ForeignFile
+        If there is one.
+    """
+    for name, content in contents.items():
+        if re.fullmatch(r"(node\d+_)?kind", name):
+            kind = take_arrays({"kind": content}, _KIND)["kind"]
+            if kind not in KINDS:
+                raise ForeignFile(
+                    f"its kind must be {' or '.join(KINDS)}, not {kind!r}; install or register the"
+                    " package of its number system, or install a newer fewbit"
+                )
 
 
 def _build(contents: Contents) -> Model:
@@ -419,7 +447,8 @@ def layer_from(contents: Contents, lengths: dict[str, int] | None = None) -> Lst
     Parameters
     ----------
     contents
-        As `read_archive` gives them; `arrays_of_layer` gives the names.
+        As `read_archive` gives them and `check_kinds` lets them through; `arrays_of_layer` gives
+        the names.
     lengths
         Where to keep the lengths of the layer's axes by name.
 
@@ -429,9 +458,6 @@ def layer_from(contents: Contents, lengths: dict[str, int] | None = None) -> Lst
         If an array is missing, or of a wrong type, shape, size or value.
     """
     kind = take_arrays(contents, _KIND)["kind"]
-    if kind not in KINDS:
-        listed = " or ".join(f'"{known}"' for known in KINDS)
-        raise ValueError(f"kind must be {listed}, not {kind!r}")
     made = KINDS[kind]
     taken = take_arrays(contents, made.stored, lengths)
     for name, expected in made.stored.items():
@@ -494,7 +520,7 @@ _KINDS = {
     "<u2": "uint16",
     "<f4": "float32",
     "<f8": "float64",
-    **{f"<U{length}": "text" for length in range(1, _LONGEST_TEXT + 1)},
+    **{f"<U{length}": "text" for length in range(1, LONGEST_TEXT + 1)},
 }
 
 

@@ -26,6 +26,7 @@ from golden.lstm.contract import Lstm, StoredArray
 from golden.model import (
     Contents,
     arrays_of_layer,
+    check_kinds,
     check_version,
     explained,
     layer_arrays,
@@ -326,6 +327,7 @@ def load_network(path: str | os.PathLike[str]) -> Network:
 
 def _network_from(contents: Contents) -> Network:
     check_version(contents, "network_version", _VERSION)
+    check_kinds(contents)
     header = take_arrays(contents, _HEADER)
     known = layer_arrays().union(_NODE)
     parts: dict[int, Contents] = {}

@@ -74,6 +74,22 @@ class Parameter:
     choices: tuple[str, ...] = ()
     none_means: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a parameter that doesn't take its own default.
+
+        Raises
+        ------
+        TypeError
+            If it doesn't, or has neither a range nor choices.
+        """
+        if not self.choices and (self.minimum is None or self.maximum is None):
+            raise TypeError(f"Parameter '{self.name}' must have a range or choices.")
+        if self.default is not None:
+            try:
+                self.check(self.default)
+            except ParameterError as error:
+                raise TypeError(f"The default: {error}") from error
+
     @property
     def allowed(self) -> str:
         """The values that the parameter takes, in words."""

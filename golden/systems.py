@@ -2,8 +2,8 @@
 
 A number system is an LSTM (`golden.lstm.contract.Lstm`), a quantiser that makes it of a real one,
 the options that the quantiser has, and the contract of the layer that runs it, with the name of
-that layer's design. A package of a user's own registers one in the same way as this module, see the
-page "Adding a number system" of the manual.
+that layer's design. A package of a user's own adds one, with the design, by
+:func:`hdl.systems.register`: see the page "Adding a number system" of the manual.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
+from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
 from golden.activations import ActivationKind
 from golden.arithmetic import Rounding
 from golden.layer.contract import LayerContract
@@ -22,10 +23,23 @@ from golden.layer.int8 import Int8LstmLayer
 from golden.layer.int8_dynamic import int8_layer_of
 from golden.layer.ternary import Scales, TernaryLstmLayer
 from golden.lstm.contract import Lstm
-from golden.lstm.floatsd8 import FEWEST_PRODUCTS, MOST_PRODUCTS, FloatSD8Lstm
+from golden.lstm.floatsd8 import (
+    FEWEST_PRODUCTS,
+    HIGHEST_WINDOW,
+    LOWEST_WINDOW,
+    MOST_PRODUCTS,
+    FloatSD8Lstm,
+)
 from golden.lstm.int8 import Int8Lstm
-from golden.lstm.kinds import check_kind, register_kind
-from golden.lstm.ternary import TernaryLstm, WeightKind
+from golden.lstm.kinds import check_kind, check_kind_is_free, register_kind
+from golden.lstm.ternary import (
+    HIGHEST_ACTIVATION_WIDTH,
+    LOWEST_ACTIVATION_WIDTH,
+    MOST_EXPONENTS,
+    TernaryLstm,
+    WeightKind,
+)
+from golden.parameter import Parameter, Value
 from golden.quantize import floatsd8, int8, ternary_lstm
 
 if TYPE_CHECKING:
@@ -36,6 +50,7 @@ __all__ = [
     "ModelLayer",
     "NumberSystem",
     "Option",
+    "check_system",
     "layer_of",
     "listed",
     "options_by_name",
@@ -44,33 +59,87 @@ __all__ = [
 ]
 
 
+_TAKEN_BY_QUANTIZE = frozenset({"help", "model", "lstm", "to", "calibrate", "out", "done"})
+_TAKEN_BY_RUN = frozenset(
+    {"help", "model", "lstm", "input", "output", "backend", "activation", "real"}
+)
+"""Words that the commands have for other options."""
+
+
+def _is_layer_contract(value: object) -> bool:
+    return inspect.isclass(value) and issubclass(value, LayerContract)
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and value.isidentifier()
+
+
 @dataclass(frozen=True)
 class Option:
-    """A choice that a quantiser leaves to its user.
+    """A choice that a quantiser leaves to its user: a whole number, or one of some words.
 
     Parameters
     ----------
     name
         Its keyword, and with ``-`` for ``_`` the option of ``fewbit quantize``.
     meaning
-        What is chosen, its default included, as the help of the command says it.
-    choices
-        The words that it takes; a whole number where there are none.
+        What is chosen, in a few words.
+    default
+        What the quantiser takes where nothing is said.
     minimum, maximum
         The range of a whole number.
+    choices
+        The words that it takes, where it takes words.
     none_means
         What ``none`` stands for; None where a number must be given.
     keyword
         The quantiser's own keyword where that is another.
+
+    Raises
+    ------
+    TypeError
+        If the entry says no such choice.
     """
 
     name: str
     meaning: str
-    choices: tuple[str, ...] = ()
+    default: Value
     minimum: int = 1
     maximum: int = 1 << 30
+    choices: tuple[str, ...] = ()
     none_means: str | None = None
     keyword: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse an entry that the command line could not offer."""
+        if not _is_word(self.name) or self.name in _TAKEN_BY_QUANTIZE:
+            raise TypeError(f"An option's name must be a free word, not {self.name!r}.")
+        if isinstance(self.choices, str) or not all(map(_is_word, self.choices)):
+            raise TypeError(f"The choices of option '{self.name}' must be words, in a tuple.")
+        # The parameter checks the rest.
+        _ = self.parameter
+
+    @property
+    def parameter(self) -> Parameter:
+        """The same as a parameter, which checks values and tells the range."""
+        numbers = (None, None) if self.choices else (self.minimum, self.maximum)
+        return Parameter(
+            f"--{self.name.replace('_', '-')}",
+            self.default,
+            self.meaning,
+            *numbers,
+            choices=self.choices,
+            none_means=self.none_means,
+        )
+
+    @property
+    def help(self) -> str:
+        """What the command line's help says of it."""
+        default = "none" if self.default is None else self.default
+        if self.choices:
+            return f"{self.meaning}; default {default}"
+        none = f", or none for {self.none_means}" if self.none_means else ""
+        return f"{self.meaning}, {self.minimum} to {self.maximum}{none}; default {default}"
 
 
 @dataclass(frozen=True)
@@ -113,19 +182,45 @@ class NumberSystem:
 
     def __post_init__(self) -> None:
         """Refuse an entry that lacks a part."""
-        if not self.name.isidentifier():
+        if not _is_word(self.name):
             raise TypeError(f"A number system's name must be a word, not {self.name!r}.")
         check_kind(self.lstm)
+        self._check_quantizer()
+        self._check_layer(self.layer)
+        if not _is_word(self.design):
+            raise TypeError(f"The number system '{self.name}' must name its layer's design.")
+
+    def _check_layer(self, layer: Any) -> None:
+        if not _is_layer_contract(layer):
+            raise TypeError(f"The layer of '{self.name}' must be the class of a LayerContract.")
+        name: str = layer.__name__
+        if inspect.isabstract(layer):
+            lacking = ", ".join(sorted(layer.__abstractmethods__))
+            raise TypeError(f"{name} must define {lacking} before it is registered.")
+        # __dataclass_fields__ is what dataclasses.is_dataclass asks for, in its own class.
+        if "image" not in getattr(layer, "__dataclass_fields__", {}):
+            raise TypeError(f"{name} must be a dataclass with a field 'image'.")
+        taken = sorted(_TAKEN_BY_RUN.intersection(layer.chosen))
+        if taken:
+            raise TypeError(
+                f"{name} must not leave '{taken[0]}' to choose: fewbit run uses the name."
+            )
+
+    def _check_quantizer(self) -> None:
         if not callable(self.quantize):
             raise TypeError(f"The number system '{self.name}' must have a quantiser.")
-        layer: Any = self.layer
-        if not (inspect.isclass(layer) and issubclass(layer, LayerContract)):
-            raise TypeError(f"The layer of '{self.name}' must be the class of a LayerContract.")
-        if inspect.isabstract(self.layer):
-            lacking = ", ".join(sorted(self.layer.__abstractmethods__))
-            raise TypeError(f"{self.layer.__name__} must define {lacking} before it is registered.")
-        if not self.design.isidentifier():
-            raise TypeError(f"The number system '{self.name}' must name its layer's design.")
+        given: Any = self.options
+        if not all(isinstance(option, Option) for option in given):
+            raise TypeError(f"The options of '{self.name}' must be Option objects.")
+        names = [option.name for option in self.options]
+        if len(set(names)) < len(names):
+            raise TypeError(f"The options of '{self.name}' must have names of their own: {names}.")
+        taken = inspect.signature(self.quantize).parameters
+        if any(each.kind == each.VAR_KEYWORD for each in taken.values()):
+            return
+        for keyword in ("done", *(option.keyword or option.name for option in self.options)):
+            if keyword not in taken:
+                raise TypeError(f"The quantiser of '{self.name}' must take the keyword {keyword}.")
 
     def contract_of(self, model: Lstm, **chosen: Any) -> LayerContract[Any]:
         """The contract of the layer that runs a model.
@@ -157,12 +252,29 @@ SYSTEMS: dict[str, NumberSystem] = {}
 
 
 def register_system(system: NumberSystem) -> NumberSystem:
-    """Add a number system; the same one may be added again.
+    """Add the golden side of a number system; the same one may be added again.
+
+    A package of a user's own calls :func:`hdl.systems.register`, which adds the design as well.
 
     Raises
     ------
     TypeError
-        If its name is taken, or another design runs LSTMs of its class.
+        If `check_system` refuses it.
+    """
+    check_system(system)
+    register_kind(system.lstm)
+    SYSTEMS[system.name] = system
+    return system
+
+
+def check_system(system: NumberSystem) -> None:
+    """Refuse a number system that doesn't go with those that there are.
+
+    Raises
+    ------
+    TypeError
+        If its name or its kind is taken, another design runs LSTMs of its class, or one of its
+        options is a word where another system's of that name is a number.
     """
     for known in SYSTEMS.values():
         if known.lstm is system.lstm and (known.design, known.layer) != (
@@ -173,11 +285,17 @@ def register_system(system: NumberSystem) -> NumberSystem:
                 f"{system.lstm.__name__} runs on {known.design} already; give the number system"
                 f" '{system.name}' a class of its own."
             )
+        for option in system.options:
+            for other in known.options:
+                if option.name == other.name and bool(option.choices) != bool(other.choices):
+                    raise TypeError(
+                        f"Option '{option.name}' of '{system.name}' must take"
+                        f" {'words' if other.choices else 'numbers'}, as that of '{known.name}'"
+                        " does; give it another name."
+                    )
     if SYSTEMS.get(system.name, system) != system:
         raise TypeError(f"There is a number system '{system.name}' already; take another name.")
-    register_kind(system.lstm)
-    SYSTEMS[system.name] = system
-    return system
+    check_kind_is_free(system.lstm)
 
 
 def system_of(model: Lstm) -> NumberSystem:
@@ -257,14 +375,25 @@ def listed(names: list[str]) -> str:
 
 
 _ACTIVATION = Option(
-    "activation", "approximation of sigmoid and tanh, default table", get_args(ActivationKind)
+    "activation", "approximation of sigmoid and tanh", "table", choices=get_args(ActivationKind)
 )
 _FEW_BIT_OPTIONS = (
     _ACTIVATION,
-    Option("activation_width", "bits of inputs and hidden values, 4 to 16, default 12"),
-    Option("scales", "fixed (default), or powers_of_two, for no multipliers", get_args(Scales)),
+    Option(
+        "activation_width",
+        "bits of inputs and hidden values",
+        12,
+        LOWEST_ACTIVATION_WIDTH,
+        HIGHEST_ACTIVATION_WIDTH,
+    ),
+    Option(
+        "scales",
+        "of a row: any (fixed), or powers of two, for no multipliers",
+        "fixed",
+        choices=get_args(Scales),
+    ),
 )
-_EXPONENTS = Option("exponents", "magnitudes beside 0, 1 to 4, default 4")
+_EXPONENTS = Option("exponents", "magnitudes beside 0", MOST_EXPONENTS, 1, MOST_EXPONENTS)
 
 register_system(
     NumberSystem(
@@ -275,7 +404,7 @@ register_system(
         "int8_lstm_layer",
         (
             _ACTIVATION,
-            Option("rounding", "of a requantisation, default double", get_args(Rounding)),
+            Option("rounding", "of a requantisation", "double", choices=get_args(Rounding)),
         ),
         int8_layer_of,
     )
@@ -290,14 +419,18 @@ register_system(
         (
             Option(
                 "lanes",
-                "products added at a time, 4 to 16, default 4",
-                minimum=FEWEST_PRODUCTS,
-                maximum=MOST_PRODUCTS,
+                "products added at a time",
+                FEWEST_PRODUCTS,
+                FEWEST_PRODUCTS,
+                MOST_PRODUCTS,
                 keyword="products",
             ),
             Option(
                 "window",
-                "bits that a sum keeps, 8 to 48, or none for exact sums; default 12",
+                "bits that a sum keeps",
+                DEFAULT_WINDOW,
+                LOWEST_WINDOW,
+                HIGHEST_WINDOW,
                 none_means="exact sums",
             ),
         ),

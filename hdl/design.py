@@ -90,6 +90,8 @@ class Design:
         names = [parameter.name for parameter in self.all_parameters]
         if len(set(names)) < len(names):
             raise TypeError(f"{self.name} must not have two parameters of one name: {names}.")
+        if not callable(self.contract) or not callable(self.component):
+            raise TypeError(f"{self.name} must have factories of its contract and its component.")
         if (self.timing is None) == (self.cycles is None):
             raise TypeError(f"{self.name} must have either a timing or the cycles of a step.")
         own: Any = getattr(self.contract, "func", self.contract)

@@ -5,10 +5,9 @@ the command line, the regression, the synthesis and the tests read it. A package
 adds its designs by `register_design`.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import get_args
+from typing import Any, get_args
 
 from amaranth.lib import wiring
 
@@ -26,8 +25,6 @@ from golden.convert import FloatSD8Decode as FloatSD8DecodeContract
 from golden.convert import FloatSD8Encode as FloatSD8EncodeContract
 from golden.formats import BFLOAT16, BINARY16, BINARY32, E5M2, Minifloat
 from golden.layer.floatsd8 import FloatSD8LstmLayer as FloatSD8LstmLayerContract
-from golden.layer.int8 import Int8LstmLayer as Int8LstmLayerContract
-from golden.layer.int8_dynamic import DynamicInt8LstmLayer as DynamicContract
 from golden.layer.int8_dynamic import int8_layer, int8_layer_parameters
 from golden.layer.ternary import TernaryLstmLayer as TernaryLstmLayerContract
 from golden.neuron.floatsd8 import FloatSD8LstmNeuron as FloatSD8LstmNeuronContract
@@ -54,7 +51,7 @@ from hdl.neuron.floatsd8 import FloatSD8LstmNeuron
 from hdl.neuron.int8 import Int8LstmNeuron, default_chunk
 from hdl.neuron.ternary import TernaryLstmNeuron
 
-__all__ = ["DESIGNS", "find", "register_design"]
+__all__ = ["DESIGNS", "check_design", "find", "register_design"]
 
 STAGES = Parameter("stages", 2, "register stages, so the latency in cycles", 1, 5)
 OBJECTIVE = Parameter(
@@ -218,14 +215,9 @@ def _floatsd8_neuron_timing(contract: Contract) -> Timing:
     )
 
 
-_INT8_LAYERS: dict[type[Contract], Callable[..., wiring.Component]] = {
-    Int8LstmLayerContract: Int8LstmLayer,
-    DynamicContract: DynamicInt8LstmLayer,
-}
-
-
-def _int8_layer(contract: Contract, structure: Structure) -> wiring.Component:
-    return _INT8_LAYERS[type(contract)](contract, structure)
+def _int8_layer(contract: Any, structure: Structure) -> wiring.Component:
+    circuit = DynamicInt8LstmLayer if contract.chooses_precision else Int8LstmLayer
+    return circuit(contract, structure)
 
 
 INT8_LSTM_NEURON = Design(
@@ -332,9 +324,20 @@ def register_design(design: Design) -> Design:
     TypeError
         If its name is taken.
     """
-    if DESIGNS.setdefault(design.name, design) is not design:
+    check_design(design)
+    return DESIGNS.setdefault(design.name, design)
+
+
+def check_design(design: Design) -> None:
+    """Refuse a design whose name stands for another.
+
+    Raises
+    ------
+    TypeError
+        If it does.
+    """
+    if DESIGNS.get(design.name, design) != design:
         raise TypeError(f"There is a design '{design.name}' already; take another name.")
-    return design
 
 
 for _design in (

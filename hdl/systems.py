@@ -6,9 +6,9 @@ from typing import Any
 
 from golden.layer.contract import LayerContract
 from golden.lstm.contract import Lstm
-from golden.systems import SYSTEMS, NumberSystem, register_system, system_of
+from golden.systems import SYSTEMS, NumberSystem, check_system, register_system, system_of
 from hdl.design import ConfiguredDesign, Design, ParameterError, Value
-from hdl.designs import DESIGNS, find, register_design
+from hdl.designs import DESIGNS, check_design, find, register_design
 
 __all__ = ["PLUGINS", "PluginError", "configure_for", "load_plugins", "register"]
 
@@ -52,12 +52,20 @@ def register(system: NumberSystem, design: Design | None = None) -> NumberSystem
     if known.cycles is None:
         raise TypeError(f"{known.name} must say what a step takes, as every layer does.")
     names = {parameter.name for parameter in known.parameters}
-    missing = [name for name in system.layer.chosen if name not in names]
+    contract = known.configure().contract
+    if not isinstance(contract, system.layer):
+        raise TypeError(
+            f"The layer of '{system.name}' is a {system.layer.__name__}, but {known.name} makes a"
+            f" {type(contract).__name__}."
+        )
+    missing = [name for name in (*system.layer.chosen, *contract.settings) if name not in names]
     if missing:
         raise TypeError(
-            f"The layer of '{system.name}' leaves {missing[0]} to choose, but {known.name} has no"
-            " such parameter."
+            f"The layer of '{system.name}' has a parameter {missing[0]}, but {known.name} has no"
+            " such one."
         )
+    check_design(known)
+    check_system(system)
     register_design(known)
     return register_system(system)
 
@@ -76,8 +84,9 @@ def load_plugins() -> None:
     for point in entry_points(group=PLUGINS):
         try:
             point.load()()
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}".rstrip(".")
+        except (Exception, SystemExit) as error:
+            first = (str(error).splitlines() or [""])[0]
+            reason = f"{type(error).__name__}: {first}".rstrip(". :")
             raise PluginError(
                 f"The plug-in '{point.name}' ({point.value}) failed: {reason}; mend or uninstall"
                 " its package."
@@ -125,6 +134,9 @@ def configure_for(
             )
         if each not in build and each not in system.layer.chosen:
             raise ParameterError(f"Parameter '{each}' follows from the model; leave it out.")
+        if value is None and not known[each].none_means:
+            # As good as not given.
+            continue
         if each not in build:
             chosen[each] = (
                 known[each].parse(value) if isinstance(value, str) else known[each].check(value)
@@ -132,6 +144,11 @@ def configure_for(
     contract: LayerContract[Any] = system.contract_of(model, **chosen)
     own = {each: value for each, value in (settings or {}).items() if each in build}
     configured = entry.configure({**contract.settings, **own}, name=name)
+    if configured.contract != contract:
+        raise ValueError(
+            f"{entry.name} makes another layer of the settings of '{system.name}': all fields of"
+            f" {type(contract).__name__} but the image must be parameters."
+        )
     return configured, contract.image_of(model)
 
 

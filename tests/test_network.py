@@ -191,7 +191,7 @@ def npy(array: npt.ArrayLike, dtype: type = np.int32) -> bytes:
 @pytest.mark.parametrize(
     ("member", "replacement", "message"),
     [
-        ("network_version.npy", npy(0), "network_version must be from 1 to 1, not 0;"),
+        ("network_version.npy", npy(0), "network_version must be at least 1, not 0;"),
         ("outputs.npy", npy([3]), "The outputs must be from 0 to 2, not 3;"),
         ("outputs.npy", None, "outputs is missing;"),
         ("node1_sources.npy", npy([1]), "The sources of node 1 must be from -1 to 0, not 1;"),

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -19,16 +20,32 @@ from int2.layer import Int2LstmLayer
 from int2.lstm import Int2Lstm
 from layer_bench import check_packer, count_cycles
 
+from golden.layer.contract import LayerContract
+from golden.layer.image import (
+    Bits,
+    Codes,
+    Field,
+    Matrix,
+    Plan,
+    RecordsPass,
+    Weights,
+    WeightsPass,
+    WeightsRow,
+    program,
+)
+from golden.layer.sections import records
 from golden.lstm.contract import Lstm
 from golden.lstm.float64 import Float64Lstm
+from golden.lstm.int8 import Int8Lstm
 from golden.lstm.kinds import KINDS, register_kind
 from golden.lstm.ternary import TernaryLstm
 from golden.network import Network, Node, load_network, run, save_network
-from golden.systems import SYSTEMS, layer_of, register_system
+from golden.systems import SYSTEMS, Option, layer_of, register_system
 from hdl.designs import DESIGNS, find
 from hdl.systems import configure_for, register
 from sim.bulk import BulkSimulation, compare
 
+FROZEN = Path(__file__).with_name("frozen")
 SIZES = {"inputs": 5, "hidden": 7, "lanes": 4, "neurons": 2}
 
 
@@ -37,7 +54,8 @@ def registered():
     """The toy's entries, for one test."""
     int2.register()
     yield
-    del SYSTEMS["int2"], DESIGNS[DESIGN.name], KINDS["int2_lstm"]
+    for table, name in ((SYSTEMS, "int2"), (DESIGNS, DESIGN.name), (KINDS, "int2_lstm")):
+        table.pop(name, None)
 
 
 def random_model(seed=1):
@@ -266,6 +284,154 @@ def test_entries_that_lack_a_part_are_refused():
         replace(DESIGN, cycles=None)
     assert set(SYSTEMS) >= {"int2", "int8"}
     assert "other" not in SYSTEMS
+
+
+@dataclass(frozen=True)
+class _Imageless(LayerContract):
+    inputs: int = 1
+
+
+def test_what_the_command_line_could_not_offer_is_refused(capsys):
+    for words, sentence in (
+        ({"name": "to"}, "An option's name must be a free word, not 'to'"),
+        ({"default": 9, "maximum": 5}, "The default: Parameter '--gain' must be 1 to 5, not 9"),
+        ({"choices": "abc"}, "The choices of option 'gain' must be words, in a tuple"),
+    ):
+        with pytest.raises(TypeError, match=re.escape(sentence)):
+            Option(**({"name": "gain", "meaning": "what is gained", "default": 1} | words))
+    gain = Option("gain", "50 % of what is gained", 1, 0, 5)
+    with pytest.raises(TypeError, match="The quantiser of 'int2' must take the keyword gain"):
+        replace(int2.SYSTEM, options=(gain,))
+    with pytest.raises(TypeError, match="must have names of their own"):
+        replace(int2.SYSTEM, options=int2.SYSTEM.options * 2)
+    with pytest.raises(TypeError, match="_Imageless must define"):
+        replace(int2.SYSTEM, layer=_Imageless)
+
+    def quantize(network, x, *, activation="table", gain=1, done):
+        raise ValueError(f"It was {gain}.")
+
+    del SYSTEMS["int2"]
+    number = replace(int2.SYSTEM, options=(Option("activation", "a number here", 1),))
+    with pytest.raises(TypeError, match="Option 'activation' of 'int2' must take words"):
+        register(number)
+    register(replace(int2.SYSTEM, quantize=quantize, options=(gain,)))
+    status, out, _ = fewbit(capsys, "quantize", "--help")
+    assert status == 0
+    assert "of int2: 50 % of what is gained, 0 to 5; default 1" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("gain", "sentence"),
+    [("0", "It was 0.\n"), ("6", "--gain must be from 0 to 5, not 6.\n"), ("none", None)],
+)
+def test_options_are_checked_by_their_own_entry(capsys, real, gain, sentence):
+    def quantize(network, x, *, gain=1, done):
+        raise ValueError(f"It was {gain}.")
+
+    del SYSTEMS["int2"]
+    option = Option("gain", "what is gained", 1, 0, 5)
+    register(replace(int2.SYSTEM, quantize=quantize, options=(option,)))
+    words = [real / "real.npz", "--to", "int2", "--calibrate", real / "x.npy", "--gain", gain]
+    status, _, err = fewbit(capsys, "quantize", *words, "--out", real / "y.npz")
+    assert (status, err) == (2, sentence or "--gain must be from 0 to 5, not none.\n")
+
+
+def test_a_system_and_a_design_of_another_layer_are_refused():
+    del SYSTEMS["int2"], DESIGNS[DESIGN.name]
+    foreign = find("floatsd8_lstm_layer")
+    other = replace(DESIGN, contract=foreign.contract, parameters=foreign.parameters)
+    with pytest.raises(TypeError, match="but int2_lstm_layer makes a FloatSD8LstmLayer"):
+        register(int2.SYSTEM, other)
+    # What was refused has left nothing behind.
+    assert DESIGN.name not in DESIGNS
+    with pytest.raises(TypeError, match="There is a number system 'int8' already"):
+        register(replace(int2.SYSTEM, name="int8"), DESIGN)
+    assert DESIGN.name not in DESIGNS
+    int2.register()
+
+
+def test_the_same_entries_may_come_again_as_other_objects():
+    register(replace(int2.SYSTEM), replace(DESIGN))
+    assert find(DESIGN.name) is DESIGN
+
+
+def test_a_model_with_more_than_the_system_has_is_refused(capsys, real):
+    layer = load_network(real / "real.npz").nodes[0].lstm
+    peeping = replace(layer, peephole_weights=np.ones((3, 7)))
+    save_network(real / "peephole.npz", Network((Node(peeping),)))
+    words = [real / "peephole.npz", "--to", "int2", "--calibrate", real / "x.npy"]
+    status, _, err = fewbit(capsys, "quantize", *words, "--out", real / "y.npz")
+    assert (status, err.count("\n")) == (2, 1)
+    assert not (real / "y.npz").exists()
+
+
+def test_a_subclass_that_steps_otherwise_runs_otherwise():
+    class Silent(Int8Lstm):
+        def step(self, x, hidden, cell):
+            new_hidden, new_cell = super().step(x, hidden, cell)
+            return np.zeros_like(new_hidden), new_cell
+
+    model = load_network(FROZEN / "models" / "int8.npz").nodes[0].lstm
+    silent = Silent(**{name: getattr(model, name) for name in model.stored})
+    x = np.random.default_rng(1).integers(-128, 128, (2, 5, model.inputs))
+    assert model.run(x).any()
+    for found in (silent.run(x), silent.run_with_cell(x)[0], silent.forward(x)):
+        assert not found.any()
+
+
+def test_a_plan_by_which_an_image_would_not_hold_the_arrays_is_refused():
+    bits = Bits(8, "a", (0,))
+    for field, row, sentence in (
+        (Field((2,), 0, 300), (Bits(8, "a"),), "8 bits of section s can't hold a, which is from 0"),
+        (Field((2,), 0, 1), (bits,), "No section of the plan holds a[1]."),
+        (Field((2,), 0, 1), (Bits(8, "b"),), "Section s holds b, which is no field of the plan."),
+        (Field((2,), 0, 1), (Bits(8, "a", (2,)),), "Section s holds a[2], but the field's shape"),
+        (Field((2,), 0, 1), (Bits(4, "a"),), "A word of section s must have 0 bits, not 4."),
+        (Field((3,), 0, 1), (Bits(8, "a"),), "Section s has words for 2 units, but a has 3."),
+    ):
+        section = records("s", "", 1, RecordsPass(2, (row,)))
+        with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
+            Plan({"a": field}, (section,))
+    rows = (WeightsPass(1, (WeightsRow(1, (Matrix("a"),)),)),)
+    for field, codes, sentence in (
+        (Field((1, 4), -2, 2), Codes(2), "2 bits of section w can't hold a, which is from -2 to 2"),
+        (Field((1, 4), -2, 1), Codes(1, levels=((-1,), (1,))), "1 bits of section w can't hold a"),
+        (Field((2, 4), -2, 1), Codes(2), "Section w has room for 1 units of 4 weights, but a has"),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
+            Plan({"a": field}, (Weights.of("w", "", 1, 4, rows, codes),))
+
+
+@pytest.mark.parametrize("fault", ["encrypted", "huge", "text", "written"])
+def test_the_emitted_packer_answers_hostile_archives_in_a_line(tmp_path, fault):
+    layer = Int2LstmLayer(**SIZES)
+    arrays = layer.arrays_of(random_model())
+    if fault == "text":
+        arrays["activation"] = np.array("\n\x1b[31m" + "x" * 100_000)
+    np.savez(tmp_path / "c.npz", **arrays)
+    content = bytearray((tmp_path / "c.npz").read_bytes())
+    if fault == "encrypted":
+        content[6] |= 1
+        content[content.index(b"PK\x01\x02") + 8] |= 1
+    if fault == "huge":
+        with zipfile.ZipFile(tmp_path / "c.npz", "w") as archive:
+            head = b"{'descr': '<i8', 'fortran_order': False, 'shape': (9999999999999,), }\n"
+            archive.writestr("bias.npy", b"\x93NUMPY\x01\x00" + bytes([len(head), 0]) + head)
+    else:
+        (tmp_path / "c.npz").write_bytes(content)
+    (tmp_path / "pack.py").write_text(program(layer.plan), encoding="utf-8")
+    (tmp_path / "image.bin").write_bytes(b"old")
+    words = [sys.executable, "-I", "pack.py", "c.npz", "image.bin"]
+    if fault == "written":
+        (tmp_path / "image.bin").unlink()
+        (tmp_path / "image.bin").mkdir()
+    outcome = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (outcome.returncode, outcome.stderr.count("\n")) == (1, 1), outcome.stderr
+    assert len(outcome.stderr) < 500
+    assert "\x1b" not in outcome.stderr
+    if fault != "written":
+        assert (tmp_path / "image.bin").read_bytes() == b"old"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["c.npz", "image.bin", "pack.py"]
 
 
 class _Misnamed(Int2Lstm):

@@ -319,7 +319,10 @@ def test_mistakes_are_answered_in_one_sentence(capsys, tmp_path: Path, real_file
     assert refused(*quantize, "floatsd8", "--lanes", 2) == (
         "--lanes must be from 4 to 16, not 2.\n"
     )
-    assert refused(*quantize, "floatsd8", "--window", 7) == "window must be from 8 to 48, not 7.\n"
+    assert (
+        refused(*quantize, "floatsd8", "--window", 7)
+        == "--window must be from 8 to 48, or none, not 7.\n"
+    )
     run_sd8 = ["run", sd8, "--output", out, "--input", codes]
     for array, sentence in (
         (X, "integer codes from 0 to 255, not float64; for real numbers give --real."),

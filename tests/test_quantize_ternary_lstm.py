@@ -570,7 +570,7 @@ def test_mistakes_are_answered_in_one_sentence(capsys, tmp_path: Path, real_file
         "--lanes goes with --to floatsd8; leave it out.\n"
     )
     assert refused(*words, "binary", "--activation-width", 17) == (
-        "activation_width must be from 4 to 16, not 17.\n"
+        "--activation-width must be from 4 to 16, not 17.\n"
     )
     for model, array, sentence in (
         (made, X, "integer raws from -2048 to 2047, not float64; for real numbers give --real."),

@@ -63,8 +63,8 @@ class FloatSD8LstmLayer(LayerContract[FloatSD8Lstm]):
     new hidden vector of ``hidden`` e5m2 codes. A state is the hidden vector, then the binary16
     codes of the cells, low byte first.
 
-    Bit for bit :func:`golden.lstm.floatsd8.step`. Of the biases of weights and inputs an image
-    keeps only the sums that matter, so a model that was unpacked has the inputs' bias 15.
+    Bit for bit :meth:`golden.lstm.floatsd8.FloatSD8Lstm.step`. Of the biases of weights and inputs
+    an image keeps only the sums that matter, so a model that was unpacked has the inputs' bias 15.
 
     Parameters
     ----------

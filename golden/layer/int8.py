@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -104,6 +104,9 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
     )
     image: bytes | None = None
 
+    chooses_precision: ClassVar[bool] = False
+    """Whether the weights count with 8 or with 4 bits, chosen for each step and unit."""
+
     def __post_init__(self) -> None:
         check_parameters(self)
         if self.peephole and self.projection > self.hidden:
@@ -118,7 +121,17 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
     def of(
         cls, model: Int8Lstm, lanes: int | None = None, neurons: int | None = None, **chosen: Any
     ) -> Self:
-        """The layer that runs a model."""
+        """The layer that runs a model.
+
+        Raises
+        ------
+        ValueError
+            If the model's precision is chosen per step, which another class of layer does.
+        """
+        if model.dynamic and not cls.chooses_precision:
+            raise ValueError(
+                "The model's precision is chosen per step; its layer is a DynamicInt8LstmLayer."
+            )
         return cls(
             inputs=model.inputs,
             hidden=model.hidden,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
 import numpy as np
 
@@ -188,6 +188,8 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
         "of dynamic=1: what chooses, the cell's change or the output gate",
         choices=get_args(PrecisionSignal),
     )
+
+    chooses_precision: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("cifg", "peephole", "layer_norm", "projection"):

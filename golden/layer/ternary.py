@@ -91,8 +91,8 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
     sign extended; of those that come in, only the low ``activation_width`` bits count. A state is
     the hidden vector, then the cell raws of 16 bits.
 
-    Bit for bit :func:`golden.lstm.ternary.step`. An image doesn't hold the inputs' scale, which the
-    multipliers contain: a model that was unpacked has the scale 1.
+    Bit for bit :meth:`golden.lstm.ternary.TernaryLstm.step`. An image doesn't hold the inputs'
+    scale, which the multipliers contain: a model that was unpacked has the scale 1.
 
     Parameters
     ----------

@@ -17,10 +17,18 @@ from golden.activations import ActivationKind
 from golden.codecs import Codec
 from golden.shapes import check_shape
 
-__all__ = ["REAL", "Lstm", "Numbers", "StoredArray", "expect"]
+__all__ = ["LONGEST_TEXT", "REAL", "Lstm", "Numbers", "StoredArray", "expect"]
 
 Numbers = npt.NDArray[Any]
 """Raws or codes as int64, or reals as float64."""
+
+
+LONGEST_TEXT = 32
+"""Most letters of a text in a file."""
+STORED_KINDS = frozenset(
+    {"int8", "int16", "int32", "uint8", "uint16", "float32", "float64", "text"}
+)
+"""Types that an array of a file may have."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,21 @@ class StoredArray:
     optional: bool = False
     choices: tuple[str, ...] = ()
     none_as: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a type that files don't hold.
+
+        Raises
+        ------
+        TypeError
+            If there is one, or none at all.
+        """
+        unknown = sorted(set(self.kinds) - STORED_KINDS)
+        if unknown or not self.kinds or isinstance(self.kinds, str):
+            raise TypeError(
+                f"Types of a stored array must be among {', '.join(sorted(STORED_KINDS))}, not"
+                f" {self.kinds!r}."
+            )
 
     def __str__(self) -> str:
         """Name the types, then the shape, as an error shows them."""

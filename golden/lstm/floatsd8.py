@@ -50,8 +50,10 @@ __all__ = [
     "HIDDEN_FORMAT",
     "HIGHEST_BIAS",
     "HIGHEST_CONSTANT_BIAS",
+    "HIGHEST_WINDOW",
     "LOWEST_BIAS",
     "LOWEST_CONSTANT_BIAS",
+    "LOWEST_WINDOW",
     "MOST_PRODUCTS",
     "FloatSD8Lstm",
     "add_products",
@@ -70,7 +72,7 @@ LOWEST_CONSTANT_BIAS, HIGHEST_CONSTANT_BIAS = 19, 50
 CELL_PIECES = 4
 _WEIGHT_AXES = ("gate", "unit", "operand")
 LOWEST_BIAS, HIGHEST_BIAS = -64, 64
-_LOWEST_WINDOW, _HIGHEST_WINDOW = 8, 48
+LOWEST_WINDOW, HIGHEST_WINDOW = 8, 48
 _PRODUCT_WIDTH = 7
 """Bits of |mantissa| * significand, at most 18 * 7 = 126."""
 _START_WIDTH = BINARY16.mantissa_bits + 1
@@ -149,7 +151,7 @@ class FloatSD8Lstm(Lstm):
         )
         check_integer(self, "products", FEWEST_PRODUCTS, MOST_PRODUCTS)
         if self.window is not None:
-            check_integer(self, "window", _LOWEST_WINDOW, _HIGHEST_WINDOW)
+            check_integer(self, "window", LOWEST_WINDOW, HIGHEST_WINDOW)
         self._freeze("input_weights", self.input_weight_format, (len(GATES), hidden, inputs))
         self._freeze(
             "recurrent_weights", self.recurrent_weight_format, (len(GATES), hidden, hidden)

@@ -619,9 +619,15 @@ class Int8Lstm(Lstm):
         hidden: npt.ArrayLike | None = None,
         cell: npt.ArrayLike | None = None,
     ) -> tuple[Raws, Raws]:
-        if self.fast_steps is None:
+        steps = self.fast_steps if self._steps_are_own else None
+        if steps is None:
             return super().run_with_cell(x, hidden=hidden, cell=cell)
-        return self._run_fast(self.fast_steps, x, hidden, cell, cells=True)
+        return self._run_fast(steps, x, hidden, cell, cells=True)
+
+    @property
+    def _steps_are_own(self) -> bool:
+        """Whether a step is this class's, and not one that a subclass defines anew."""
+        return type(self).step is Int8Lstm.step
 
     def run(
         self,
@@ -647,9 +653,10 @@ class Int8Lstm(Lstm):
         -------
         Raws of 8 bits, shape (batch, time, outputs).
         """
-        if self.fast_steps is None:
+        steps = self.fast_steps if self._steps_are_own else None
+        if steps is None:
             return super().run(x, hidden=hidden, cell=cell)
-        return self._run_fast(self.fast_steps, x, hidden, cell, cells=False)[0]
+        return self._run_fast(steps, x, hidden, cell, cells=False)[0]
 
     def _run_fast(
         self,
@@ -669,7 +676,7 @@ class Int8Lstm(Lstm):
 
     def forward(self, x: npt.ArrayLike) -> Raws:
         """Hidden raws of sequences from reset, the precision of each step chosen where it is."""
-        if not self.dynamic:
+        if not self.dynamic or not self._steps_are_own:
             return self.run(x)
         return dynamic.run(self, x).hidden
 

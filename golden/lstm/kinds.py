@@ -1,16 +1,17 @@
 """The classes of LSTMs by the names that stand for them in model files."""
 
 import inspect
+import re
 from dataclasses import MISSING, fields, is_dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from golden.lstm.contract import Lstm
+from golden.lstm.contract import LONGEST_TEXT, Lstm, StoredArray
 from golden.lstm.float64 import Float64Lstm
 from golden.lstm.floatsd8 import FloatSD8Lstm
 from golden.lstm.int8 import Int8Lstm
 from golden.lstm.ternary import TernaryLstm
 
-__all__ = ["KINDS", "check_kind", "register_kind"]
+__all__ = ["KINDS", "check_kind", "check_kind_is_free", "register_kind"]
 
 Kind = TypeVar("Kind", bound=type[Lstm])
 
@@ -32,12 +33,24 @@ def register_kind(lstm: Kind) -> Kind:
         If `check_kind` refuses the class, or its kind is taken.
     """
     check_kind(lstm)
-    known = KINDS.setdefault(lstm.kind, lstm)
+    check_kind_is_free(lstm)
+    KINDS[lstm.kind] = lstm
+    return lstm
+
+
+def check_kind_is_free(lstm: type[Lstm]) -> None:
+    """Refuse a class whose kind stands for another.
+
+    Raises
+    ------
+    TypeError
+        If it does.
+    """
+    known = KINDS.get(lstm.kind, lstm)
     if known is not lstm:
         raise TypeError(
             f"The kind '{lstm.kind}' is {known.__name__}'s already, not {lstm.__name__}'s."
         )
-    return lstm
 
 
 def check_kind(lstm: type[Lstm]) -> None:
@@ -49,13 +62,33 @@ def check_kind(lstm: type[Lstm]) -> None:
         If the class is abstract, is no dataclass, lacks a kind, a title, or what its fields are in
         a file, or if a field's name is one of the file's own.
     """
+    given: Any = lstm
+    if not (inspect.isclass(given) and issubclass(given, Lstm)):
+        raise TypeError(
+            f"An LSTM's class must inherit from golden.lstm.contract.Lstm, not be {lstm!r}."
+        )
     name = lstm.__name__
     if inspect.isabstract(lstm):
         lacking = ", ".join(sorted(lstm.__abstractmethods__))
         raise TypeError(f"{name} must define {lacking} before it is registered.")
     for needed in ("kind", "title", "stored"):
         if not hasattr(lstm, needed):
-            raise TypeError(f"{name} must have a class variable '{needed}'; see golden.lstm.Lstm.")
+            raise TypeError(
+                f"{name} must have a class variable '{needed}'; see golden.lstm.contract.Lstm."
+            )
+    kind: Any = lstm.kind
+    title: Any = lstm.title
+    arrays: dict[str, Any] = dict(lstm.stored)
+    if not isinstance(kind, str) or not re.fullmatch(
+        rf"[a-z][a-z0-9_]{{0,{LONGEST_TEXT - 1}}}", kind
+    ):
+        raise TypeError(
+            f"{name}.kind must be at most {LONGEST_TEXT} small letters, digits and _, not {kind!r}."
+        )
+    if not isinstance(title, str) or not title:
+        raise TypeError(f"{name}.title must be a word that sentences use, not {title!r}.")
+    if not all(isinstance(each, StoredArray) for each in arrays.values()):
+        raise TypeError(f"{name}.stored must have a StoredArray for each field.")
     if not is_dataclass(lstm):
         raise TypeError(f"{name} must be a dataclass, whose fields are what a file holds.")
     own = {field.name: field for field in fields(lstm) if field.init}

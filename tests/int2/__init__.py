@@ -21,7 +21,8 @@ SYSTEM = NumberSystem(
     options=(
         Option(
             "activation",
-            "approximation of sigmoid and tanh, default table",
+            "approximation of sigmoid and tanh",
+            default="table",
             choices=ActivationKind.__args__,
         ),
     ),

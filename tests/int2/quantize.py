@@ -36,6 +36,8 @@ def quantize_network(
 
 
 def _quantized(model: Float64Lstm, input_scale: float, activation: ActivationKind) -> Int2Lstm:
+    if model.peephole_weights is not None or model.projection_weights is not None or model.coupled:
+        raise ValueError("An int2 layer must be a plain LSTM; quantise this one to int8.")
     steps = (input_scale, HIDDEN_SCALE)
     weights, splits, bias = [], [], []
     for matrices, step in zip((model.input_weights, model.recurrent_weights), steps, strict=True):
