@@ -47,7 +47,7 @@ def constants(layer=LAYER, seed=1, **changes):
 @pytest.fixture(scope="module")
 def circuit(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bulk")
-    return BulkSimulation(DESIGN.configure({**SIZES, "dynamic": 1}), folder, optimized=False)
+    return BulkSimulation(DESIGN.configure({**SIZES, "dynamic": 1}), folder)
 
 
 def vectors(rng, count, layer=LAYER):
@@ -292,9 +292,7 @@ def test_the_circuit_agrees_with_golden(circuit):
 )
 def test_other_sizes_agree_with_golden(sizes, more, tmp_path):
     settings = dict(zip(SIZES, sizes, strict=True))
-    made = BulkSimulation(
-        DESIGN.configure({**settings, **more, "dynamic": 1}), tmp_path, optimized=False
-    )
+    made = BulkSimulation(DESIGN.configure({**settings, **more, "dynamic": 1}), tmp_path)
     outcome = compare(made, count=1500, chunk=750)
     assert not outcome.mismatches, outcome.counterexample
 

@@ -108,15 +108,17 @@ def test_golden_equals_another_number_system_on_what_both_have():
     np.testing.assert_array_equal(doubled.run(even // 2), single.run(even))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("structure", ["gates", "fpga"])
 def test_the_circuit_equals_golden(structure, tmp_path):
     circuit = BulkSimulation(
-        DESIGN.configure({**SIZES, "structure": structure}), tmp_path, optimized=False
+        DESIGN.configure({**SIZES, "structure": structure}), tmp_path
     )
     outcome = compare(circuit, count=3000, chunk=750)
     assert outcome.passed, outcome.counterexample
 
 
+@pytest.mark.long
 def test_a_broken_circuit_is_caught(tmp_path, monkeypatch):
     def elaborate(self, platform):
         # The weight -2 as if it were 2, and -1 as 3.
@@ -128,12 +130,13 @@ def test_a_broken_circuit_is_caught(tmp_path, monkeypatch):
         return m
 
     monkeypatch.setattr(Int2Sum, "elaborate", elaborate)
-    circuit = BulkSimulation(DESIGN.configure(SIZES), tmp_path, optimized=False)
+    circuit = BulkSimulation(DESIGN.configure(SIZES), tmp_path)
     outcome = compare(circuit, count=500)
     assert outcome.mismatches
     assert "expected packet = " in outcome.counterexample
 
 
+@pytest.mark.long
 def test_quantise_run_generate_pack_and_data_sheet(capsys, real, monkeypatch):
     monkeypatch.chdir(real)
     words = ["real.npz", "--to", "int2", "--calibrate", "x.npy", "--out", "model.npz"]
@@ -181,9 +184,10 @@ def test_quantise_run_generate_pack_and_data_sheet(capsys, real, monkeypatch):
     assert layers[1]["input"] == layers[0]["output"] == {"scale": 2.0**-7, "zero_point": 0}
 
 
+@pytest.mark.long
 def test_cycles_of_the_data_sheet_are_the_circuits(tmp_path):
     configured = DESIGN.configure(SIZES)
-    circuit = BulkSimulation(configured, tmp_path, optimized=False)
+    circuit = BulkSimulation(configured, tmp_path)
     model = random_model()
     # Left shifts take longer.
     right = replace(model, shifts=np.minimum(model.shifts, 0))
