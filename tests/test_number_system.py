@@ -111,9 +111,7 @@ def test_golden_equals_another_number_system_on_what_both_have():
 @pytest.mark.long
 @pytest.mark.parametrize("structure", ["gates", "fpga"])
 def test_the_circuit_equals_golden(structure, tmp_path):
-    circuit = BulkSimulation(
-        DESIGN.configure({**SIZES, "structure": structure}), tmp_path
-    )
+    circuit = BulkSimulation(DESIGN.configure({**SIZES, "structure": structure}), tmp_path)
     outcome = compare(circuit, count=3000, chunk=750)
     assert outcome.passed, outcome.counterexample
 
