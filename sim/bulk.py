@@ -45,6 +45,10 @@ Codes = npt.NDArray[np.int64]
 _HARNESS = Path(__file__).with_name("bulk_harness.cc")
 # A word that a memory doesn't have may be addressed as long as it doesn't count.
 _FLAGS = ("-std=c++17", "-fPIC", "-shared", "-w", "-DCXXRTL_NDEBUG")
+_OPTIMIZED = ("-O2",)
+# CXXRTL's runtime forces its functions inline even here, which makes a wide circuit five times as
+# long to compile; an attribute without effect in place of that one leaves them to the compiler.
+_UNOPTIMIZED = ("-O0", "-D__always_inline__=__unused__")
 _SCRIPT = """\
 read_verilog design.v
 hierarchy -check -top {top}
@@ -160,7 +164,7 @@ class BulkSimulation:
         self.cycles = 0
         """Clock cycles of the last run."""
         text = verilog_of(configured) if verilog is None else verilog
-        flags = (*_FLAGS, "-O2" if optimized else "-O0")
+        flags = (*_FLAGS, *(_OPTIMIZED if optimized else _UNOPTIMIZED))
         path = _compiled(configured.name, self.contract, text, cache_dir, flags)
         self._library = ctypes.CDLL(str(path))
         self._library.fewbit_new.restype = ctypes.c_void_p
