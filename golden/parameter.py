@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 __all__ = [
@@ -98,6 +98,10 @@ class Parameter:
         numbers = f"{self.minimum} to {self.maximum}"
         return numbers + (", or none" if self.none_means else "")
 
+    def take(self, value: Value) -> Value:
+        """The value of what a user gave: a command line's text, or the value itself."""
+        return self.parse(value) if isinstance(value, str) else self.check(value)
+
     def parse(self, text: str) -> Value:
         """Value of a command line's text."""
         if self.choices:
@@ -178,21 +182,10 @@ def parameters_of(contract: type, **defaults: Value) -> tuple[Parameter, ...]:
     defaults
         Defaults in place of the fields' own.
     """
-    found: list[Parameter] = []
-    for name, said in _said(contract):
-        default = defaults.get(name, said.default)
-        found.append(
-            Parameter(
-                said.name or name,
-                default,
-                said.meaning,
-                said.minimum,
-                said.maximum,
-                said.choices,
-                said.none_means,
-            )
-        )
-    return tuple(found)
+    return tuple(
+        replace(said, name=said.name or name, default=defaults.get(name, said.default))
+        for name, said in _said(contract)
+    )
 
 
 def check_parameters(contract: object) -> None:

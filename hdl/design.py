@@ -1,7 +1,7 @@
 """What the registry holds of a design: its contract, its circuit and the parameters of both."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -82,8 +82,6 @@ class Design:
     timing: Callable[..., Timing] | None = None
     cycles: Callable[..., StepCycles] | None = None
     is_baseline: bool = False
-    fields: Mapping[str, str] = field(init=False)
-    """Names of the contract's fields by those of the parameters, where they differ."""
 
     def __post_init__(self) -> None:
         """Refuse an entry that lacks a part."""
@@ -94,11 +92,12 @@ class Design:
             raise TypeError(f"{self.name} must have factories of its contract and its component.")
         if (self.timing is None) == (self.cycles is None):
             raise TypeError(f"{self.name} must have either a timing or the cycles of a step.")
+
+    @cached_property
+    def fields(self) -> Mapping[str, str]:
+        """Names of the contract's fields by those of the parameters."""
         own: Any = getattr(self.contract, "func", self.contract)
-        fields = field_names(own) if is_dataclass(own) and isinstance(own, type) else {}
-        object.__setattr__(
-            self, "fields", {name: each for name, each in fields.items() if name != each}
-        )
+        return field_names(own) if is_dataclass(own) and isinstance(own, type) else {}
 
     @property
     def all_parameters(self) -> tuple[Parameter, ...]:
@@ -137,10 +136,7 @@ class Design:
                 raise ParameterError(f"{self.name} has no parameter '{each}'; {has}.")
         values: dict[str, Value] = {}
         for each, parameter in known.items():
-            value = given.get(each, parameter.default)
-            values[each] = (
-                parameter.parse(value) if isinstance(value, str) else parameter.check(value)
-            )
+            values[each] = parameter.take(given.get(each, parameter.default))
         own = {parameter.name: values[parameter.name] for parameter in self.parameters}
         fields: dict[str, Any] = {self.fields.get(each, each): own[each] for each in own}
         if image is not None:
@@ -150,13 +146,7 @@ class Design:
             contract = self.contract(**fields)
         except ValueError as error:
             raise ParameterError(str(error)) from error
-        return ConfiguredDesign(
-            self,
-            contract,
-            values,
-            {parameter.name: values[parameter.name] for parameter in self.build},
-            name or self.name,
-        )
+        return ConfiguredDesign(self, contract, values, name or self.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,8 +163,6 @@ class ConfiguredDesign:
         Its golden contract.
     parameters
         All parameters by name.
-    options
-        Those of the build alone.
     name
         Of the Verilog module.
     """
@@ -182,8 +170,12 @@ class ConfiguredDesign:
     design: Design
     contract: Contract
     parameters: Mapping[str, Value]
-    options: Mapping[str, Value]
     name: str
+
+    @property
+    def options(self) -> Mapping[str, Value]:
+        """The parameters of the build alone."""
+        return {each.name: self.parameters[each.name] for each in self.design.build}
 
     @property
     def summary(self) -> str:

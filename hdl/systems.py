@@ -138,9 +138,7 @@ def configure_for(
             # As good as not given.
             continue
         if each not in build:
-            chosen[each] = (
-                known[each].parse(value) if isinstance(value, str) else known[each].check(value)
-            )
+            chosen[each] = known[each].take(value)
     contract: LayerContract[Any] = system.contract_of(model, **chosen)
     own = {each: value for each, value in (settings or {}).items() if each in build}
     configured = entry.configure({**contract.settings, **own}, name=name)

@@ -446,8 +446,9 @@ def _checked_records(plan: Plan, section: Records) -> set[tuple[str, tuple[int, 
                         f" but {bits.array} has {rest[0]}."
                     )
                 low, high = ((end >> bits.right) + bits.add for end in (found.low, found.high))
-                least, most = (-(1 << bits.width - 1), 1 << bits.width - 1) if low < 0 else (0, 1)
-                most = most - 1 if low < 0 else (1 << bits.width) - 1
+                # Two's complement where the number may be below 0.
+                least = -(1 << bits.width - 1) if low < 0 else 0
+                most = least + (1 << bits.width) - 1
                 if not bits.counts and not (least <= low and high <= most):
                     raise ValueError(
                         f"{bits.width} bits of section {section.name} can't hold {bits.array},"
