@@ -42,7 +42,7 @@ lint: $(SETUP)
 	$(BIN)/pyright
 
 verilog: $(SETUP)
-	$(BIN)/fewbit generate $$($(BIN)/python -c 'from hdl.designs import DESIGNS; print(*DESIGNS)') --out build/verilog
+	$(BIN)/fewbit generate $$($(BIN)/python -c 'from fewbit.hdl.designs import DESIGNS; print(*DESIGNS)') --out build/verilog
 
 regress: $(SETUP) tools
 	$(BIN)/fewbit regress --jobs $(JOBS)

@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from flow.errors import UsageError, check_target, write_text
-from hdl.design import ParameterError
-from hdl.designs import DESIGNS, find
-from sim import yosys
-from sim.bulk import BulkError, BulkOutcome, BulkSimulation, check_bulk, compare
-from sim.yosys import YosysError
+from fewbit.errors import UsageError, check_target, write_text
+from fewbit.hdl.design import ParameterError
+from fewbit.hdl.designs import DESIGNS, find
+from fewbit.sim import yosys
+from fewbit.sim.bulk import BulkError, BulkOutcome, BulkSimulation, check_bulk, compare
+from fewbit.sim.yosys import YosysError
 
 _SHARE = 2**19
 """Beats of a share."""

@@ -16,19 +16,23 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.layer_cycles import without_left_shifts
-from golden.layer import packets
-from golden.layer.int8_dynamic import DynamicInt8LstmLayer, random_dynamic_constants
-from golden.layer.packets import Kind, Packet, Reply
-from hdl.designs import find
-from hdl.layer.int8_cycles import cycles_of_groups
-from sim.bulk import BulkError, BulkFailure, BulkSimulation
+from fewbit.golden.layer import packets
+from fewbit.golden.layer.int8_dynamic import DynamicInt8LstmLayerContract, random_dynamic_constants
+from fewbit.golden.layer.packets import Kind, Packet, Reply
+from fewbit.hdl.designs import find
+from fewbit.hdl.layer.integer_cycles import cycles_of_groups
+from fewbit.sim.bulk import BulkError, BulkFailure, BulkSimulation
 
 CASES = ((0, 255), (0, 0), (12000, 1), (18000, 1))
 """Threshold and hold: all HIGH, all LOW but two steps, and between."""
 
 
 def measured(
-    layer: DynamicInt8LstmLayer, circuit: BulkSimulation, threshold: int, hold: int, steps: int
+    layer: DynamicInt8LstmLayerContract,
+    circuit: BulkSimulation,
+    threshold: int,
+    hold: int,
+    steps: int,
 ) -> dict[str, Any]:
     """Cycles of a step, as simulated and as the data sheet says, after the first two of a sequence.
 
@@ -50,7 +54,7 @@ def measured(
         modes.append((~history.high).tolist())
         x = np.frombuffer(packet.data, np.int8).astype(np.int64)
         hidden, cell = history.step(x, hidden, cell)
-    image = Packet(Kind.PARAMETERS, layer.pack(constants))
+    image = Packet(Kind.IMAGE, layer.pack(constants))
     cycles: list[int] = []
     for count in (2, 2 + steps):
         taken = [image, *sent[:count]]
@@ -85,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     names = ("inputs", "hidden", "lanes", "neurons")
     sizes = dict(zip(names, options.sizes, strict=True))
     try:
-        layer = DynamicInt8LstmLayer(**sizes)
+        layer = DynamicInt8LstmLayerContract(**sizes)
         circuit = BulkSimulation(
             find("int8_lstm_layer").configure({**sizes, "dynamic": 1}), optimized=False
         )

@@ -1,9 +1,9 @@
 """Precision chosen per step on two tasks: what it costs in accuracy, and whether looking helps.
 
 ``python -m examples.dynamic_precision speaker`` and ``... order --no-offsets`` print, on the whole
-test set, the accuracy with threshold and hold from `golden.quantize.dynamic.calibrate` (after Silfa
-et al.), of all 8 bits, all 4 bits, and of other signals at the same share of LOW steps. Everything
-is chosen on the training or calibration sequences; the tests are only reported.
+test set, the accuracy with threshold and hold from `fewbit.golden.quantize.dynamic.calibrate`
+(after Silfa et al.), of all 8 bits, all 4 bits, and of other signals at the same share of LOW
+steps. Everything is chosen on the training or calibration sequences; the tests are only reported.
 """
 
 import argparse
@@ -18,13 +18,20 @@ from rich.table import Table
 from examples.japanese_vowels import recognise as speakers
 from examples.temporal_order import recognise as orders
 from examples.temporal_order.sequences import Sequences
-from golden.codecs import dequantize
-from golden.lstm import signals
-from golden.lstm.dynamic import ALWAYS_HIGH, CellChange, OutputGate, Signal, run_signal, speed_up
-from golden.lstm.int8 import Int8Lstm
-from golden.network import Network, Node
-from golden.quantize.dynamic import calibrate
-from golden.shapes import valid_steps
+from fewbit.golden.codecs import dequantize
+from fewbit.golden.lstm import signals
+from fewbit.golden.lstm.dynamic import (
+    ALWAYS_HIGH,
+    CellChange,
+    OutputGate,
+    Signal,
+    run_signal,
+    speed_up,
+)
+from fewbit.golden.lstm.int8 import Int8Lstm
+from fewbit.golden.lstm.padding import valid_steps
+from fewbit.golden.network import Network, Node
+from fewbit.golden.quantize.dynamic import calibrate
 
 __all__ = ["TASKS", "Measured", "Task", "compare", "measure"]
 

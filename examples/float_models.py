@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from golden.lstm.float64 import Float64Lstm
-from golden.model import ReadOut, load_model
+from fewbit.golden.files.model import ReadOut, load_model
+from fewbit.golden.lstm.float64 import Float64Lstm
 
 __all__ = ["read_float_model"]
 

@@ -20,13 +20,13 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import Progress
 
-from flow.errors import UsageError, check_target, write_text
-from golden.accumulate.float_mac import FloatMac
-from golden.formats import BINARY32
-from hdl.accumulate.float_mac import Multiplier
-from hdl.designs import find
-from sim.bulk import BulkError, BulkSimulation, check_compiler
-from sim.yosys import YosysError
+from fewbit.errors import UsageError, check_target, write_text
+from fewbit.golden.accumulate.float_mac import FloatMacContract
+from fewbit.golden.formats import BINARY32
+from fewbit.hdl.accumulate.float_mac import Multiplier
+from fewbit.hdl.designs import find
+from fewbit.sim.bulk import BulkError, BulkSimulation, check_compiler
+from fewbit.sim.yosys import YosysError
 
 Codes = npt.NDArray[np.int64]
 Operands = tuple[Codes, Codes, Codes]
@@ -77,7 +77,7 @@ def corner_operands(fma: "FusedMultiplyAdd") -> Iterator[Operands]:
 def random_operands(seed: int, count: int) -> Iterator[Operands]:
     """Uniform codes, operands of similar size and sums that cancel, a third each, all finite."""
     rng = np.random.default_rng(seed)
-    contract = FloatMac(BINARY32, BINARY32, products=1)
+    contract = FloatMacContract(BINARY32, BINARY32, products=1)
     for start in range(0, count, _CHUNK):
         arrays = contract.stimulus(rng, min(_CHUNK, count - start))
         weights, activations, accumulators = (

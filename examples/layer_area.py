@@ -14,15 +14,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from flow.errors import UsageError, check_target, write_text
-from flow.synth import synthesize
-from golden.layer.int8 import Int8LstmLayer
-from hdl.design import ConfiguredDesign
-from hdl.designs import find
-from hdl.layer.int8 import step_cycles
-from sim.yosys import YosysError, version, warm_up
+from fewbit.errors import UsageError, check_target, write_text
+from fewbit.golden.layer.int8 import Int8LstmLayerContract
+from fewbit.hdl.design import ConfiguredDesign
+from fewbit.hdl.designs import find
+from fewbit.hdl.layer.int8 import step_cycles
+from fewbit.sim.yosys import YosysError, version, warm_up
+from fewbit.synthesis import synthesize
 
-LAYER = Int8LstmLayer(inputs=1, hidden=20, lanes=4, neurons=1)
+LAYER = Int8LstmLayerContract(inputs=1, hidden=20, lanes=4, neurons=1)
 
 # elastic-ai.creator's integer int8 cell of 1 input and 20 hidden units, with its weights in ROM
 # logic: measured with Yosys 0.70, see the manual. It does one product a gate and cycle, four gates
@@ -42,9 +42,9 @@ def main() -> int:
             check_target(options.json)
         warm_up()
         rows = [
-            _row(target, structure, fixed=fixed)
+            _row(target, structure, image_inside=image_inside)
             for target, structure in (("gates", "gates"), ("ecp5", "fpga"))
-            for fixed in (False, True)
+            for image_inside in (False, True)
         ]
         if options.json is not None:
             write_text(options.json, json.dumps({"engine": version(), "rows": rows}, indent=2))
@@ -62,15 +62,15 @@ def main() -> int:
     return 0
 
 
-def _design(structure: str, *, fixed: bool) -> ConfiguredDesign:
+def _design(structure: str, *, image_inside: bool) -> ConfiguredDesign:
     configured = find("int8_lstm_layer").configure({**LAYER.settings, "structure": structure})
-    if not fixed:
+    if not image_inside:
         return configured
     return configured.holding(LAYER.random_image(np.random.default_rng(1)))
 
 
-def _row(target: str, structure: str, *, fixed: bool) -> dict[str, Any]:
-    found = synthesize(_design(structure, fixed=fixed), target)
+def _row(target: str, structure: str, *, image_inside: bool) -> dict[str, Any]:
+    found = synthesize(_design(structure, image_inside=image_inside), target)
     cycles = step_cycles(LAYER, structure).cycles
     if target == "gates":
         areas = {
@@ -92,9 +92,9 @@ def _row(target: str, structure: str, *, fixed: bool) -> dict[str, Any]:
         "target": target,
         "structure": structure,
         "parameters": "inside, ROMs as logic"
-        if fixed and target == "gates"
+        if image_inside and target == "gates"
         else "inside"
-        if fixed
+        if image_inside
         else "loaded",
         "cycles": cycles,
         "memory_bits": found.get("memory_bits", 0),

@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from flow.errors import UsageError, check_target, write_text
-from hdl.design import ParameterError, Value
-from hdl.designs import find
-from sim.bulk import BulkError, check_bulk
+from fewbit.errors import UsageError, check_target, write_text
+from fewbit.hdl.design import ParameterError, Value
+from fewbit.hdl.designs import find
+from fewbit.sim.bulk import BulkError, check_bulk
 
 PARTS = ("cifg", "peephole", "layer_norm", "projection")
 VARIANTS = tuple(product((0, 1), repeat=len(PARTS)))

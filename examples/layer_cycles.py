@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from golden.layer import packets
-from golden.layer.int8 import Int8LstmLayer, random_constants
-from golden.layer.packets import Kind, Packet
-from golden.lstm.int8 import Int8Constants
-from hdl.design import ConfiguredDesign, Value
-from hdl.designs import find
-from sim.bulk import BulkError, BulkFailure, BulkSimulation
+from fewbit.golden.layer import packets
+from fewbit.golden.layer.int8 import Int8LstmLayerContract, random_constants
+from fewbit.golden.layer.packets import Kind, Packet
+from fewbit.golden.lstm.int8 import Int8Constants
+from fewbit.hdl.design import ConfiguredDesign, Value
+from fewbit.hdl.designs import find
+from fewbit.sim.bulk import BulkError, BulkFailure, BulkSimulation
 
 LAYERS: tuple[dict[str, Value | str], ...] = (
     {"inputs": 1, "hidden": 20, "lanes": 4},
@@ -58,17 +58,17 @@ def measured(settings: dict[str, Value | str], vectors: int = 2) -> dict[str, An
 
     Raises
     ------
-    sim.bulk.BulkError
+    fewbit.sim.bulk.BulkError
         If the circuit can't be compiled.
     """
     configured = _configured(settings)
     layer = configured.contract
-    assert isinstance(layer, Int8LstmLayer)
+    assert isinstance(layer, Int8LstmLayerContract)
     constants = without_left_shifts(random_constants(layer, np.random.default_rng(1)))
-    # Its parameters fixed, the layer needs no time to load them.
-    fixed = configured.holding(layer.pack(constants))
+    # Its parameters holding, the layer needs no time to load them.
+    holding = configured.holding(layer.pack(constants))
     # For so few steps the compiler's optimisation takes longer than it saves.
-    circuit = BulkSimulation(fixed, optimized=False)
+    circuit = BulkSimulation(holding, optimized=False)
     rng = np.random.default_rng(2)
     cycles: dict[int, int] = {}
     for count in (1, vectors, 3 * vectors):
@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen: list[dict[str, Value | str]] = []
     for settings in LAYERS:
         layer = _configured(settings).contract
-        assert isinstance(layer, Int8LstmLayer)
+        assert isinstance(layer, Int8LstmLayerContract)
         if layer.lanes * layer.neurons <= options.largest:
             chosen.append(settings)
     if not chosen:

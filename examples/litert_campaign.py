@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from flow.errors import UsageError, check_target, write_text
+from fewbit.errors import UsageError, check_target, write_text
 from tests.int8_cases import EXPONENTS, SIZES, VARIANTS, Case, Variant, random_case
 from tests.tflite_models import run_lstm, write_lstm
 

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from flow.errors import UsageError, check_target, write_text
-from golden.lstm.int8 import Int8Lstm
+from fewbit.errors import UsageError, check_target, write_text
+from fewbit.golden.lstm.int8 import Int8Lstm
 from tests.tflite_models import interpreter, write_lstm
 
 HIDDEN_SIZES = (32, 128, 512)

@@ -14,12 +14,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from flow.errors import UsageError, check_target, write_text
-from flow.synth import synthesize
-from hdl.design import Value
-from hdl.designs import find
-from sim import yosys
-from sim.yosys import YosysError
+from fewbit.errors import UsageError, check_target, write_text
+from fewbit.hdl.design import Value
+from fewbit.hdl.designs import find
+from fewbit.sim import yosys
+from fewbit.sim.yosys import YosysError
+from fewbit.synthesis import synthesize
 
 Settings = dict[str, Value]
 Key = tuple[str, str, str]

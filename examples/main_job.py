@@ -24,15 +24,15 @@ from examples.japanese_vowels.recognise import (
     load_recordings,
 )
 from examples.japanese_vowels.rtl import recognise_in_rtl
-from flow.errors import UsageError
-from flow.generate import generate
-from flow.regress import regress
-from flow.synth import synthesize
-from hdl.design import ConfiguredDesign, ParameterError
-from hdl.designs import DESIGNS
-from sim import yosys
-from sim.bulk import BulkError, check_bulk, check_compiler
-from sim.runner import Outcome, SimulatorError, check_tools
+from fewbit.errors import UsageError
+from fewbit.generation import generate
+from fewbit.hdl.design import ConfiguredDesign, ParameterError
+from fewbit.hdl.designs import DESIGNS
+from fewbit.regression import regress
+from fewbit.sim import yosys
+from fewbit.sim.bulk import BulkError, check_bulk, check_compiler
+from fewbit.sim.runner import Outcome, SimulatorError, check_tools
+from fewbit.synthesis import synthesize
 
 _BUILD = Path("build")
 _BULK_RESULTS = {"beat": 500_000, "row": 100_000, "hidden unit": 20_000, "byte": 30_000}

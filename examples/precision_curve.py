@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.dynamic_precision import TASKS, Task
-from golden.lstm.dynamic import FIRST_STEPS, CellChange, Signal, run_signal
-from golden.lstm.int8 import Int8Lstm
-from golden.lstm.signals import random_choice
-from golden.quantize.dynamic import low_offsets
-from golden.shapes import valid_steps
+from fewbit.golden.lstm.dynamic import FIRST_STEPS, CellChange, Signal, run_signal
+from fewbit.golden.lstm.int8 import Int8Lstm
+from fewbit.golden.lstm.padding import valid_steps
+from fewbit.golden.lstm.signals import random_choice
+from fewbit.golden.quantize.dynamic import low_offsets
 
 THRESHOLDS = (20, 60, 120, 200, 300, 450, 700, 1500)
 SKIPS = (0, 5, 20, 40, 100, 200, 400)

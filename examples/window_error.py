@@ -16,8 +16,8 @@ from rich.table import Table
 
 from examples.japanese_vowels.operands import code_beats, real_beats
 from examples.japanese_vowels.recordings import load_recordings
-from golden.accumulate.floatsd8_mac import FloatSD8Mac
-from golden.formats import BINARY16, E5M2, FLOATSD8
+from fewbit.golden.accumulate.floatsd8_mac import FloatSD8MacContract
+from fewbit.golden.formats import BINARY16, E5M2, FLOATSD8
 
 _PRODUCTS = 4
 _UTTERANCES = 40
@@ -37,9 +37,9 @@ class Rows:
     title: str
     note: str = ""
 
-    def contract(self, beat: int, window: int | None) -> FloatSD8Mac:
+    def contract(self, beat: int, window: int | None) -> FloatSD8MacContract:
         """The unit that adds a beat."""
-        return FloatSD8Mac(_PRODUCTS, window, E5M2.bias, int(self.weight_biases[beat]))
+        return FloatSD8MacContract(_PRODUCTS, window, E5M2.bias, int(self.weight_biases[beat]))
 
     @property
     def exact(self) -> npt.NDArray[np.float64]:

@@ -25,14 +25,17 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from golden.shapes import check_shape
+from fewbit.golden.checks import as_raws
 
 __all__ = [
+    "HIGHEST_SHIFT",
+    "INT8_RANGE",
+    "INT16_RANGE",
+    "INT32_RANGE",
+    "LOWEST_SHIFT",
     "SIGNIFICAND_POSITION",
     "Raws",
     "Rounding",
-    "as_raws",
-    "as_shaped_raws",
     "multiply_by_split_multiplier",
     "rounding_shift_right",
     "saturate",
@@ -45,42 +48,14 @@ Raws = npt.NDArray[np.int64]
 Rounding = Literal["double", "single"]
 
 WIDEST = 63
+INT8_RANGE = (-(1 << 7), (1 << 7) - 1)
+INT16_RANGE = (-(1 << 15), (1 << 15) - 1)
+INT32_RANGE = (-(1 << 31), (1 << 31) - 1)
+"""The lowest and the highest raw of a width."""
 LOWEST_SHIFT = -31
 HIGHEST_SHIFT = 30
 SIGNIFICAND_POSITION = 7
 """A split multiplier has 31 bits, of which the 24 of a binary32 fill the upper ones."""
-
-
-def as_raws(raw: npt.ArrayLike, name: str, low: int, high: int) -> Raws:
-    """Return integers as int64, refusing what is no integer or lies outside `low` to `high`.
-
-    Raises
-    ------
-    ValueError
-        If `raw` holds no integers, or one outside ``low...high``.
-    """
-    given = np.asarray(raw)
-    if given.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be integers, not {given.dtype}; round them to raws first.")
-    if given.size and not (low <= given.min() and given.max() <= high):
-        offender = given.min() if given.min() < low else given.max()
-        raise ValueError(f"{name} must be from {low} to {high}, not {offender}.")
-    return given.astype(np.int64, copy=False)
-
-
-def as_shaped_raws(
-    raw: npt.ArrayLike, name: str, bounds: tuple[int, int], shape: tuple[int, ...]
-) -> Raws:
-    """Return integers within `bounds` as int64, refusing any but `shape`, where -1 is any length.
-
-    Raises
-    ------
-    ValueError
-        If `raw` holds no integers, one out of bounds, or has another shape.
-    """
-    given = as_raws(raw, name, *bounds)
-    check_shape(given, name, shape)
-    return given
 
 
 def _check_width(width: int) -> None:

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from golden.arithmetic import Raws, saturate
-from golden.formats import Minifloat
+from fewbit.golden.arithmetic import Raws, saturate
+from fewbit.golden.formats import Minifloat
 
 __all__ = ["Codec", "FloatCodec", "RawCodec", "RealCodec", "dequantize", "quantize"]
 

@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from golden.operands import Operand
+    from fewbit.golden.operands import Operand
 
     Codes = npt.NDArray[np.int64]
     Arrays = Mapping[str, Codes]

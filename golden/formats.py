@@ -1,7 +1,8 @@
 """Number formats: what the bits of a code mean.
 
 A *code* is a bit pattern, held as a non-negative integer. It stands for a *real* value; where a
-format is a scaled integer, that signed integer is the *raw*, and the real of raw 1 is the *step*.
+format is a scaled integer, that signed integer is the *raw*, and the real of raw 1 is the
+*resolution*.
 
 Every format writes ``decode`` by its definition. Up to 16 bits ``encode`` is derived from it: the
 nearest entry in the table of all decoded values, so that the two can't disagree.
@@ -177,7 +178,7 @@ class FixedPoint(Format):
     width: int
     """Bits of a code, fraction and sign included."""
     fraction: int = 0
-    """Bits right of the binary point; the step is 2**-fraction."""
+    """Bits right of the binary point; the resolution is 2**-fraction."""
     signed: bool = True
 
     def __post_init__(self) -> None:
@@ -198,7 +199,7 @@ class FixedPoint(Format):
         return "0b" + "S" * self.signed + "I" * whole + "F" * (self.width - whole - self.signed)
 
     @property
-    def step(self) -> float:
+    def resolution(self) -> float:
         """The real of raw 1."""
         return float(2.0**-self.fraction)
 
@@ -214,7 +215,7 @@ class FixedPoint(Format):
 
     @property
     def largest(self) -> float:
-        return self.largest_raw * self.step
+        return self.largest_raw * self.resolution
 
     def raw(self, codes: npt.ArrayLike) -> Codes:
         """Raws of codes, any shape."""
@@ -240,10 +241,10 @@ class FixedPoint(Format):
         return array.astype(np.int64) & (2**self.width - 1)
 
     def _decode(self, codes: Codes) -> Reals:
-        return self.raw(codes).astype(np.float64) * self.step
+        return self.raw(codes).astype(np.float64) * self.resolution
 
     def _encode(self, reals: Reals) -> Codes:
-        raws = np.clip(np.rint(reals / self.step), self.smallest_raw, self.largest_raw)
+        raws = np.clip(np.rint(reals / self.resolution), self.smallest_raw, self.largest_raw)
         return raws.astype(np.int64) & (2**self.width - 1)
 
 

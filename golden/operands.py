@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden.formats import FixedPoint, Format
+from fewbit.golden.formats import FixedPoint, Format
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -1,8 +1,8 @@
 """The parameters of a circuit: name, meaning, default and range, each said in one place.
 
-A contract (:mod:`golden.contract`) says them with its fields, by `parameter`; what only decides how
-a circuit is built, such as the number of its stages, is a `Parameter` beside them in the registry
-of designs.
+A contract (:mod:`fewbit.golden.contract`) says them with its fields, by `parameter`; what only
+decides how a circuit is built, such as the number of its stages, is a `Parameter` beside them in
+the registry of designs.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
+from fewbit.golden.checks import check_choice, check_whole
+from fewbit.golden.renamed import new_choice
+
 __all__ = [
     "Parameter",
     "ParameterError",
     "Value",
     "check_parameters",
-    "check_whole",
     "parameter",
     "parameters_of",
 ]
@@ -30,20 +32,6 @@ _KEY = "parameter"
 
 class ParameterError(ValueError):
     """A parameter that a design doesn't have, or a value that it doesn't take."""
-
-
-def check_whole(name: str, value: object, minimum: int, maximum: int) -> None:
-    """Refuse a parameter unless it is a whole number in a range.
-
-    Raises
-    ------
-    ValueError
-        If it isn't.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
-        raise ValueError(
-            f"{name} must be a whole number from {minimum} to {maximum}, not {value!r}."
-        )
 
 
 @dataclass(frozen=True)
@@ -128,7 +116,10 @@ class Parameter:
 
     def _refuse(self, value: object) -> ParameterError:
         shown = "none" if value is None else value or repr(value)
-        return ParameterError(f"Parameter '{self.name}' must be {self.allowed}, not {shown}.")
+        return ParameterError(
+            new_choice(self.name, value, self.choices)
+            or f"Parameter '{self.name}' must be {self.allowed}, not {shown}."
+        )
 
     def check_field(self, name: str, value: object) -> None:
         """Refuse a value that a contract's field of this name was given.
@@ -144,9 +135,8 @@ class Parameter:
             assert self.minimum is not None
             assert self.maximum is not None
             check_whole(name, value, self.minimum, self.maximum)
-        elif value not in self.choices:
-            listed = " or ".join(f'"{choice}"' for choice in self.choices)
-            raise ValueError(f"{name} must be {listed}, not {value!r}.")
+        else:
+            check_choice(name, value, self.choices)
 
 
 def parameter(

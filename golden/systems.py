@@ -1,9 +1,9 @@
 """The number systems: each one object, and the registry of all.
 
-A number system is an LSTM (`golden.lstm.contract.Lstm`), a quantiser that makes it of a real one,
-the options that the quantiser has, and the contract of the layer that runs it, with the name of
-that layer's design. A package of a user's own adds one, with the design, by
-:func:`hdl.systems.register`: see the page "Adding a number system" of the manual.
+A number system is an LSTM (`fewbit.golden.lstm.contract.Lstm`), a quantiser that makes it of a real
+one, the options that the quantiser has, and the contract of the layer that runs it, with the name
+of that layer's design. A package of a user's own adds one, with the design, by
+:func:`fewbit.hdl.systems.register`: see the page "Adding a number system" of the manual.
 """
 
 from __future__ import annotations
@@ -14,36 +14,37 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
-from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
-from golden.activations import ActivationKind
-from golden.arithmetic import Rounding
-from golden.layer.contract import LayerContract
-from golden.layer.floatsd8 import FloatSD8LstmLayer
-from golden.layer.int8 import Int8LstmLayer
-from golden.layer.int8_dynamic import int8_layer_of
-from golden.layer.ternary import Scales, TernaryLstmLayer
-from golden.lstm.contract import Lstm
-from golden.lstm.floatsd8 import (
+from fewbit.golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
+from fewbit.golden.activation.integer import ActivationKind
+from fewbit.golden.arithmetic import Rounding
+from fewbit.golden.layer.contract import LayerContract
+from fewbit.golden.layer.floatsd8 import FloatSD8LstmLayerContract
+from fewbit.golden.layer.int8 import Int8LstmLayerContract
+from fewbit.golden.layer.int8_dynamic import int8_layer_of
+from fewbit.golden.layer.ternary import TernaryLstmLayerContract
+from fewbit.golden.lstm.contract import Lstm
+from fewbit.golden.lstm.floatsd8 import (
     FEWEST_PRODUCTS,
     HIGHEST_WINDOW,
     LOWEST_WINDOW,
     MOST_PRODUCTS,
     FloatSD8Lstm,
 )
-from golden.lstm.int8 import Int8Lstm
-from golden.lstm.kinds import check_kind, check_kind_is_free, register_kind
-from golden.lstm.ternary import (
+from fewbit.golden.lstm.int8 import Int8Lstm
+from fewbit.golden.lstm.kinds import check_kind, check_kind_is_free, register_kind
+from fewbit.golden.lstm.ternary import (
     HIGHEST_ACTIVATION_WIDTH,
     LOWEST_ACTIVATION_WIDTH,
     MOST_EXPONENTS,
+    ScaleKind,
     TernaryLstm,
     WeightKind,
 )
-from golden.parameter import Parameter, Value
-from golden.quantize import floatsd8, int8, ternary_lstm
+from fewbit.golden.parameter import Parameter, Value
+from fewbit.golden.quantize import floatsd8, int8, ternary_lstm
 
 if TYPE_CHECKING:
-    from golden.network import Network
+    from fewbit.golden.network import Network
 
 __all__ = [
     "SYSTEMS",
@@ -254,7 +255,8 @@ SYSTEMS: dict[str, NumberSystem] = {}
 def register_system(system: NumberSystem) -> NumberSystem:
     """Add the golden side of a number system; the same one may be added again.
 
-    A package of a user's own calls :func:`hdl.systems.register`, which adds the design as well.
+    A package of a user's own calls :func:`fewbit.hdl.systems.register`, which adds the design as
+    well.
 
     Raises
     ------
@@ -324,18 +326,18 @@ class ModelLayer:
         Name of the layer's design.
     contract
         The layer.
-    parameters
+    constants
         What the layer packs into its image.
     """
 
     design: str
     contract: LayerContract[Any]
-    parameters: Any
+    constants: Any
 
     @property
     def image(self) -> bytes:
-        """The parameter image."""
-        return self.contract.pack(self.parameters)
+        """The image."""
+        return self.contract.pack(self.constants)
 
 
 def layer_of(model: Lstm, **chosen: Any) -> ModelLayer:
@@ -356,7 +358,7 @@ def layer_of(model: Lstm, **chosen: Any) -> ModelLayer:
     system = system_of(model)
     given = {name: value for name, value in chosen.items() if value is not None}
     contract = system.contract_of(model, **given)
-    return ModelLayer(system.design, contract, contract.parameters_of(model))
+    return ModelLayer(system.design, contract, contract.constants_of(model))
 
 
 def options_by_name() -> Mapping[str, dict[str, Option]]:
@@ -388,9 +390,9 @@ _FEW_BIT_OPTIONS = (
     ),
     Option(
         "scales",
-        "of a row: any (fixed), or powers of two, for no multipliers",
-        "fixed",
-        choices=get_args(Scales),
+        "of a row: any, or powers of two, for no multipliers",
+        "any",
+        choices=get_args(ScaleKind),
     ),
 )
 _EXPONENTS = Option("exponents", "magnitudes beside 0", MOST_EXPONENTS, 1, MOST_EXPONENTS)
@@ -400,7 +402,7 @@ register_system(
         "int8",
         Int8Lstm,
         int8.quantize_network,
-        Int8LstmLayer,
+        Int8LstmLayerContract,
         "int8_lstm_layer",
         (
             _ACTIVATION,
@@ -414,7 +416,7 @@ register_system(
         "floatsd8",
         FloatSD8Lstm,
         floatsd8.quantize_network,
-        FloatSD8LstmLayer,
+        FloatSD8LstmLayerContract,
         "floatsd8_lstm_layer",
         (
             Option(
@@ -442,7 +444,7 @@ for _weights in get_args(WeightKind):
             _weights,
             TernaryLstm,
             partial(ternary_lstm.quantize_network, to=_weights),
-            TernaryLstmLayer,
+            TernaryLstmLayerContract,
             "ternary_lstm_layer",
             _FEW_BIT_OPTIONS + ((_EXPONENTS,) if _weights == "pow2" else ()),
         )

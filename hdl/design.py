@@ -1,15 +1,16 @@
 """What the registry holds of a design: its contract, its circuit and the parameters of both."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from amaranth.lib import wiring
 
-from golden.contract import Contract
-from golden.parameter import Parameter, ParameterError, Value, field_names
-from hdl.layer.cycles import StepCycles
+from fewbit.golden.contract import Contract
+from fewbit.golden.parameter import Parameter, ParameterError, Value, field_names
+from fewbit.golden.renamed import new_parameter
+from fewbit.hdl.layer.cycles import StepCycles
 
 __all__ = ["ConfiguredDesign", "Design", "Parameter", "ParameterError", "Timing", "Value"]
 
@@ -104,6 +105,22 @@ class Design:
         """Parameters of the contract, then those of the build."""
         return self.parameters + self.build
 
+    def check_names(self, names: Iterable[str]) -> None:
+        """Refuse names of parameters that the design doesn't have.
+
+        Raises
+        ------
+        ParameterError
+            If it lacks one.
+        """
+        known = [parameter.name for parameter in self.all_parameters]
+        for each in names:
+            if each not in known:
+                has = f"it has {', '.join(known)}" if known else "it has none"
+                raise ParameterError(
+                    new_parameter(each, known) or f"{self.name} has no parameter '{each}'; {has}."
+                )
+
     def configure(
         self,
         settings: Mapping[str, Value | str] | None = None,
@@ -119,7 +136,7 @@ class Design:
             Parameters that differ from their defaults. Texts are parsed, so they may come straight
             from a command line.
         image
-            The parameter image that a layer holds for good; None where packets bring it.
+            The image that a layer holds for good; None where packets bring it.
         name
             Of the Verilog module, where it isn't the design's.
 
@@ -130,10 +147,7 @@ class Design:
         """
         known = {parameter.name: parameter for parameter in self.all_parameters}
         given = settings or {}
-        for each in given:
-            if each not in known:
-                has = f"it has {', '.join(known)}" if known else "it has none"
-                raise ParameterError(f"{self.name} has no parameter '{each}'; {has}.")
+        self.check_names(given)
         values: dict[str, Value] = {}
         for each, parameter in known.items():
             values[each] = parameter.take(given.get(each, parameter.default))
@@ -181,7 +195,7 @@ class ConfiguredDesign:
     def summary(self) -> str:
         """What the circuit does, in a line."""
         inside = getattr(self.contract, "image", None) is not None
-        return self.design.summary + ("; the parameters are inside" if inside else "")
+        return self.design.summary + ("; the image is inside" if inside else "")
 
     @cached_property
     def cycles(self) -> StepCycles | None:
@@ -203,11 +217,11 @@ class ConfiguredDesign:
         return self.design.component(self.contract, **self.options)
 
     def holding(self, image: bytes) -> "ConfiguredDesign":
-        """The layer with a parameter image inside, which no packet changes.
+        """The layer with an image inside, which no packet changes.
 
         Raises
         ------
-        golden.layer.image.ImageError
+        fewbit.golden.layer.image.ImageError
             If the image is broken or another layer's.
         """
         contract: Any = self.contract

@@ -11,45 +11,46 @@ from typing import Any, get_args
 
 from amaranth.lib import wiring
 
-from golden.accumulate.binary import BinaryAccumulate as BinaryAccumulateContract
-from golden.accumulate.float_mac import FloatMac as FloatMacContract
-from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
-from golden.accumulate.floatsd8_mac import FloatSD8Mac as FloatSD8MacContract
-from golden.accumulate.int8_mac import Int8Mac as Int8MacContract
-from golden.accumulate.int12_mac import Int12Mac as Int12MacContract
-from golden.accumulate.pow2 import Pow2Accumulate as Pow2AccumulateContract
-from golden.accumulate.ternary import TernaryAccumulate as TernaryAccumulateContract
-from golden.contract import Contract
-from golden.convert import FloatSD8Activate as FloatSD8ActivateContract
-from golden.convert import FloatSD8Decode as FloatSD8DecodeContract
-from golden.convert import FloatSD8Encode as FloatSD8EncodeContract
-from golden.formats import BFLOAT16, BINARY16, BINARY32, E5M2, Minifloat
-from golden.layer.floatsd8 import FloatSD8LstmLayer as FloatSD8LstmLayerContract
-from golden.layer.int8_dynamic import int8_layer, int8_layer_parameters
-from golden.layer.ternary import TernaryLstmLayer as TernaryLstmLayerContract
-from golden.neuron.floatsd8 import FloatSD8LstmNeuron as FloatSD8LstmNeuronContract
-from golden.neuron.int8 import Int8LstmNeuron as Int8LstmNeuronContract
-from golden.neuron.ternary import TernaryLstmNeuron as TernaryLstmNeuronContract
-from golden.parameter import parameters_of
-from hdl.accumulate.binary_accumulate import BinaryAccumulate
-from hdl.accumulate.float_mac import FloatMac, Multiplier
-from hdl.accumulate.float_sum import Objective
-from hdl.accumulate.floatsd8_mac import FloatSD8Mac
-from hdl.accumulate.int8_mac import Int8Mac
-from hdl.accumulate.int12_mac import Int12Mac
-from hdl.accumulate.pow2_accumulate import Pow2Accumulate
-from hdl.accumulate.ternary_accumulate import TernaryAccumulate
-from hdl.arithmetic import Structure
-from hdl.convert import FloatSD8Activate, FloatSD8Decode, FloatSD8Encode
-from hdl.design import Design, Parameter, ParameterError, Timing
-from hdl.layer import floatsd8_cycles, int8_cycles, ternary_cycles
-from hdl.layer.floatsd8 import FloatSD8LstmLayer
-from hdl.layer.int8 import Int8LstmLayer
-from hdl.layer.int8_dynamic import DynamicInt8LstmLayer
-from hdl.layer.ternary import TernaryLstmLayer
-from hdl.neuron.floatsd8 import FloatSD8LstmNeuron
-from hdl.neuron.int8 import Int8LstmNeuron, default_chunk
-from hdl.neuron.ternary import TernaryLstmNeuron
+from fewbit.golden.accumulate.binary_accumulate import BinaryAccumulateContract
+from fewbit.golden.accumulate.float_mac import FloatMacContract
+from fewbit.golden.accumulate.floatsd8_mac import DEFAULT_WINDOW, FloatSD8MacContract
+from fewbit.golden.accumulate.int8_mac import Int8MacContract
+from fewbit.golden.accumulate.int12_mac import Int12MacContract
+from fewbit.golden.accumulate.pow2_accumulate import Pow2AccumulateContract
+from fewbit.golden.accumulate.ternary_accumulate import TernaryAccumulateContract
+from fewbit.golden.contract import Contract
+from fewbit.golden.floatsd8_conversion import (
+    FloatSD8ActivateContract,
+    FloatSD8DecodeContract,
+    FloatSD8EncodeContract,
+)
+from fewbit.golden.formats import BFLOAT16, BINARY16, BINARY32, E5M2, Minifloat
+from fewbit.golden.layer.floatsd8 import FloatSD8LstmLayerContract
+from fewbit.golden.layer.int8_dynamic import int8_layer, int8_layer_parameters
+from fewbit.golden.layer.ternary import TernaryLstmLayerContract
+from fewbit.golden.neuron.floatsd8 import FloatSD8LstmNeuronContract
+from fewbit.golden.neuron.int8 import Int8LstmNeuronContract
+from fewbit.golden.neuron.ternary import TernaryLstmNeuronContract
+from fewbit.golden.parameter import parameters_of
+from fewbit.hdl.accumulate.binary_accumulate import BinaryAccumulate
+from fewbit.hdl.accumulate.float_mac import FloatMac, Multiplier
+from fewbit.hdl.accumulate.float_sum import Objective
+from fewbit.hdl.accumulate.floatsd8_mac import FloatSD8Mac
+from fewbit.hdl.accumulate.int8_mac import Int8Mac
+from fewbit.hdl.accumulate.int12_mac import Int12Mac
+from fewbit.hdl.accumulate.pow2_accumulate import Pow2Accumulate
+from fewbit.hdl.accumulate.ternary_accumulate import TernaryAccumulate
+from fewbit.hdl.design import Design, Parameter, ParameterError, Timing
+from fewbit.hdl.floatsd8_conversion import FloatSD8Activate, FloatSD8Decode, FloatSD8Encode
+from fewbit.hdl.layer import floatsd8_cycles, integer_cycles, ternary_cycles
+from fewbit.hdl.layer.floatsd8 import FloatSD8LstmLayer
+from fewbit.hdl.layer.int8 import Int8LstmLayer
+from fewbit.hdl.layer.int8_dynamic import DynamicInt8LstmLayer
+from fewbit.hdl.layer.ternary import TernaryLstmLayer
+from fewbit.hdl.neuron.floatsd8 import FloatSD8LstmNeuron
+from fewbit.hdl.neuron.int8 import Int8LstmNeuron, default_chunk
+from fewbit.hdl.neuron.ternary import TernaryLstmNeuron
+from fewbit.hdl.structure import Structure
 
 __all__ = ["DESIGNS", "check_design", "find", "register_design"]
 
@@ -237,7 +238,7 @@ INT8_LSTM_LAYER = Design(
     parameters=int8_layer_parameters(),
     component=_int8_layer,
     build=(STRUCTURE,),
-    cycles=int8_cycles.step_cycles,
+    cycles=integer_cycles.step_cycles,
     transaction="byte",
 )
 

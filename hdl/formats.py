@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from amaranth.hdl import ShapeLike, signed, unsigned
 from amaranth.lib import data, stream
 
-from golden.formats import FixedPoint, FloatSD8, Format, Minifloat, Ternary
-from golden.operands import Operand
+from fewbit.golden.formats import FixedPoint, FloatSD8, Format, Minifloat, Ternary
+from fewbit.golden.operands import Operand
 
 __all__ = ["payload_layout", "shape_of", "stream_of"]
 
@@ -29,7 +29,7 @@ def shape_of(number_format: Format) -> ShapeLike:
 
 
 def payload_layout(operands: Sequence[Operand]) -> data.StructLayout:
-    """Payload of a beat: a field an operand, the first one lowest, as ``golden.operands.pack``."""
+    """Payload of a beat: a field for each operand, the first one lowest."""
     return data.StructLayout(
         {
             operand.name: shape_of(operand.format)

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from golden.layer.contract import LayerContract
-from golden.lstm.contract import Lstm
-from golden.systems import SYSTEMS, NumberSystem, check_system, register_system, system_of
-from hdl.design import ConfiguredDesign, Design, ParameterError, Value
-from hdl.designs import DESIGNS, check_design, find, register_design
+from fewbit.golden.layer.contract import LayerContract
+from fewbit.golden.lstm.contract import Lstm
+from fewbit.golden.systems import SYSTEMS, NumberSystem, check_system, register_system, system_of
+from fewbit.hdl.design import ConfiguredDesign, Design, ParameterError, Value
+from fewbit.hdl.designs import DESIGNS, check_design, find, register_design
 
 __all__ = ["PLUGINS", "PluginError", "configure_for", "load_plugins", "register"]
 
@@ -74,7 +74,7 @@ def load_plugins() -> None:
     """Register what installed packages add: their entry points of the group ``fewbit``.
 
     Each names a function without parameters that calls `register`, or
-    :func:`hdl.designs.register_design`.
+    :func:`fewbit.hdl.designs.register_design`.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def configure_for(
     design: str | None = None,
     name: str | None = None,
 ) -> tuple[ConfiguredDesign, bytes]:
-    """The design that runs a model, with all its parameters, and the model's parameter image.
+    """The design that runs a model, with all its parameters, and the model's image.
 
     Parameters
     ----------
@@ -127,11 +127,8 @@ def configure_for(
     known = {parameter.name: parameter for parameter in entry.all_parameters}
     build = {parameter.name for parameter in entry.build}
     chosen: dict[str, Any] = {}
+    entry.check_names(settings or {})
     for each, value in (settings or {}).items():
-        if each not in known:
-            raise ParameterError(
-                f"{entry.name} has no parameter '{each}'; it has {', '.join(known)}."
-            )
         if each not in build and each not in system.layer.chosen:
             raise ParameterError(f"Parameter '{each}' follows from the model; leave it out.")
         if value is None and not known[each].none_means:

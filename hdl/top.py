@@ -7,7 +7,7 @@ from amaranth.hdl import Cat, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.contract import Contract
+from fewbit.golden.contract import Contract
 
 __all__ = ["Port", "Top", "ports_of", "to_rtlil"]
 

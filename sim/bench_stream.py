@@ -1,7 +1,7 @@
 """The cocotb bench of every design with streams ``i`` and ``o``.
 
 The simulator's process imports this module; the environment variable ``FEWBIT_BENCH`` names the
-folder where :mod:`sim.runner` left the contract, the vectors and the timing.
+folder where :mod:`fewbit.sim.runner` left the contract, the vectors and the timing.
 """
 
 import json
@@ -20,8 +20,8 @@ import cocotb
 import numpy as np
 from cocotb.clock import Clock
 
-from golden.contract import Contract
-from sim.streams import (
+from fewbit.golden.contract import Contract
+from fewbit.sim.streams import (
     BenchFailure,
     Exchange,
     Sink,

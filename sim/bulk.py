@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from golden.contract import Contract, describe
-from golden.operands import Operand, check_arrays, pack, total_width, unpack
-from hdl.design import ConfiguredDesign
-from sim import cxxrtl, yosys
-from sim.verilog import verilog_of
+from fewbit.golden.contract import Contract, describe
+from fewbit.golden.operands import Operand, check_arrays, pack, total_width, unpack
+from fewbit.hdl.design import ConfiguredDesign
+from fewbit.sim import cxxrtl, yosys
+from fewbit.sim.verilog import verilog_of
 
 try:
     import fcntl

@@ -1,6 +1,7 @@
 """One build and run by cocotb's runner, which changes the environment and prints.
 
-:mod:`sim.runner` starts it as a process of its own: ``python -m sim.cocotb_job JOB.json``.
+:mod:`fewbit.sim.runner` starts it as a process of its own: ``python -m fewbit.sim.cocotb_job
+JOB.json``.
 """
 
 import json

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sim.liberty import Cell, Library, Pin, evaluate, pins_of
+from fewbit.sim.liberty import Cell, Library, Pin, evaluate, pins_of
 
 __all__ = ["Delay", "GateLevelSimulation", "NetlistError", "Recording", "pack_runs", "unpack_runs"]
 

@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from golden.arithmetic import Raws, as_shaped_raws
-from golden.layer import packets
-from golden.layer.contract import CELL_BYTES, LayerContract
-from golden.layer.image import integers
-from golden.layer.packets import Kind, Packet, Reply, Status
-from golden.lstm.contract import Lstm
-from golden.shapes import check_shape, valid_steps
-from hdl.design import Value
-from hdl.systems import configure_for
-from sim.bulk import BulkSimulation
+from fewbit.golden.arithmetic import Raws
+from fewbit.golden.checks import as_shaped_raws, check_shape
+from fewbit.golden.layer import packets
+from fewbit.golden.layer.contract import CELL_BYTES, LayerContract
+from fewbit.golden.layer.image import integers
+from fewbit.golden.layer.packets import Kind, Packet, Reply, Status
+from fewbit.golden.lstm.contract import Lstm
+from fewbit.golden.lstm.padding import valid_steps
+from fewbit.hdl.design import Value
+from fewbit.hdl.systems import configure_for
+from fewbit.sim.bulk import BulkSimulation
 
 __all__ = ["LayerBackend"]
 
@@ -28,13 +29,14 @@ _LOADED = Packet(Reply.STATUS, bytes([Status.LOADED]))
 class LayerBackend:
     """Runs quantised LSTMs on the RTL of their layer's design, made for each model.
 
-    The parameter image goes in as a packet, then every sequence from reset, vector by vector.
+    The image goes in as a packet, then every sequence from reset, vector by vector.
 
     Parameters
     ----------
     settings
         Parameters of the circuit that the model doesn't say, by name, such as ``lanes``; see
-        :attr:`golden.layer.contract.LayerContract.chosen` and the build's parameters of the design.
+        :attr:`fewbit.golden.layer.contract.LayerContract.chosen` and the build's parameters of the
+        design.
     stall_seed
         Seed of pauses on both streams; None for full rate.
     cache_dir
@@ -74,7 +76,7 @@ class LayerBackend:
         ValueError
             If x isn't of that shape or holds what is no raw of the layer's, if a length is out of
             range, or if the layer can't hold the model.
-        sim.bulk.BulkFailure
+        fewbit.sim.bulk.BulkFailure
             If the circuit hangs or breaks the stream protocol.
         AssertionError
             If the circuit answers with other packets than it must.
@@ -90,12 +92,10 @@ class LayerBackend:
         batch, time, _ = x.shape
         ends = _checked_lengths(lengths, batch, time)
         circuit = BulkSimulation(configured, self.cache_dir)
-        sent = [Packet(Kind.PARAMETERS, image)]
+        sent = [Packet(Kind.IMAGE, image)]
         status = self._send(circuit, sent, [(Reply.STATUS, 1)], reset=True)
         if status[0] != _LOADED:
-            raise AssertionError(
-                f"The layer refused its parameter image: {Status(status[0].data[0]).name}."
-            )
+            raise AssertionError(f"The layer refused its image: {Status(status[0].data[0]).name}.")
         hidden = np.zeros((batch, time, outputs), np.int64)
         if not x.size:
             self.last_cells = np.zeros((batch, schedule.hidden), np.int64)

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from golden.formats import INT8, INT16
-from golden.lstm.int8 import Int8Lstm
-from golden.neuron.beats import neuron_configuration, step_beats
-from hdl.design import Value
-from hdl.designs import find
-from sim.bulk import BulkSimulation
+from fewbit.golden.formats import INT8, INT16
+from fewbit.golden.lstm.int8 import Int8Lstm
+from fewbit.golden.neuron.beats import neuron_configuration, step_beats
+from fewbit.hdl.design import Value
+from fewbit.hdl.designs import find
+from fewbit.sim.bulk import BulkSimulation
 
 __all__ = ["NeuronBackend"]
 

@@ -19,13 +19,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from hdl.design import ConfiguredDesign
-from sim.bench_stream import VECTOR_SETS
-from sim.verilog import verilog_of
+from fewbit.hdl.design import ConfiguredDesign
+from fewbit.sim.bench_stream import VECTOR_SETS
+from fewbit.sim.verilog import verilog_of
 
 __all__ = ["SIMULATORS", "Outcome", "SimulatorError", "check_tools", "engine", "simulate"]
 
-_BENCH = "sim.bench_stream"
+_BENCH = "fewbit.sim.bench_stream"
 """The cocotb tests, the same for all designs."""
 
 SIMULATORS = ("verilator", "icarus")
@@ -182,7 +182,7 @@ def simulate(
     with log.open("w") as output:
         try:
             process = subprocess.run(
-                [sys.executable, "-m", "sim.cocotb_job", str(folder / "job.json")],
+                [sys.executable, "-m", "fewbit.sim.cocotb_job", str(folder / "job.json")],
                 cwd=folder,
                 env=_environment(folder, simulator),
                 stdout=output,
@@ -252,7 +252,7 @@ def _environment(folder: Path, simulator: str) -> dict[str, str]:
 def _write_bench(
     configured: ConfiguredDesign, folder: Path, seed: int, count: int
 ) -> dict[str, object]:
-    """Leave contract and vectors for :mod:`sim.bench_stream`; the rest that it needs comes back."""
+    """Leave contract and vectors for the bench; what else it needs is returned."""
     contract, timing = configured.contract, configured.timing
     arrays: dict[str, np.ndarray] = {}
     seeds: dict[str, int] = {}

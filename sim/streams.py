@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from cocotb.triggers import RisingEdge
 
-from golden.contract import Contract, describe
-from golden.operands import Operand, pack
+from fewbit.golden.contract import Contract, describe
+from fewbit.golden.operands import Operand, pack
 
 __all__ = [
     "BenchFailure",

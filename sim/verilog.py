@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-# hdl.top.Top takes a component's statements over, which Amaranth doesn't count as using it.
+# fewbit.hdl.top.Top takes a component's statements over, which Amaranth doesn't count as using it.
 """A design as one Verilog file: plain Verilog-2001, the same text every time, ready to read.
 
 Amaranth gives RTLIL; one Yosys run turns it into Verilog. Before it, names that would need
@@ -16,9 +16,9 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-from hdl.design import ConfiguredDesign, Value
-from hdl.top import ports_of, to_rtlil
-from sim import yosys
+from fewbit.hdl.design import ConfiguredDesign, Value
+from fewbit.hdl.top import ports_of, to_rtlil
+from fewbit.sim import yosys
 
 __all__ = ["generator_version", "verilog_of"]
 
@@ -65,7 +65,7 @@ def verilog_of(configured: ConfiguredDesign) -> str:
 
     Raises
     ------
-    sim.yosys.YosysError
+    fewbit.sim.yosys.YosysError
         If Yosys is missing or fails.
     """
     contract, top = configured.contract, configured.name

@@ -1,6 +1,6 @@
 """The ``fewbit`` command, as a test calls it."""
 
-from flow.cli import main
+from fewbit.commands.cli import main
 
 
 def run(capsys, *words: object) -> tuple[int, str, str]:

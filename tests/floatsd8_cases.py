@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
-from golden.lstm.floatsd8 import FloatSD8Lstm
+from fewbit.golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
+from fewbit.golden.lstm.floatsd8 import FloatSD8Lstm
 
 
 def random_lstm(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golden.lstm.int8 import Int8Lstm, clip_code, litert_peephole_ties_up
+from fewbit.golden.lstm.int8 import Int8Lstm, clip_code, litert_peephole_ties_up
 
 Raws = npt.NDArray[np.int64]
 Bounds = tuple[float, float]

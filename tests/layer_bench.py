@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from golden.layer import packets
-from golden.layer.image import program
-from golden.layer.packets import Kind, Packet
-from sim.bulk import BulkFailure
+from fewbit.golden.layer import packets
+from fewbit.golden.layer.image import program
+from fewbit.golden.layer.packets import Kind, Packet
+from fewbit.sim.bulk import BulkFailure
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from golden.layer.contract import LayerContract
-    from sim.bulk import BulkSimulation
+    from fewbit.golden.layer.contract import LayerContract
+    from fewbit.sim.bulk import BulkSimulation
 
 
 def packer_of(layer: LayerContract[Any]) -> Any:
@@ -55,7 +55,7 @@ def count_cycles(
 ) -> tuple[float, int, int]:
     """Cycles of a step, and to the first and the last byte of a single answer."""
     layer: Any = circuit.contract
-    circuit.run(packets.beats([Packet(Kind.PARAMETERS, image)]), 1, reset=True)
+    circuit.run(packets.beats([Packet(Kind.IMAGE, image)]), 1, reset=True)
     cycles: dict[int, int] = {}
     sent: list[Packet] = []
     for count in (1, 2, 6):

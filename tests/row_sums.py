@@ -9,11 +9,11 @@ from amaranth.lib import enum, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from golden.contract import Contract, random_codes
-from golden.formats import FixedPoint
-from golden.operands import FLAG, Operand, check_arrays
-from hdl.design import Design, Parameter, Timing
-from hdl.formats import stream_of
+from fewbit.golden.contract import Contract, random_codes
+from fewbit.golden.formats import FixedPoint
+from fewbit.golden.operands import FLAG, Operand, check_arrays
+from fewbit.hdl.design import Design, Parameter, Timing
+from fewbit.hdl.formats import stream_of
 
 INT8 = FixedPoint(8)
 INT24 = FixedPoint(24)

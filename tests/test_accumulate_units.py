@@ -10,12 +10,12 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.sim import Simulator
 from dense_codes import LEVELS as DENSE_LEVELS
 
-from golden.accumulate.pow2 import Pow2
-from golden.formats import TERNARY
-from hdl.columns import Columns
-from hdl.designs import DESIGNS
-from sim.bulk import BulkSimulation, check_bulk
-from sim.verilog import verilog_of
+from fewbit.golden.accumulate.pow2_accumulate import Pow2
+from fewbit.golden.formats import TERNARY
+from fewbit.hdl.designs import DESIGNS
+from fewbit.hdl.sums.columns import Columns
+from fewbit.sim.bulk import BulkSimulation, check_bulk
+from fewbit.sim.verilog import verilog_of
 
 BINARY, TERNARY_UNIT, POW2, MAC = (
     "binary_accumulate",
@@ -223,7 +223,7 @@ def test_a_broken_golden_model_is_caught(tmp_path):
 def test_columns_add_rows_pairs_and_constants(width):
     module, given = Module(), Signal(9)
     columns = Columns(module, width, "total")
-    columns.add_row(given[0:2], 1)
+    columns.add_word(given[0:2], 1)
     columns.add_signed(given[2:5])
     columns.add_signed(given[5:7], 2)
     columns.add_pair(given[7], given[8], 1)

@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 from update_bench import Settings, simulation
 
-from golden.activations import ACTIVATIONS, ActivationKind, interpolation_table
-from golden.arithmetic import rounding_shift_right, saturate
-from golden.formats import INT8, INT16, INT32
+from fewbit.golden.activation.integer import ACTIVATIONS, ActivationKind
+from fewbit.golden.activation.table import interpolation_table
+from fewbit.golden.arithmetic import rounding_shift_right, saturate
+from fewbit.golden.formats import INT8, INT16, INT32
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from sim.bulk import BulkSimulation
+    from fewbit.sim.bulk import BulkSimulation
 
     Raws = npt.NDArray[np.int64]
 
@@ -126,7 +127,7 @@ def test_input_and_cell_gates_of_every_raw(
 def test_a_wrong_table_entry_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     table = interpolation_table().copy()
     table[77] += 1
-    monkeypatch.setattr("hdl.activation.table.interpolation_table", lambda: table)
+    monkeypatch.setattr("fewbit.hdl.activation.table.interpolation_table", lambda: table)
     bulk = simulation(Settings())
     activation = ACTIVATIONS["table"]
     got = run(bulk, [HIGHEST, HIGHEST, HIGHEST, EVERY_RAW], np.full(len(EVERY_RAW), 9), 3)

@@ -8,14 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from golden.activations import (
-    ACTIVATIONS,
-    interpolation_table,
-    sigmoid_gemmlowp,
-    sigmoid_table,
-    tanh_gemmlowp,
-    tanh_table,
-)
+from fewbit.golden.activation.gemmlowp import sigmoid_gemmlowp, tanh_gemmlowp
+from fewbit.golden.activation.integer import ACTIVATIONS
+from fewbit.golden.activation.table import interpolation_table, sigmoid_table, tanh_table
 
 EVERY = np.arange(-(2**15), 2**15)
 EXPONENTS = range(-15, -8)
@@ -37,7 +32,7 @@ def mirrored(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def sigmoid_error(values: npt.NDArray[np.int64]) -> float:
-    """Largest distance from the real function in steps of 2^-15."""
+    """Largest distance from the real function in units of 2^-15."""
     return float(np.abs(values - 2**15 / (1 + np.exp(-EVERY / 2**12))).max())
 
 

@@ -9,16 +9,16 @@ import subprocess
 import numpy as np
 import pytest
 
-from flow.activity import ActivityError, encode_operands, measure_activity
-from flow.errors import UsageError
-from flow.synth import map_to_cells
-from golden.accumulate.floatsd8_mac import FloatSD8Mac
-from golden.contract import Contract
-from golden.formats import BINARY16, E5M2, FLOATSD8, INT8, INT32
-from golden.operands import Operand
-from hdl.designs import find
-from sim.gate_level import GateLevelSimulation, NetlistError, pack_runs, unpack_runs
-from sim.liberty import LibertyError, Library, evaluate, parse_function, pins_of
+from fewbit.activity import ActivityError, encode_operands, measure_activity
+from fewbit.errors import UsageError
+from fewbit.golden.accumulate.floatsd8_mac import FloatSD8MacContract
+from fewbit.golden.contract import Contract
+from fewbit.golden.formats import BINARY16, E5M2, FLOATSD8, INT8, INT32
+from fewbit.golden.operands import Operand
+from fewbit.hdl.designs import find
+from fewbit.sim.gate_level import GateLevelSimulation, NetlistError, pack_runs, unpack_runs
+from fewbit.sim.liberty import LibertyError, Library, evaluate, parse_function, pins_of
+from fewbit.synthesis import map_to_cells
 
 FUNCTIONS = [
     ("A", lambda a, b, c: a),
@@ -341,7 +341,7 @@ def mac():
 
 def operands(runs, beats, settings):
     rng = np.random.default_rng(2)
-    arrays = FloatSD8Mac(**settings).stimulus(rng, runs * beats)
+    arrays = FloatSD8MacContract(**settings).stimulus(rng, runs * beats)
     return {name: codes.reshape(runs, beats, *codes.shape[1:]) for name, codes in arrays.items()}
 
 
@@ -420,7 +420,7 @@ def test_operands_are_the_same_reals_in_every_format():
     rng = np.random.default_rng(4)
     weights, activations = rng.normal(0, 0.3, (2, 50, 2))
     accumulator = rng.normal(0, 1, 50)
-    codes = encode_operands(FloatSD8Mac(products=2), weights, activations, accumulator)
+    codes = encode_operands(FloatSD8MacContract(products=2), weights, activations, accumulator)
     assert (codes["weights"] == FLOATSD8.encode(weights)).all()
     assert (codes["activations"] == E5M2.encode(activations)).all()
     assert (codes["accumulator"] == BINARY16.encode(accumulator)).all()

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from golden.arithmetic import (
+from fewbit.golden.arithmetic import (
     multiply_by_split_multiplier,
     rounding_shift_right,
     saturate,

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from golden.arithmetic import Rounding
-from golden.lstm.batch_norm import BatchNorm, BatchNormLstm, run_with_cell
-from golden.lstm.float64 import Float64Lstm
-from golden.quantize.batch_norm import FoldedLstm, fix, fix_scales, fold
-from golden.quantize.ternary import (
+from fewbit.golden.arithmetic import Rounding
+from fewbit.golden.lstm.batch_norm import BatchNorm, BatchNormLstm, run_with_cell
+from fewbit.golden.lstm.float64 import Float64Lstm
+from fewbit.golden.quantize.batch_norm import FoldedLstm, fix, fix_scales, fold
+from fewbit.golden.quantize.ternary import (
     ScaledWeights,
     ardakani_binary,
     ardakani_ternary,
@@ -273,8 +273,14 @@ def test_integer_pre_activations_keep_the_stated_bound(
     layer, *weights = quantised(name, 10)
     folded = fold(layer, *weights)
     x, h = random_raws(np.random.default_rng(11), 50, INPUTS, HIDDEN)
-    fixed = fix(folded, input_step=2.0**-9, hidden_step=2.0**-11, cell_step=2.0**-12, bits=bits)
-    exact = folded.pre_activations(x * 2.0**-9, h * 2.0**-11) / fixed.gate_step
+    fixed = fix(
+        folded,
+        input_resolution=2.0**-9,
+        hidden_resolution=2.0**-11,
+        cell_resolution=2.0**-12,
+        bits=bits,
+    )
+    exact = folded.pre_activations(x * 2.0**-9, h * 2.0**-11) / fixed.gate_resolution
     sums = fixed.sums(x, h)
     error = np.abs(fixed.pre_activations(sums, rounding) - exact)
     bound = fixed.error(sums, rounding)
@@ -293,7 +299,13 @@ def test_sums_by_fractions(rounding: Rounding) -> None:
     """One row after the other, exact products rounded as the split multiplier rounds."""
     layer, *weights = quantised("ternary", 12)
     folded = fold(layer, *weights)
-    fixed = fix(folded, input_step=2.0**-9, hidden_step=2.0**-11, cell_step=2.0**-12, bits=5)
+    fixed = fix(
+        folded,
+        input_resolution=2.0**-9,
+        hidden_resolution=2.0**-11,
+        cell_resolution=2.0**-12,
+        bits=5,
+    )
     x, h = random_raws(np.random.default_rng(13), 3, INPUTS, HIDDEN)
     sums = fixed.sums(x, h)
     actual = fixed.pre_activations(sums, rounding)
@@ -334,27 +346,33 @@ HALF = Fraction(1, 2)
 def test_integer_norm_of_the_cell(bits: int) -> None:
     layer, *weights = quantised("ternary", 14)
     folded = fold(layer, *weights)
-    fixed = fix(folded, input_step=1.0, hidden_step=1.0, cell_step=2.0**-12, bits=bits)
+    fixed = fix(
+        folded, input_resolution=1.0, hidden_resolution=1.0, cell_resolution=2.0**-12, bits=bits
+    )
     assert fixed.cell_scales is not None
     raws = np.random.default_rng(15).integers(-(2**15), 2**15, (100, HIDDEN))
-    exact = folded.normalize_cell(raws * 2.0**-12) / fixed.gate_step
+    exact = folded.normalize_cell(raws * 2.0**-12) / fixed.gate_resolution
     error = np.abs(fixed.normalize_cell(raws) - exact)
     assert (error <= fixed.cell_scales.error(raws) + 0.5 + 1e-6).all()
-    without = fix(fold(*quantised("ternary", 14, cell=False)), input_step=1.0, hidden_step=1.0)
+    without = fix(
+        fold(*quantised("ternary", 14, cell=False)), input_resolution=1.0, hidden_resolution=1.0
+    )
     with pytest.raises(ValueError, match="The layer has no norm of the cell"):
         without.normalize_cell(raws)
 
 
 def rounded(fixed_bits: int, folded: FoldedLstm) -> FoldedLstm:
     """The folded layer with scales of `fixed_bits` bits."""
-    fixed = fix(folded, input_step=1.0, hidden_step=1.0, cell_step=1.0, bits=fixed_bits)
-    scales = fixed.scales.reals * fixed.gate_step
+    fixed = fix(
+        folded, input_resolution=1.0, hidden_resolution=1.0, cell_resolution=1.0, bits=fixed_bits
+    )
+    scales = fixed.scales.reals * fixed.gate_resolution
     assert fixed.cell_scales is not None
     return replace(
         folded,
         input_scales=scales[..., 0],
         recurrent_scales=scales[..., 1],
-        cell_scales=fixed.cell_scales.reals * fixed.gate_step,
+        cell_scales=fixed.cell_scales.reals * fixed.gate_resolution,
     )
 
 
@@ -382,19 +400,23 @@ def test_hidden_values_with_rounded_scales(bits: int, largest: float) -> None:
         (lambda: fix_scales(1.0, 25), "bits must be an integer from 1 to 24, not 25."),
         (lambda: fix_scales(1.0, 0), "bits must be an integer from 1 to 24, not 0."),
         (
-            lambda: fix(fold(*quantised("ternary", 1)), input_step=1.0, hidden_step=1.0),
-            "cell_step must be given, because the layer has a norm of the cell.",
+            lambda: fix(
+                fold(*quantised("ternary", 1)), input_resolution=1.0, hidden_resolution=1.0
+            ),
+            "cell_resolution must be given, because the layer has a norm of the cell.",
         ),
         (
-            lambda: fix(fold(*quantised("ott", 1, False)), input_step=0.0, hidden_step=1.0),
-            "input_step must be a finite number above 0, not 0.0.",
+            lambda: fix(
+                fold(*quantised("ott", 1, False)), input_resolution=0.0, hidden_resolution=1.0
+            ),
+            "input_resolution must be a finite number above 0, not 0.0.",
         ),
         (
             lambda: fix(
                 fold(*quantised("ott", 1, False)),
-                input_step=2.0**-40,
-                hidden_step=2.0**-40,
-                gate_step=2.0**-40,
+                input_resolution=2.0**-40,
+                hidden_resolution=2.0**-40,
+                gate_resolution=2.0**-40,
             ),
             "A bias must be below 0.00195312",
         ),

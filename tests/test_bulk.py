@@ -7,11 +7,11 @@ import pytest
 import row_sums
 
 from examples import bulk_check
-from golden.accumulate.floatsd8_mac import FloatSD8Mac
-from hdl.design import ParameterError
-from sim import bulk
-from sim.bulk import BulkError, BulkFailure, BulkSimulation, check_bulk, check_compiler
-from sim.verilog import verilog_of
+from fewbit.golden.accumulate.floatsd8_mac import FloatSD8MacContract
+from fewbit.hdl.design import ParameterError
+from fewbit.sim import bulk
+from fewbit.sim.bulk import BulkError, BulkFailure, BulkSimulation, check_bulk, check_compiler
+from fewbit.sim.verilog import verilog_of
 
 
 @pytest.fixture(scope="module")
@@ -179,8 +179,8 @@ def test_a_campaign_counts_everything(in_process, tmp_path, capsys):
 
 
 def test_a_campaign_ends_at_a_wrong_golden_model(in_process, tmp_path, capsys, monkeypatch):
-    honest = FloatSD8Mac.compute
-    contract = FloatSD8Mac()
+    honest = FloatSD8MacContract.compute
+    contract = FloatSD8MacContract()
 
     def broken(self, arrays):
         results = honest(self, arrays)["result"]
@@ -193,7 +193,7 @@ def test_a_campaign_ends_at_a_wrong_golden_model(in_process, tmp_path, capsys, m
     ]
     first, second, third = (share["result"] for share in shares)
     rare = np.setdiff1d(third, np.concatenate([first, second]))[0]
-    monkeypatch.setattr(FloatSD8Mac, "compute", broken)
+    monkeypatch.setattr(FloatSD8MacContract, "compute", broken)
     monkeypatch.setattr(bulk_check, "check_bulk", lambda *_, **__: PASSED)
     status, row = campaign(tmp_path)
     assert status == 1

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from commands import run
 
-from flow import synth
-from golden.accumulate.floatsd8_mac import FloatSD8Mac
-from hdl.designs import DESIGNS
-from sim.verilog import verilog_of
+from fewbit import synthesis
+from fewbit.golden.accumulate.floatsd8_mac import FloatSD8MacContract
+from fewbit.hdl.designs import DESIGNS
+from fewbit.sim.verilog import verilog_of
 
 
 def test_designs_lists_the_registry(capsys, tmp_path):
@@ -59,7 +59,7 @@ def test_vectors_are_codes_of_the_golden_model(capsys, tmp_path):
         assert arrays["result"].shape == (500,)
         assert arrays["result"].dtype == np.uint16
         codes = {name: arrays[name].astype(np.int64) for name in arrays}
-    np.testing.assert_array_equal(FloatSD8Mac().compute(codes)["result"], codes["result"])
+    np.testing.assert_array_equal(FloatSD8MacContract().compute(codes)["result"], codes["result"])
     again = tmp_path / "again.npz"
     run(capsys, "vectors", *words[:-1], again)
     with np.load(file) as first, np.load(again) as second:
@@ -97,7 +97,7 @@ def test_synth_fpga_rows(capsys, tmp_path, target):
 
 
 def test_synth_with_a_liberty_file(capsys, tmp_path):
-    library = Path(synth.__file__).with_name("gates.lib")
+    library = Path(synthesis.__file__).with_name("gates.lib")
     file = tmp_path / "area.json"
     settings = ["--set", "lanes=1", "activation_width=4", "accumulator_width=8"]
     words = ["ternary_accumulate", *settings, "--json", file]
@@ -228,7 +228,7 @@ def test_a_missing_simulator_is_named(capsys, tmp_path, monkeypatch):
 
 def test_the_module_is_the_command():
     process = subprocess.run(
-        [sys.executable, "-m", "flow", "--version"],
+        [sys.executable, "-m", "fewbit", "--version"],
         capture_output=True,
         text=True,
         check=True,
@@ -260,7 +260,7 @@ def test_regress_of_a_broken_circuit_fails_and_shows_a_counterexample(
     def broken(design):
         return verilog_of(design).replace(" ^ ", " | ")
 
-    monkeypatch.setattr("flow.regress.verilog_of", broken)
+    monkeypatch.setattr("fewbit.regression.verilog_of", broken)
     file = tmp_path / "regress.json"
     settings = ["--set", "lanes=2", "activation_width=4", "accumulator_width=8"]
     words = ["ternary_accumulate", *settings, "--count", "50", "--json", file]

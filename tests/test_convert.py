@@ -8,10 +8,10 @@ import exact
 import numpy as np
 import pytest
 
-from golden.convert import FloatSD8Decode, FloatSD8Encode
-from hdl.convert import encode_table
-from hdl.designs import DESIGNS
-from sim.bulk import BulkSimulation
+from fewbit.golden.floatsd8_conversion import FloatSD8DecodeContract, FloatSD8EncodeContract
+from fewbit.hdl.designs import DESIGNS
+from fewbit.hdl.floatsd8_conversion import encode_table
+from fewbit.sim.bulk import BulkSimulation
 
 BIASES = range(-16, 41)
 NUMBERS = np.arange(1 << 16)
@@ -31,7 +31,7 @@ def weights_of(bias: int) -> dict[Fraction, int]:
 def test_golden_encoder_equals_fractions(bias):
     weights = weights_of(bias)
     values = sorted(weights)
-    got = FloatSD8Encode(bias).compute({"number": NUMBERS})["result"].tolist()
+    got = FloatSD8EncodeContract(bias).compute({"number": NUMBERS})["result"].tolist()
     for number in range(0, 1 << 15, 1 if bias == 10 else 7):
         real = exact.binary16(number)
         above = min(bisect_left(values, real), len(values) - 1)
@@ -47,16 +47,16 @@ def test_golden_encoder_equals_fractions(bias):
 
 def test_golden_decoder_equals_fractions():
     for bias in BIASES:
-        got = FloatSD8Decode(bias).compute({"number": CODES})["result"].tolist()
+        got = FloatSD8DecodeContract(bias).compute({"number": CODES})["result"].tolist()
         expected = [exact.to_binary16(exact.floatsd8(code, bias)) for code in range(256)]
         assert got == expected, f"bias {bias}"
 
 
 def test_decoding_and_encoding_again_gives_the_canonical_code():
     for bias in range(-4, 25):
-        numbers = FloatSD8Decode(bias).compute({"number": CODES})["result"]
-        again = FloatSD8Encode(bias).compute({"number": numbers})["result"]
-        reals = FloatSD8Encode(bias).format.decode
+        numbers = FloatSD8DecodeContract(bias).compute({"number": CODES})["result"]
+        again = FloatSD8EncodeContract(bias).compute({"number": numbers})["result"]
+        reals = FloatSD8EncodeContract(bias).format.decode
         np.testing.assert_array_equal(reals(again), reals(CODES))
         assert (again >> 5 <= CODES >> 5).all()
 
@@ -83,7 +83,7 @@ def test_circuits_equal_golden_on_every_code(name, bias):
 
 def test_tables_of_the_encoder_equal_golden_at_every_bias():
     for bias in BIASES:
-        expected = FloatSD8Encode(bias).compute({"number": NUMBERS[: 1 << 15]})["result"]
+        expected = FloatSD8EncodeContract(bias).compute({"number": NUMBERS[: 1 << 15]})["result"]
         assert encode_table(bias) == expected.tolist(), f"bias {bias}"
 
 
@@ -92,7 +92,7 @@ def test_a_wrong_threshold_is_found(monkeypatch, tmp_path):
     # The number just below the middle of 1.0625 and 1.125 encodes as above it.
     index = table.index(0xCF)
     table[index - 1] = table[index]
-    monkeypatch.setattr("hdl.convert.encode_table", lambda bias: table)
+    monkeypatch.setattr("fewbit.hdl.floatsd8_conversion.encode_table", lambda bias: table)
     circuit = BulkSimulation(DESIGNS["floatsd8_encode"].configure(), cache_dir=tmp_path)
     arrays = {"number": NUMBERS}
     got = circuit.run(arrays, 1 << 16)["result"]
@@ -101,6 +101,6 @@ def test_a_wrong_threshold_is_found(monkeypatch, tmp_path):
 
 
 def test_bad_biases_are_refused():
-    for contract in (FloatSD8Encode, FloatSD8Decode):
+    for contract in (FloatSD8EncodeContract, FloatSD8DecodeContract):
         with pytest.raises(ValueError, match=r"bias must be a whole number from -16 to 40, not 41"):
             contract(41)

@@ -9,7 +9,7 @@ import pytest
 from amaranth.hdl import Module, Signal
 from amaranth.sim import Simulator
 
-from hdl.decision import MAGNITUDES, decision_diagram, first_binary16, staircase
+from fewbit.hdl.decision import MAGNITUDES, decision_diagram, first_binary16, staircase
 
 
 @pytest.mark.parametrize("kind", ["random", "steps", "parity", "constant"])

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import hdl.designs
-from flow.generate import generate
-from golden.operands import check_arrays, pack, unpack
-from hdl.design import Design, Parameter, ParameterError
-from hdl.designs import DESIGNS, find
-from hdl.top import ports_of
-from sim.verilog import verilog_of
+import fewbit.hdl.designs
+from fewbit.generation import generate
+from fewbit.golden.operands import check_arrays, pack, unpack
+from fewbit.hdl.design import Design, Parameter, ParameterError
+from fewbit.hdl.designs import DESIGNS, find
+from fewbit.hdl.top import ports_of
+from fewbit.sim.verilog import verilog_of
 
 NAMES = sorted(DESIGNS)
 
@@ -136,5 +136,5 @@ def test_choices():
 
 
 def test_every_design_of_the_module_is_registered():
-    found = {value.name for value in vars(hdl.designs).values() if isinstance(value, Design)}
+    found = {value.name for value in vars(fewbit.hdl.designs).values() if isinstance(value, Design)}
     assert found == set(DESIGNS)

@@ -12,31 +12,31 @@ from int8_cases import random_case
 from layer_bench import check_packer
 
 from examples.layer_cycles import without_left_shifts
-from flow.layer_files import c_header, cycles_section
-from golden.layer import int8_dynamic, packets
-from golden.layer.int8 import Int8LstmLayer
-from golden.layer.int8_dynamic import (
+from fewbit.golden.layer import int8_dynamic, packets
+from fewbit.golden.layer.int8 import Int8LstmLayerContract
+from fewbit.golden.layer.int8_dynamic import (
     DynamicConstants,
-    DynamicInt8LstmLayer,
+    DynamicInt8LstmLayerContract,
     PrecisionHistory,
     random_dynamic_constants,
 )
-from golden.layer.packets import Kind, Packet, Reply
-from golden.lstm import dynamic
-from golden.lstm.dynamic import low_constants
-from golden.lstm.int8 import step_constants
-from golden.systems import layer_of
-from hdl.accumulate.int8_halves import Int8HalfProducts
-from hdl.design import ParameterError
-from hdl.designs import find
-from hdl.layer.int8_cycles import cycles_of_groups, step_cycles
-from hdl.layer.int8_dynamic import DynamicInt8LstmLayer as Circuit
-from sim.bulk import BulkSimulation, compare
+from fewbit.golden.layer.packets import Kind, Packet, Reply
+from fewbit.golden.lstm import dynamic
+from fewbit.golden.lstm.dynamic import low_constants
+from fewbit.golden.lstm.int8 import step_constants
+from fewbit.golden.systems import layer_of
+from fewbit.hdl.accumulate.int8_halves import Int8HalfProducts
+from fewbit.hdl.design import ParameterError
+from fewbit.hdl.designs import find
+from fewbit.hdl.layer.int8_dynamic import DynamicInt8LstmLayer as Circuit
+from fewbit.hdl.layer.integer_cycles import cycles_of_groups, step_cycles
+from fewbit.layer_files import c_header, cycles_section
+from fewbit.sim.bulk import BulkSimulation, compare
 
 DESIGN = find("int8_lstm_layer")
 HALVES = ("first", "second")
 SIZES = {"inputs": 5, "hidden": 7, "lanes": 3, "neurons": 2}
-LAYER = DynamicInt8LstmLayer(**SIZES)
+LAYER = DynamicInt8LstmLayerContract(**SIZES)
 
 
 def constants(layer=LAYER, seed=1, **changes):
@@ -69,7 +69,7 @@ def replies(circuit, sent, layer=LAYER):
 def test_an_image_holds_every_constant(seed):
     rng = np.random.default_rng(seed)
     sizes = [int(each) for each in rng.integers(1, (9, 9, 6, 5))]
-    layer = DynamicInt8LstmLayer(*sizes[:2], lanes=sizes[2], neurons=sizes[3])
+    layer = DynamicInt8LstmLayerContract(*sizes[:2], lanes=sizes[2], neurons=sizes[3])
     given = random_dynamic_constants(layer, rng)
     image = layer.pack(given)
     found = layer.unpack(image)
@@ -81,7 +81,7 @@ def test_an_image_holds_every_constant(seed):
 
 
 def test_an_image_of_one_lane_by_hand():
-    layer = DynamicInt8LstmLayer(inputs=1, hidden=1, lanes=1)
+    layer = DynamicInt8LstmLayerContract(inputs=1, hidden=1, lanes=1)
     rows = np.array([0x12, 0x34, 0x56, 0x78], np.int8).reshape(4, 1, 1)
     whole = dataclasses.replace(
         random_dynamic_constants(layer, np.random.default_rng(0)).whole,
@@ -117,14 +117,14 @@ def hidden_of(answers):
 def test_with_hold_255_it_is_the_int8_layer():
     given = constants(hold=255)
     sent = vectors(np.random.default_rng(2), 20)
-    image = Packet(Kind.PARAMETERS, LAYER.pack(given))
+    image = Packet(Kind.IMAGE, LAYER.pack(given))
     assert hidden_of(LAYER.answers([image, *sent])) == list(plain_steps(given.whole, sent))
 
 
 def test_with_hold_0_all_but_two_steps_are_those_of_rounded_weights():
     given = constants(hold=0)
     sent = vectors(np.random.default_rng(2), 20)
-    found = hidden_of(LAYER.answers([Packet(Kind.PARAMETERS, LAYER.pack(given)), *sent]))
+    found = hidden_of(LAYER.answers([Packet(Kind.IMAGE, LAYER.pack(given)), *sent]))
     halves = low_constants(given.whole, given.offsets)
     hidden = np.full((1, LAYER.hidden), given.whole.reset_hidden)
     cell = np.zeros_like(hidden)
@@ -186,7 +186,7 @@ def test_the_layer_is_the_model(group):
     model, x = dynamic_case(group=group)
     found = layer_of(model)
     assert (found.design, found.contract.neurons) == (DESIGN.name, group)
-    image = Packet(Kind.PARAMETERS, found.image)
+    image = Packet(Kind.IMAGE, found.image)
     run = dynamic.run(model, x)
     assert 0.1 < run.low_share() < 0.9
     for sequence, hidden in zip(x, run.hidden, strict=True):
@@ -202,7 +202,7 @@ def test_the_layer_is_the_model(group):
 @pytest.mark.parametrize("name", ["cifg", "peephole", "layer_norm", "projection"])
 def test_variants_are_refused(name):
     with pytest.raises(ValueError, match=f"dynamic precision takes no {name}; leave dynamic or"):
-        DynamicInt8LstmLayer(**{name: 1})
+        DynamicInt8LstmLayerContract(**{name: 1})
 
 
 def test_what_does_not_fit_is_refused():
@@ -216,7 +216,7 @@ def test_what_does_not_fit_is_refused():
         LAYER.pack(dataclasses.replace(given, offsets=np.zeros((4, 2), np.int8)))
     with pytest.raises(ValueError, match="of 3 units, so the layer must have 3 neurons, not 2"):
         LAYER.pack(dataclasses.replace(given, group=3))
-    assert DynamicInt8LstmLayer(hidden=257).start_bytes == 4
+    assert DynamicInt8LstmLayerContract(hidden=257).start_bytes == 4
     sentence = "chosen by the output_gate, so the layer's signal must be output_gate, not cell_"
     with pytest.raises(ValueError, match=sentence):
         LAYER.pack(dataclasses.replace(given, signal="output_gate"))
@@ -226,7 +226,7 @@ def test_what_does_not_fit_is_refused():
 
 def test_the_header_names_the_passes():
     assert "_REPLY_PASSES 3" in c_header("layer", LAYER)
-    assert "PASSES" not in c_header("layer", Int8LstmLayer(**SIZES))
+    assert "PASSES" not in c_header("layer", Int8LstmLayerContract(**SIZES))
 
 
 # The lanes.
@@ -327,7 +327,7 @@ def test_what_is_wrong_is_found(circuit, monkeypatch, name, wrong):
 @pytest.mark.parametrize("threshold", [0, 1500, 65535])
 def test_registers_and_passes(circuit, threshold, hold):
     rng = np.random.default_rng(hold)
-    image = Packet(Kind.PARAMETERS, LAYER.pack(constants(threshold=7, hold=2)))
+    image = Packet(Kind.IMAGE, LAYER.pack(constants(threshold=7, hold=2)))
     request = Packet(Kind.SAVE_STATE, bytes([9, *threshold.to_bytes(2, "little"), hold]))
     sent = [image, request, *vectors(rng, 12), Packet(Kind.SAVE_STATE, b"?")]
     found, wanted = replies(circuit, sent)
@@ -342,7 +342,7 @@ def test_registers_and_passes(circuit, threshold, hold):
 @pytest.mark.long
 def test_a_loaded_state_begins_with_two_whole_steps(circuit):
     rng = np.random.default_rng(6)
-    image = Packet(Kind.PARAMETERS, LAYER.pack(constants(threshold=60000, hold=1)))
+    image = Packet(Kind.IMAGE, LAYER.pack(constants(threshold=60000, hold=1)))
     state = Packet(Kind.LOAD_STATE, rng.bytes(LAYER.state_size))
     sent = [image, *vectors(rng, 5), state, *vectors(rng, 5)]
     sent[-5] = dataclasses.replace(sent[-5], starts=False)
@@ -355,7 +355,7 @@ def test_a_loaded_state_begins_with_two_whole_steps(circuit):
 @pytest.mark.long
 def test_an_image_clears_the_passes(circuit):
     rng = np.random.default_rng(7)
-    image = Packet(Kind.PARAMETERS, LAYER.pack(constants(hold=0)))
+    image = Packet(Kind.IMAGE, LAYER.pack(constants(hold=0)))
     sent = [image, *vectors(rng, 4), image, *vectors(rng, 3), Packet(Kind.SAVE_STATE, b"?")]
     found, wanted = replies(circuit, sent)
     assert found == wanted
@@ -367,16 +367,16 @@ SMALL = {"inputs": 2, "hidden": 3, "lanes": 1, "neurons": 1}
 
 def reads_of(hold, steps):
     """Words of high halves and of low ones that are read, of each memory."""
-    layer = DynamicInt8LstmLayer(**SMALL)
+    layer = DynamicInt8LstmLayerContract(**SMALL)
     image = layer.pack(constants(layer, hold=hold))
-    unit = Circuit(DynamicInt8LstmLayer(image=image, **SMALL))
+    unit = Circuit(DynamicInt8LstmLayerContract(image=image, **SMALL))
     m = Module()
     m.submodules.unit = unit
     simulator = Simulator(m)
     simulator.add_clock(1e-6)
     counts = np.zeros((2, 2), int)
     sent = [Packet(Kind.INPUT, each.data, each.starts) for each in steps]
-    _, *answers = layer.answers([Packet(Kind.PARAMETERS, image), *sent])
+    _, *answers = layer.answers([Packet(Kind.IMAGE, image), *sent])
     wanted = b"".join(each.data for each in answers)
     got = bytearray()
 
@@ -414,7 +414,7 @@ def reads_of(hold, steps):
 
 @pytest.mark.long
 def test_low_halves_are_not_read_in_low_steps():
-    steps = vectors(np.random.default_rng(8), 4, DynamicInt8LstmLayer(**SMALL))
+    steps = vectors(np.random.default_rng(8), 4, DynamicInt8LstmLayerContract(**SMALL))
     # Words of weights in a step: of each unit rows of four gates, 2 and 3 words.
     words = 3 * 4 * (2 + 3)
     high, low = (reads_of(hold, steps).sum(axis=0).tolist() for hold in (255, 0))
@@ -433,7 +433,7 @@ def without_shifts(given):
 @pytest.mark.parametrize("hold", [255, 0, 1])
 def test_cycles_are_those_of_the_circuit(circuit, hold):
     given = without_shifts(constants(hold=hold, threshold=1500))
-    image = Packet(Kind.PARAMETERS, LAYER.pack(given))
+    image = Packet(Kind.IMAGE, LAYER.pack(given))
     sent = vectors(np.random.default_rng(9), 40)
     history = LAYER.history(given)
     hidden, cell = LAYER.reset_state(given)
@@ -458,7 +458,7 @@ def test_cycles_are_those_of_the_circuit(circuit, hold):
 
 
 def test_the_data_sheet_gives_both_cycles():
-    layer = DynamicInt8LstmLayer(inputs=48, hidden=128, lanes=16, neurons=4)
+    layer = DynamicInt8LstmLayerContract(inputs=48, hidden=128, lanes=16, neurons=4)
     section = cycles_section(step_cycles(layer, "gates"))
     plain = cycles_section(step_cycles(layer.plain, "gates"))
     # A sum waits at one more place than there.

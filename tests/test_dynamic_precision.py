@@ -10,15 +10,16 @@ import pytest
 from commands import run as fewbit
 from int8_cases import VARIANTS, random_case
 
-from golden.activations import ACTIVATIONS
-from golden.lstm import dynamic, signals
-from golden.lstm.dynamic import ALWAYS_HIGH, low_constants, run, run_signal
-from golden.lstm.int8 import Int8Lstm, update_unit
-from golden.lstm.int8_step import pre_activations
-from golden.lstm.variant import GATES
-from golden.network import Network, Node, golden_backend, load_network, save_network
-from golden.network import run as run_network
-from golden.quantize.dynamic import (
+from fewbit.golden.activation.integer import ACTIVATIONS
+from fewbit.golden.files.network import load_network, save_network
+from fewbit.golden.lstm import dynamic, signals
+from fewbit.golden.lstm.dynamic import ALWAYS_HIGH, low_constants, run, run_signal
+from fewbit.golden.lstm.int8 import Int8Lstm, update_unit
+from fewbit.golden.lstm.integer_step import pre_activations
+from fewbit.golden.lstm.integer_variant import GATES
+from fewbit.golden.network import Network, Node, golden_backend
+from fewbit.golden.network import run as run_network
+from fewbit.golden.quantize.dynamic import (
     Point,
     calibrate,
     low_offsets,

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from golden.lstm.float64 import Float64Lstm
+from fewbit.golden.lstm.float64 import Float64Lstm
 
 SIZES = [(1, 1, 1, 1), (2, 3, 5, 7), (3, 12, 32, 6), (1, 5, 17, 4)]
 

@@ -12,20 +12,20 @@ from amaranth.hdl import Const, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.accumulate.float_mac import FloatMac
-from golden.accumulate.float_sum import round_sum, split
-from golden.accumulate.int8_mac import Int8Mac
-from golden.contract import Contract, random_codes
-from golden.formats import BFLOAT16, BINARY16, BINARY32, E5M2, FLOATSD8, FixedPoint
-from golden.operands import Operand
-from hdl.accumulate.float_sum import FloatSum, Term
-from hdl.accumulate.floatsd8_mac import floatsd8_product
-from hdl.design import Design, Parameter, Timing
-from hdl.designs import DESIGNS
-from hdl.formats import stream_of
-from hdl.pipeline import Pipeline
-from sim.bulk import BulkSimulation, check_bulk, compare
-from sim.verilog import verilog_of
+from fewbit.golden.accumulate.float_mac import FloatMacContract
+from fewbit.golden.accumulate.float_sum import round_sum, split
+from fewbit.golden.accumulate.int8_mac import Int8MacContract
+from fewbit.golden.contract import Contract, random_codes
+from fewbit.golden.formats import BFLOAT16, BINARY16, BINARY32, E5M2, FLOATSD8, FixedPoint
+from fewbit.golden.operands import Operand
+from fewbit.hdl.accumulate.float_sum import FloatSum, Term
+from fewbit.hdl.accumulate.floatsd8_mac import floatsd8_product
+from fewbit.hdl.design import Design, Parameter, Timing
+from fewbit.hdl.designs import DESIGNS
+from fewbit.hdl.formats import stream_of
+from fewbit.hdl.pipeline import Pipeline
+from fewbit.sim.bulk import BulkSimulation, check_bulk, compare
+from fewbit.sim.verilog import verilog_of
 
 FORMATS = {
     "fp32_mac": (BINARY32, BINARY32, exact.BINARY32, exact.BINARY32),
@@ -36,8 +36,8 @@ FORMATS = {
 SEED = 5
 
 
-def contract_of(name: str, **settings) -> FloatMac:
-    return FloatMac(*FORMATS[name][:2], **settings)
+def contract_of(name: str, **settings) -> FloatMacContract:
+    return FloatMacContract(*FORMATS[name][:2], **settings)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def fma_codes(weights, activations, accumulators):
 
 def fp32_operands(count: int):
     """Stimulus of one binary32 product, exponents of infinities and NaN brought to finite ones."""
-    arrays = FloatMac(BINARY32, BINARY32, 1).stimulus(np.random.default_rng(SEED), count)
+    arrays = FloatMacContract(BINARY32, BINARY32, 1).stimulus(np.random.default_rng(SEED), count)
     return {
         name: np.where(codes & 0x7F800000 == 0x7F800000, codes ^ 0x40000000, codes)
         for name, codes in arrays.items()
@@ -118,10 +118,10 @@ def fp32_fma():
 
 def test_one_binary32_product_is_the_fused_multiply_add_of_ieee(fp32_fma):
     arrays, expected = fp32_fma
-    got = FloatMac(BINARY32, BINARY32, 1).compute(arrays)["result"]
+    got = FloatMacContract(BINARY32, BINARY32, 1).compute(arrays)["result"]
     np.testing.assert_array_equal(got, expected)
     # The comparison sees the last bit: a window that is too small by its two lowest bits fails.
-    cut = FloatMac(BINARY32, BINARY32, 1, 48).compute(arrays)["result"]
+    cut = FloatMacContract(BINARY32, BINARY32, 1, 48).compute(arrays)["result"]
     assert (cut != expected).any()
 
 
@@ -200,7 +200,7 @@ def test_all_products_of_fp8_are_those_of_ml_dtypes():
 
 
 def test_int8_golden_wraps_as_numpys_int32():
-    contract = Int8Mac(16)
+    contract = Int8MacContract(16)
     arrays = contract.stimulus(np.random.default_rng(SEED), 5000)
     with np.errstate(over="ignore"):
         expected = arrays["accumulator"].astype(np.uint32).view(np.int32)
@@ -385,5 +385,5 @@ def test_the_core_refuses_what_it_was_not_made_for():
 def test_bad_parameters_are_refused(parameters, message):
     settings = {"operand_format": BINARY32, "accumulator_format": BINARY32, **parameters}
     with pytest.raises(ValueError) as error:  # noqa: PT011
-        FloatMac(**settings)
+        FloatMacContract(**settings)
     assert str(error.value) == message

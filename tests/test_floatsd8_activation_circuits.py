@@ -5,11 +5,16 @@ import mpmath
 import numpy as np
 import pytest
 
-from golden.floatsd8_activations import GATE_FORMAT, HIDDEN_FORMAT, sigmoid_floatsd8, tanh_e5m2
-from golden.formats import Minifloat
-from hdl.decision import staircase
-from hdl.designs import DESIGNS
-from sim.bulk import BulkSimulation
+from fewbit.golden.activation.floatsd8 import (
+    GATE_FORMAT,
+    HIDDEN_FORMAT,
+    sigmoid_floatsd8,
+    tanh_e5m2,
+)
+from fewbit.golden.formats import Minifloat
+from fewbit.hdl.decision import staircase
+from fewbit.hdl.designs import DESIGNS
+from fewbit.sim.bulk import BulkSimulation
 
 DESIGN = DESIGNS["floatsd8_activate"]
 NUMBERS = np.arange(1 << 16)
@@ -67,7 +72,7 @@ def test_a_wrong_threshold_is_found(monkeypatch, tmp_path):
     def wrong(codes, starts):
         return staircase(codes, [*starts[:-9], starts[-9] + 1, *starts[-8:]])
 
-    monkeypatch.setattr("hdl.activation.floatsd8.staircase", wrong)
+    monkeypatch.setattr("fewbit.hdl.activation.floatsd8.staircase", wrong)
     circuit = BulkSimulation(DESIGN.configure(), cache_dir=tmp_path)
     for is_tanh, golden in ((0, sigmoid_floatsd8(NUMBERS)[0]), (1, tanh_e5m2(NUMBERS))):
         assert np.count_nonzero(results(circuit, is_tanh)["result"] != golden) == 2

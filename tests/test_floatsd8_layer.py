@@ -17,21 +17,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_bench import check_packer, count_cycles, packer_of
 
-from flow.layer_files import cycles_section
-from golden.layer import packets
-from golden.layer.floatsd8 import FloatSD8LstmLayer, random_model
-from golden.layer.image import ImageError
-from golden.layer.packets import Kind, Packet, Reply, Status
-from golden.lstm.float64 import Float64Lstm
-from golden.lstm.floatsd8 import FloatSD8Lstm
-from golden.model import Model, save_model
-from golden.systems import layer_of
-from hdl.designs import find
-from hdl.layer.floatsd8_cycles import step_cycles
-from sim.bulk import BulkSimulation, check_bulk, compare
-from sim.layer import LayerBackend
-from sim.runner import simulate
-from sim.verilog import verilog_of
+from fewbit.golden.files.model import Model, save_model
+from fewbit.golden.layer import packets
+from fewbit.golden.layer.floatsd8 import FloatSD8LstmLayerContract, random_model
+from fewbit.golden.layer.image import ImageError
+from fewbit.golden.layer.packets import Kind, Packet, Reply, Status
+from fewbit.golden.lstm.float64 import Float64Lstm
+from fewbit.golden.lstm.floatsd8 import FloatSD8Lstm
+from fewbit.golden.systems import layer_of
+from fewbit.hdl.designs import find
+from fewbit.hdl.layer.floatsd8_cycles import step_cycles
+from fewbit.layer_files import cycles_section
+from fewbit.sim.bulk import BulkSimulation, check_bulk, compare
+from fewbit.sim.layer import LayerBackend
+from fewbit.sim.runner import simulate
+from fewbit.sim.verilog import verilog_of
 
 DESIGN = find("floatsd8_lstm_layer")
 SMALL = {"inputs": 3, "hidden": 5, "neurons": 2}
@@ -46,7 +46,7 @@ CIRCUITS = {
 
 @st.composite
 def layers(draw):
-    return FloatSD8LstmLayer(
+    return FloatSD8LstmLayerContract(
         inputs=draw(st.integers(1, 18)),
         hidden=draw(st.integers(1, 18)),
         lanes=draw(st.integers(4, 7)),
@@ -55,7 +55,7 @@ def layers(draw):
     )
 
 
-# The parameter image.
+# The image.
 
 
 @settings(max_examples=40, deadline=None)
@@ -87,7 +87,7 @@ def test_the_emitted_packer_makes_the_same_image(layer, seed):
     ],
 )
 def test_the_packer_refuses(name, value, sentence):
-    layer = FloatSD8LstmLayer(inputs=2, hidden=3)
+    layer = FloatSD8LstmLayerContract(inputs=2, hidden=3)
     arrays = layer.arrays_of(random_model(layer, np.random.default_rng(1)))
     emitted = packer_of(layer)
     if value is None:
@@ -100,7 +100,7 @@ def test_the_packer_refuses(name, value, sentence):
 
 def test_an_unpacked_model_computes_the_same():
     model = random_lstm(1, inputs=5, hidden=6, input_bias=20)
-    layer = FloatSD8LstmLayer.of(model)
+    layer = FloatSD8LstmLayerContract.of(model)
     again = layer.unpack(layer.pack(model))
     assert again.input_bias == 15
     x = random_inputs(model, 2, 3, 5)
@@ -109,9 +109,9 @@ def test_an_unpacked_model_computes_the_same():
 
 def test_packets_compute_a_sequence():
     model = random_lstm(3)
-    layer = FloatSD8LstmLayer.of(model, neurons=2)
+    layer = FloatSD8LstmLayerContract.of(model, neurons=2)
     x = random_inputs(model, 4, 1, 6)
-    sent = [Packet(Kind.PARAMETERS, layer.pack(model))]
+    sent = [Packet(Kind.IMAGE, layer.pack(model))]
     sent += [Packet(Kind.INPUT, bytes(vector.tolist())) for vector in x[0]]
     got = list(layer.answers([*sent, Packet(Kind.SAVE_STATE, b"\0")]))
     hidden, cell = model.run_with_cell(x)
@@ -131,23 +131,23 @@ def test_a_model_of_another_layer_is_refused():
             "A layer of 8 lanes rounds after every 8 products, the model after every 4; take 4 ",
         ),
     ):
-        layer = FloatSD8LstmLayer(**{"inputs": 3, "hidden": 5} | parameters)
+        layer = FloatSD8LstmLayerContract(**{"inputs": 3, "hidden": 5} | parameters)
         with pytest.raises(ValueError, match=re.escape(sentence)):
             layer.pack(model)
     with pytest.raises(ValueError, match="A layer of 5 lanes rounds after every 5 products"):
-        FloatSD8LstmLayer.of(model, lanes=5)
+        FloatSD8LstmLayerContract.of(model, lanes=5)
     assert layer_of(model).design == DESIGN.name
     with pytest.raises(ValueError, match=r"quantise it first with 'fewbit quantize'\."):
         layer_of(Float64Lstm(*(np.zeros(shape) for shape in ((4, 2, 1), (4, 2, 2), (4, 2)))))
 
 
 def test_a_broken_image_is_refused():
-    layer = FloatSD8LstmLayer(inputs=2, hidden=3)
+    layer = FloatSD8LstmLayerContract(inputs=2, hidden=3)
     image = layer.random_image(np.random.default_rng(1))
     with pytest.raises(ImageError, match="the image is broken"):
         layer.unpack(bytes([image[0] ^ 1]) + image[1:])
     with pytest.raises(ImageError, match=f"must hold {len(image)} bytes, not {len(image) - 1}"):
-        FloatSD8LstmLayer(inputs=2, hidden=3, image=image[:-1])
+        FloatSD8LstmLayerContract(inputs=2, hidden=3, image=image[:-1])
 
 
 # The circuit.
@@ -178,7 +178,7 @@ def test_pauses_between_neurons_change_nothing():
     circuit = circuit_of(**SMALL)
     layer = circuit.contract
     rng = np.random.default_rng(9)
-    sent = [Packet(Kind.PARAMETERS, layer.random_image(rng))]
+    sent = [Packet(Kind.IMAGE, layer.random_image(rng))]
     sent += [Packet(Kind.INPUT, rng.bytes(layer.inputs)) for _ in range(20)]
     expected = list(layer.answers(sent))
     count = sum(len(answer.data) for answer in expected)
@@ -196,7 +196,7 @@ def test_nothing_unknown_leaves_the_circuit(tmp_path):
 
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus is not installed")
 def test_lanes_beyond_a_vectors_end_are_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr("hdl.layer.floatsd8._FloatSD8System.masks_padding", False)
+    monkeypatch.setattr("fewbit.hdl.layer.floatsd8._FloatSD8System.masks_padding", False)
     text = verilog_of(DESIGN.configure(TINY))
     outcome = simulate(
         DESIGN.configure(TINY), tmp_path, simulator="icarus", count=120, verilog=text
@@ -229,20 +229,20 @@ def measured(parameters) -> tuple[float, int, int]:
 
 @pytest.mark.parametrize("parameters", CIRCUITS.values(), ids=CIRCUITS)
 def test_cycles_are_those_of_the_circuit(parameters):
-    step = step_cycles(FloatSD8LstmLayer(**parameters))
+    step = step_cycles(FloatSD8LstmLayerContract(**parameters))
     assert step.is_exact
     assert (step.interval, step.first_byte, step.last_byte) == measured(parameters)
 
 
 def test_large_layers_keep_their_lanes_busy():
     for inputs, hidden, neurons in ((48, 128, 1), (48, 128, 4), (48, 128, 16), (512, 512, 8)):
-        step = step_cycles(FloatSD8LstmLayer(inputs=inputs, hidden=hidden, neurons=neurons))
+        step = step_cycles(FloatSD8LstmLayerContract(inputs=inputs, hidden=hidden, neurons=neurons))
         ideal = 4 * hidden * (inputs + hidden) / (4 * neurons)
         assert step.cycles < 1.05 * ideal
 
 
 def test_the_data_sheet_gives_the_cycles():
-    section = cycles_section(step_cycles(FloatSD8LstmLayer(inputs=12, hidden=32)))
+    section = cycles_section(step_cycles(FloatSD8LstmLayerContract(inputs=12, hidden=32)))
     assert (section["beats"], section["cycles"]) == (1408, 1512)
     assert section["formula"].startswith("exactly 55 for the first group of neurons + 31 times 47 ")
     assert section["formula"].endswith("vectors come in time")
@@ -305,16 +305,16 @@ def model(tmp_path) -> FloatSD8Lstm:
 @pytest.mark.parametrize("fixed", [False, True])
 def test_the_layer_of_a_model_is_generated(capsys, tmp_path, model, fixed):
     words = [DESIGN.name, "--model", tmp_path / "model.npz", "--set", "neurons=2"]
-    words += ["--fixed"] if fixed else []
+    words += ["--image-inside"] if fixed else []
     status, _, err = fewbit(capsys, "generate", *words, "--out", tmp_path / "out")
     assert (status, err) == (0, "")
     assert sorted(each.name for each in (tmp_path / "out").iterdir()) == NAMES
     image = (tmp_path / "out/floatsd8_lstm_layer.bin").read_bytes()
-    layer = FloatSD8LstmLayer.of(model, neurons=2)
+    layer = FloatSD8LstmLayerContract.of(model, neurons=2)
     assert image == layer.pack(model)
     sheet = json.loads((tmp_path / "out/floatsd8_lstm_layer.json").read_text())
     assert sheet["parameters"] == layer.settings
-    assert sheet["parameters_inside"] is fixed
+    assert sheet["image_inside"] is fixed
     assert sheet["image"]["size"] == len(image)
     network = json.loads((tmp_path / "out/floatsd8_lstm_layer_network.json").read_text())
     assert network["layers"][0]["input"] == {"format": "e5m2", "exponent_bias": 17}
@@ -340,9 +340,9 @@ def test_mistakes_are_told_in_a_sentence(capsys, tmp_path, model):
 
 
 @pytest.mark.long
-def test_a_layer_with_its_parameters_inside():
+def test_a_layer_with_its_image_inside():
     model = random_lstm(9, inputs=2, hidden=3)
-    layer = FloatSD8LstmLayer.of(model)
+    layer = FloatSD8LstmLayerContract.of(model)
     circuit = BulkSimulation(DESIGN.configure(layer.settings, image=layer.pack(model)))
     x = random_inputs(model, 8, 1, 5)
     sent = [Packet(Kind.INPUT, bytes(vector.tolist())) for vector in x[0]]

@@ -8,12 +8,17 @@ import exact
 import numpy as np
 import pytest
 
-from golden import floatsd8_activations as activations
-from golden.floatsd8_activations import GATE_FORMAT, HIDDEN_FORMAT, sigmoid_floatsd8, tanh_e5m2
-from golden.formats import BINARY16
-from golden.lstm import floatsd8
-from golden.lstm.float64 import Float64Lstm
-from golden.lstm.floatsd8 import FloatSD8Lstm, update_unit
+from fewbit.golden.activation import floatsd8 as activations
+from fewbit.golden.activation.floatsd8 import (
+    GATE_FORMAT,
+    HIDDEN_FORMAT,
+    sigmoid_floatsd8,
+    tanh_e5m2,
+)
+from fewbit.golden.formats import BINARY16
+from fewbit.golden.lstm import floatsd8
+from fewbit.golden.lstm.float64 import Float64Lstm
+from fewbit.golden.lstm.floatsd8 import FloatSD8Lstm, update_unit
 
 mpmath = pytest.importorskip("mpmath")
 

@@ -5,12 +5,12 @@ import exact
 import numpy as np
 import pytest
 
-from golden.accumulate import float_sum
-from golden.accumulate.float_sum import round_sum
-from golden.accumulate.floatsd8_mac import FloatSD8Mac
-from golden.formats import BINARY16
-from hdl.designs import DESIGNS
-from sim.bulk import BulkSimulation, check_bulk
+from fewbit.golden.accumulate import float_sum
+from fewbit.golden.accumulate.float_sum import round_sum
+from fewbit.golden.accumulate.floatsd8_mac import FloatSD8MacContract
+from fewbit.golden.formats import BINARY16
+from fewbit.hdl.designs import DESIGNS
+from fewbit.sim.bulk import BulkSimulation, check_bulk
 
 DESIGN = DESIGNS["floatsd8_mac"]
 CASES = [
@@ -29,7 +29,7 @@ def name_of(settings):
     return "-".join(f"{name}={value}" for name, value in settings.items()) or "default"
 
 
-def by_fractions(contract: FloatSD8Mac, arrays, index: int) -> int:
+def by_fractions(contract: FloatSD8MacContract, arrays, index: int) -> int:
     return exact.floatsd8_mac(
         arrays["weights"][index].tolist(),
         arrays["activations"][index].tolist(),
@@ -42,7 +42,7 @@ def by_fractions(contract: FloatSD8Mac, arrays, index: int) -> int:
 
 @pytest.mark.parametrize("settings", CASES, ids=name_of)
 def test_golden_equals_fractions(settings):
-    contract = FloatSD8Mac(**settings)
+    contract = FloatSD8MacContract(**settings)
     seed = 11
     arrays = contract.stimulus(np.random.default_rng(seed), 1500)
     got = contract.compute(arrays)["result"]
@@ -79,7 +79,7 @@ def test_sums_of_any_fields_equal_fractions(spread):
 
 
 def test_a_sum_does_not_depend_on_its_block(monkeypatch):
-    contract = FloatSD8Mac()
+    contract = FloatSD8MacContract()
     arrays = contract.stimulus(np.random.default_rng(4), 1000)
     whole = contract.compute(arrays)["result"]
     monkeypatch.setattr(float_sum, "_BLOCK", 7)
@@ -87,7 +87,7 @@ def test_a_sum_does_not_depend_on_its_block(monkeypatch):
 
 
 def test_stimulus_reaches_every_kind_of_result():
-    contract = FloatSD8Mac()
+    contract = FloatSD8MacContract()
     arrays = contract.stimulus(np.random.default_rng(1), 20_000)
     magnitude = contract.compute(arrays)["result"] & 0x7FFF
     assert (magnitude == 0).any()
@@ -98,7 +98,7 @@ def test_stimulus_reaches_every_kind_of_result():
 
 def test_zero_sums_are_positive_and_tiny_negative_ones_are_not():
     # A window of 14 bits keeps the smallest product beside an accumulator of zero.
-    contract = FloatSD8Mac(1, window=14)
+    contract = FloatSD8MacContract(1, window=14)
     beats = {
         # 0 * 0 + -0; 2^-10 * 2^-16 * -1 rounds to -0; 1 * 1 - 1.
         "weights": np.array([[0], [0x11], [0xE8]]),
@@ -110,8 +110,8 @@ def test_zero_sums_are_positive_and_tiny_negative_ones_are_not():
 
 def test_error_of_a_window_is_below_its_bound():
     # Each of five operands loses less than one unit of 2^-window of the largest field.
-    arrays = FloatSD8Mac(window=None).stimulus(np.random.default_rng(5), 3000)
-    got = FloatSD8Mac(window=14).compute(arrays)["result"]
+    arrays = FloatSD8MacContract(window=None).stimulus(np.random.default_rng(5), 3000)
+    got = FloatSD8MacContract(window=14).compute(arrays)["result"]
     for index, code in enumerate(got.tolist()):
         pairs = list(zip(arrays["weights"][index], arrays["activations"][index], strict=True))
         start = int(arrays["accumulator"][index])
@@ -178,12 +178,12 @@ def test_circuit_equals_golden_at_odd_parameters(settings):
 )
 def test_bad_parameters_are_refused(parameters, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011
-        FloatSD8Mac(**parameters)
+        FloatSD8MacContract(**parameters)
     assert str(error.value) == message
 
 
 def test_bad_arrays_are_refused():
-    contract = FloatSD8Mac()
+    contract = FloatSD8MacContract()
     arrays = contract.stimulus(np.random.default_rng(1), 4)
     with pytest.raises(ValueError, match=r"must have shape \(4, 4\), not \(4, 3\)"):
         contract.compute({**arrays, "weights": arrays["weights"][:, :3]})

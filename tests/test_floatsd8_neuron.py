@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from floatsd8_cases import random_inputs, random_lstm
 
-from golden.accumulate.floatsd8_mac import FloatSD8Mac
-from golden.floatsd8_activations import HIDDEN_FORMAT
-from golden.lstm.floatsd8 import GATES, LOWEST_CONSTANT_BIAS, FloatSD8Lstm, update_unit
-from golden.neuron.floatsd8 import PAIRS, FloatSD8LstmNeuron
-from hdl.designs import find
-from hdl.neuron.floatsd8 import FloatSD8LstmNeuron as Circuit
-from sim.bulk import BulkSimulation, check_bulk, compare
-from sim.runner import simulate
-from sim.verilog import verilog_of
+from fewbit.golden.accumulate.floatsd8_mac import FloatSD8MacContract
+from fewbit.golden.activation.floatsd8 import HIDDEN_FORMAT
+from fewbit.golden.lstm.floatsd8 import GATES, LOWEST_CONSTANT_BIAS, FloatSD8Lstm, update_unit
+from fewbit.golden.neuron.floatsd8 import PAIRS, FloatSD8LstmNeuronContract
+from fewbit.hdl.designs import find
+from fewbit.hdl.neuron.floatsd8 import FloatSD8LstmNeuron as Circuit
+from fewbit.sim.bulk import BulkSimulation, check_bulk, compare
+from fewbit.sim.runner import simulate
+from fewbit.sim.verilog import verilog_of
 
 DESIGN = find("floatsd8_lstm_neuron")
 UPDATE_BEATS = 3
@@ -60,7 +60,7 @@ def test_contract_computes_a_step_of_the_lstm():
     model = random_lstm(1, inputs=6, hidden=5, products=4)
     rng = np.random.default_rng(2)
     hidden, cell = rng.integers(0, 0x3C, 5), rng.integers(0, 0x4400, 5)
-    contract = FloatSD8LstmNeuron(lanes=4)
+    contract = FloatSD8LstmNeuronContract(lanes=4)
     for x in random_inputs(model, 3, 1, 4)[0]:
         got = contract.compute(beats_of_step(model, x, hidden, cell))
         new = model.step(x[np.newaxis], hidden[np.newaxis], cell[np.newaxis])
@@ -72,7 +72,7 @@ def test_contract_computes_a_step_of_the_lstm():
 @pytest.mark.parametrize("window", [14, None])
 def test_the_sums_are_those_of_the_mac(window):
     """Beat by beat, through the contract of another circuit."""
-    contract = FloatSD8LstmNeuron(lanes=5, window=window)
+    contract = FloatSD8LstmNeuronContract(lanes=5, window=window)
     arrays = contract.stimulus(np.random.default_rng(4), 12)
     biases = {
         part: int(arrays[f"{part}_offset"][0]) + LOWEST_CONSTANT_BIAS - HIDDEN_FORMAT.bias
@@ -82,7 +82,7 @@ def test_the_sums_are_those_of_the_mac(window):
     found: list[list[int]] = []
     for beat in range(len(arrays["first"])):
         part = ("input", "recurrent")[arrays["recurrent"][beat]]
-        mac = FloatSD8Mac(5, window, HIDDEN_FORMAT.bias, biases[part])
+        mac = FloatSD8MacContract(5, window, HIDDEN_FORMAT.bias, biases[part])
         start = arrays["start"][beat] if arrays["first"][beat] else sums[-2]
         one = {name: arrays[name][beat : beat + 1] for name in ("weights", "activations")}
         sums.append(int(mac.compute(one | {"accumulator": np.array([start])})["result"][0]))
@@ -96,7 +96,7 @@ def test_the_sums_are_those_of_the_mac(window):
 
 
 def test_contract_refuses_what_is_no_pair():
-    contract = FloatSD8LstmNeuron()
+    contract = FloatSD8LstmNeuronContract()
     arrays = contract.stimulus(np.random.default_rng(1), 2)
     for name in ("first", "last"):
         wrong = arrays | {name: np.roll(arrays[name], 1)}
@@ -114,11 +114,11 @@ def test_contract_refuses_what_is_no_pair():
 )
 def test_circuit_refuses_parameters(parameters: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Circuit(FloatSD8LstmNeuron(**parameters))
+        Circuit(FloatSD8LstmNeuronContract(**parameters))
 
 
 def test_stimulus_spans_the_results():
-    contract = FloatSD8LstmNeuron()
+    contract = FloatSD8LstmNeuronContract()
     rng = np.random.default_rng(3)
     got = [contract.compute(contract.stimulus(rng, 300)) for _ in range(20)]
     hidden = np.concatenate([each["result"] for each in got])
@@ -130,7 +130,7 @@ def test_stimulus_spans_the_results():
 
 
 def test_explain_shows_a_unit():
-    contract = FloatSD8LstmNeuron()
+    contract = FloatSD8LstmNeuronContract()
     arrays = contract.stimulus(np.random.default_rng(3), 3)
     lines = contract.explain(arrays, 1)
     assert [line for line in lines if line.startswith("gate")][:2] == ["gate i:", "gate f:"]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from commands import run
 
-from golden.layer.floatsd8 import FloatSD8LstmLayer, random_model
-from golden.layer.image import program as program_of
-from golden.model import Model, load_model, save_model
+from fewbit.golden.files.model import Model, load_model, save_model
+from fewbit.golden.layer.floatsd8 import FloatSD8LstmLayerContract, random_model
+from fewbit.golden.layer.image import program as program_of
 
-GATES = Path(__file__).parents[1] / "flow" / "gates.lib"
-LAYER = FloatSD8LstmLayer(inputs=3, hidden=2)
+GATES = Path(__file__).parents[1] / "fewbit" / "gates.lib"
+LAYER = FloatSD8LstmLayerContract(inputs=3, hidden=2)
 
 
 @pytest.fixture

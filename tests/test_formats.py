@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from golden.formats import (
+from fewbit.golden.formats import (
     BFLOAT16,
     BINARY16,
     BINARY32,

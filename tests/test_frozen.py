@@ -12,32 +12,38 @@ import numpy as np
 import pytest
 from layer_bench import packer_of
 
-from golden.layer import image as image_module
-from golden.layer.floatsd8 import FloatSD8LstmLayer
-from golden.layer.int8 import Int8LstmLayer
-from golden.layer.int8_dynamic import DynamicInt8LstmLayer
-from golden.layer.ternary import TernaryLstmLayer
-from golden.model import load_model, save_model
-from golden.network import load_network, run, save_network
+from fewbit.golden.files.model import load_model, save_model
+from fewbit.golden.files.network import load_network, save_network
+from fewbit.golden.layer import image as image_module
+from fewbit.golden.layer.floatsd8 import FloatSD8LstmLayerContract
+from fewbit.golden.layer.int8 import Int8LstmLayerContract
+from fewbit.golden.layer.int8_dynamic import DynamicInt8LstmLayerContract
+from fewbit.golden.layer.ternary import TernaryLstmLayerContract
+from fewbit.golden.network import run
 
 FROZEN = Path(__file__).with_name("frozen")
 VARIANTS = json.loads((FROZEN / "variants.json").read_text())
+# Names are those of that commit.
 CONTRACTS = {
-    contract.__name__: contract
+    contract.__name__.removesuffix("Contract"): contract
     for contract in (
-        DynamicInt8LstmLayer,
-        FloatSD8LstmLayer,
-        Int8LstmLayer,
-        TernaryLstmLayer,
+        DynamicInt8LstmLayerContract,
+        FloatSD8LstmLayerContract,
+        Int8LstmLayerContract,
+        TernaryLstmLayerContract,
     )
 }
+RENAMED = {"gates": "gate_order"}
 PACKERS = sorted(path.stem for path in (FROZEN / "packers").glob("*.py"))
 MODELS = sorted(path.stem for path in (FROZEN / "models").glob("*.npz"))
 
 
 def layer_of(name):
     found = VARIANTS[name]
-    return CONTRACTS[found["contract"]](**found["parameters"])
+    parameters = {RENAMED.get(key, key): value for key, value in found["parameters"].items()}
+    if parameters.get("scales") == "fixed":
+        parameters["scales"] = "any"
+    return CONTRACTS[found["contract"]](**parameters)
 
 
 def frozen_arrays(name):
@@ -70,9 +76,9 @@ def test_the_packers_of_old_make_the_same_images(name):
     source = (FROZEN / "packers" / f"{name}.py").read_text()
     exec(compile(source, f"{name}.py", "exec"), program)
     for seed in range(20):
-        parameters = layer.unpack(layer.random_image(np.random.default_rng(seed)))
-        arrays = layer.arrays_of(parameters)
-        assert program["pack"](arrays) == layer.pack(parameters), f"seed {seed}"
+        constants = layer.unpack(layer.random_image(np.random.default_rng(seed)))
+        arrays = layer.arrays_of(constants)
+        assert program["pack"](arrays) == layer.pack(constants), f"seed {seed}"
 
 
 def test_a_packer_that_lays_out_otherwise_is_noticed():

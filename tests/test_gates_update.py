@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from golden.arithmetic import wrap
-from golden.layer.ternary import SIDE_BY_SIDE
-from golden.lstm.int8_step import update_unit
-from golden.lstm.variant import GATES
-from hdl.neuron.gates_update import GatesUpdate
+from fewbit.golden.arithmetic import wrap
+from fewbit.golden.layer.ternary import SIDE_BY_SIDE
+from fewbit.golden.lstm.integer_step import update_unit
+from fewbit.golden.lstm.integer_variant import GATES
+from fewbit.hdl.neuron.side_by_side_update import SideBySideUpdate
 
 SEED = 11
 HALF = 1 << 30
@@ -54,7 +54,7 @@ def simulated(name):
     case |= CASES[name]
     rng = np.random.default_rng(SEED)
     sums, starts, shifts, multipliers, cells = stimulus(rng, COUNT, case["width"])
-    dut = GatesUpdate(case["width"], case["hidden_width"], case["structure"])
+    dut = SideBySideUpdate(case["width"], case["hidden_width"], case["structure"])
     hidden, new_cells = [], []
     order = [GATES.index(gate) for gate in SIDE_BY_SIDE]
     rows = [(unit, gate, part) for unit in range(COUNT) for part in range(2) for gate in order]
@@ -157,4 +157,4 @@ def test_a_lost_rounding_is_found():
 )
 def test_an_update_refuses_its_parameters(parameters, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        GatesUpdate(**parameters)
+        SideBySideUpdate(**parameters)

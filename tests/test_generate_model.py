@@ -11,9 +11,10 @@ import pytest
 from commands import run
 from int8_cases import SIZES, Variant, random_case
 
-from golden.layer.int8 import Int8LstmLayer
-from golden.model import Model, save_model
-from golden.network import Network, Node, save_network
+from fewbit.golden.files.model import Model, save_model
+from fewbit.golden.files.network import save_network
+from fewbit.golden.layer.int8 import Int8LstmLayerContract
+from fewbit.golden.network import Network, Node
 
 EVERYTHING = Variant(coupled=True, peephole=True, norm=True, projection=True)
 
@@ -50,7 +51,7 @@ def test_the_layer_of_a_model(capsys, tmp_path):
     assert files_of(tmp_path / "out") == NAMES
     assert len(out.splitlines()) == len(NAMES)
 
-    layer = Int8LstmLayer.of(lstm, lanes=2, neurons=2)
+    layer = Int8LstmLayerContract.of(lstm, lanes=2, neurons=2)
     image = (tmp_path / "out/int8_lstm_layer.bin").read_bytes()
     assert image == layer.pack(lstm.constants)
     sheet = json.loads((tmp_path / "out/int8_lstm_layer.json").read_text())
@@ -101,20 +102,20 @@ def test_the_layers_of_a_network_have_names_of_their_own(capsys, tmp_path):
     assert not modules[0] & modules[1]
 
 
-def test_a_layer_with_its_parameters_inside(capsys, tmp_path):
+def test_a_layer_with_its_image_inside(capsys, tmp_path):
     save_model(tmp_path / "model.npz", Model(model_of(variant=Variant())))
-    words = ("int8_lstm_layer", "--model", tmp_path / "model.npz", "--fixed")
+    words = ("int8_lstm_layer", "--model", tmp_path / "model.npz", "--image-inside")
     assert run(capsys, "generate", *words, "--out", tmp_path / "out")[0] == 0
     text = (tmp_path / "out/int8_lstm_layer.v").read_text()
     image = (tmp_path / "out/int8_lstm_layer.bin").read_bytes()
-    contract = Int8LstmLayer.of(model_of(variant=Variant()))
+    contract = Int8LstmLayerContract.of(model_of(variant=Variant()))
     offset = contract.plan.offset("weights")
     word = image[offset : offset + 4]
     assert f"weights[0] = 32'h{int.from_bytes(word, 'little'):08x};" in text
     assert "is_right" not in text
     assert "the parameters are inside" in text
     sheet = json.loads((tmp_path / "out/int8_lstm_layer.json").read_text())
-    assert sheet["parameters_inside"] is True
+    assert sheet["image_inside"] is True
 
 
 def test_mistakes_are_told_in_a_sentence(capsys, tmp_path):
@@ -127,7 +128,7 @@ def test_mistakes_are_told_in_a_sentence(capsys, tmp_path):
         (("floatsd8_mac", *model), "floatsd8_mac takes no model"),
         (("ternary_accumulate", *model), "ternary_accumulate takes no model"),
         (("int8_lstm_layer", "floatsd8_mac", *model), "Name one design with --model"),
-        (("int8_lstm_layer", "--fixed"), "--fixed goes with --model"),
+        (("int8_lstm_layer", "--image-inside"), "--image-inside goes with --model"),
         (("int8_lstm_layer", "--model", tmp_path / "single.npz"), "rounding 'double'"),
         (("int8_lstm_layer", "--model", tmp_path / "none.npz"), "none.npz"),
         (("int8_lstm_layer", *model, "--set", "lanes=65"), "lanes"),

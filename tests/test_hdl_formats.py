@@ -4,7 +4,7 @@ import pytest
 from amaranth.hdl import Shape
 from amaranth.lib import data
 
-from golden.formats import (
+from fewbit.golden.formats import (
     BFLOAT16,
     BINARY16,
     BINARY32,
@@ -16,8 +16,8 @@ from golden.formats import (
     Binary,
     FixedPoint,
 )
-from golden.operands import FLAG, Operand, total_width
-from hdl.formats import payload_layout, shape_of
+from fewbit.golden.operands import FLAG, Operand, total_width
+from fewbit.hdl.formats import payload_layout, shape_of
 
 FORMATS = [
     INT8,

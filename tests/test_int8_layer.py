@@ -16,19 +16,19 @@ from hypothesis import strategies as st
 from int8_cases import random_case
 from layer_bench import check_packer, packer_of
 
-from flow.layer_files import c_header
-from golden.layer import packets
-from golden.layer.contract import state_bytes
-from golden.layer.image import ImageError, checksum
-from golden.layer.image import program as program_of
-from golden.layer.int8 import Int8LstmLayer, random_constants
-from golden.layer.packets import Kind, Packet, Reply, Status
-from golden.lstm.int8 import Int8Constants, step_constants
-from hdl.designs import find
-from sim.bulk import BulkSimulation, check_bulk
-from sim.layer import LayerBackend
-from sim.runner import simulate
-from sim.verilog import verilog_of
+from fewbit.golden.layer import packets
+from fewbit.golden.layer.contract import state_bytes
+from fewbit.golden.layer.image import ImageError, checksum
+from fewbit.golden.layer.image import program as program_of
+from fewbit.golden.layer.int8 import Int8LstmLayerContract, random_constants
+from fewbit.golden.layer.packets import Kind, Packet, Reply, Status
+from fewbit.golden.lstm.int8 import Int8Constants, step_constants
+from fewbit.hdl.designs import find
+from fewbit.layer_files import c_header
+from fewbit.sim.bulk import BulkSimulation, check_bulk
+from fewbit.sim.layer import LayerBackend
+from fewbit.sim.runner import simulate
+from fewbit.sim.verilog import verilog_of
 
 DESIGN = find("int8_lstm_layer")
 VARIANTS = [
@@ -45,7 +45,7 @@ def name_of(variant):
 def layers(draw, largest=9):
     hidden = draw(st.integers(1, largest))
     peephole = draw(st.integers(0, 1))
-    return Int8LstmLayer(
+    return Int8LstmLayerContract(
         inputs=draw(st.integers(1, largest)),
         hidden=hidden,
         lanes=draw(st.integers(1, 5)),
@@ -65,7 +65,7 @@ def same(left: Int8Constants, right: Int8Constants) -> bool:
     return all((a is None and b is None) or np.array_equal(a, b) for a, b in pairs)
 
 
-# The parameter image.
+# The image.
 
 
 @settings(max_examples=60, deadline=None)
@@ -101,7 +101,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_packer_and_pack_refuse_the_same(name):
-    layer = Int8LstmLayer(inputs=2, hidden=3)
+    layer = Int8LstmLayerContract(inputs=2, hidden=3)
     constants = random_constants(layer, np.random.default_rng(4))
     emitted = packer_of(layer)
     arrays = layer.arrays_of(constants)
@@ -121,8 +121,8 @@ def test_packer_and_pack_refuse_the_same(name):
 
 
 def test_the_packer_refuses_what_is_missing():
-    layer = Int8LstmLayer(inputs=2, hidden=3, projection=2)
-    other = Int8LstmLayer(inputs=2, hidden=3)
+    layer = Int8LstmLayerContract(inputs=2, hidden=3, projection=2)
+    other = Int8LstmLayerContract(inputs=2, hidden=3)
     plain = other.arrays_of(random_constants(other, np.random.default_rng(4)))
     emitted = packer_of(layer)
     with pytest.raises(ValueError, match=r"Array projection_.* is missing"):
@@ -142,12 +142,12 @@ def test_a_broken_image_is_noticed(layer, seed, data):
             image[(first + bit) // 8] ^= 0x80 >> (first + bit) % 8
     with pytest.raises(ImageError, match="checksum must be .*; the image is broken"):
         layer.unpack(bytes(image))
-    answers = list(layer.answers([Packet(Kind.PARAMETERS, bytes(image))]))
+    answers = list(layer.answers([Packet(Kind.IMAGE, bytes(image))]))
     assert answers == [Packet(Reply.STATUS, bytes([Status.BROKEN_IMAGE]))]
 
 
 def test_an_image_of_another_size_is_refused():
-    layer = Int8LstmLayer(inputs=3, hidden=5)
+    layer = Int8LstmLayerContract(inputs=3, hidden=5)
     image = layer.pack(random_constants(layer, np.random.default_rng(1)))
     with pytest.raises(ImageError, match=f"must hold {len(image)} bytes, not {len(image) - 1}"):
         layer.unpack(image[:-1])
@@ -160,23 +160,27 @@ def test_the_checksum_is_the_published_one():
 
 def test_a_model_of_another_shape_is_refused():
     rng = np.random.default_rng(1)
-    constants = random_constants(Int8LstmLayer(inputs=3, hidden=5), rng)
+    constants = random_constants(Int8LstmLayerContract(inputs=3, hidden=5), rng)
     with pytest.raises(ValueError, match="model's hidden units must be 6, as the layer's, not 5"):
-        Int8LstmLayer(inputs=3, hidden=6).pack(constants)
+        Int8LstmLayerContract(inputs=3, hidden=6).pack(constants)
     with pytest.raises(ValueError, match="model's peepholes must be True"):
-        Int8LstmLayer(inputs=3, hidden=5, peephole=1).pack(constants)
+        Int8LstmLayerContract(inputs=3, hidden=5, peephole=1).pack(constants)
     single = dataclasses.replace(constants, rounding="single")
     with pytest.raises(ValueError, match="rounding 'double', not 'single'"):
-        Int8LstmLayer(inputs=3, hidden=5).pack(single)
+        Int8LstmLayerContract(inputs=3, hidden=5).pack(single)
     bias = constants.folded_bias.copy()
     bias[0, 1, 0] += 1
     with pytest.raises(ValueError, match="folded bias of the recurrent part"):
-        Int8LstmLayer(inputs=3, hidden=5).pack(dataclasses.replace(constants, folded_bias=bias))
+        Int8LstmLayerContract(inputs=3, hidden=5).pack(
+            dataclasses.replace(constants, folded_bias=bias)
+        )
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
 def test_the_c_header_agrees_with_the_image(tmp_path):
-    layer = Int8LstmLayer(inputs=3, hidden=7, neurons=2, peephole=1, layer_norm=1, projection=4)
+    layer = Int8LstmLayerContract(
+        inputs=3, hidden=7, neurons=2, peephole=1, layer_norm=1, projection=4
+    )
     image = layer.pack(random_constants(layer, np.random.default_rng(2)))
     (tmp_path / "layer.h").write_text(c_header("layer", layer))
     (tmp_path / "image.bin").write_bytes(image)
@@ -200,7 +204,7 @@ def test_the_c_header_agrees_with_the_image(tmp_path):
 
 
 def test_the_packer_runs_by_itself(tmp_path):
-    layer = Int8LstmLayer(inputs=2, hidden=3)
+    layer = Int8LstmLayerContract(inputs=2, hidden=3)
     constants = random_constants(layer, np.random.default_rng(3))
     (tmp_path / "pack.py").write_text(program_of(layer.plan))
     np.savez(tmp_path / "constants.npz", **layer.arrays_of(constants))
@@ -279,7 +283,7 @@ def test_odd_shapes_agree_with_golden(parameters):
 
 def image_packet(layer, seed=5):
     image = layer.pack(random_constants(layer, np.random.default_rng(seed)))
-    return Packet(Kind.PARAMETERS, image)
+    return Packet(Kind.IMAGE, image)
 
 
 def vectors(rng, layer, count, starts=True):
@@ -331,7 +335,7 @@ def test_the_state_is_that_of_the_step_function():
     x = np.array([[1, -128, 127]])
     ask = Packet(Kind.SAVE_STATE, b"?")
     vector = Packet(Kind.INPUT, x.astype(np.int8).tobytes())
-    image = Packet(Kind.PARAMETERS, layer.pack(constants))
+    image = Packet(Kind.IMAGE, layer.pack(constants))
     answers = answers_of(circuit, [image, ask, vector, ask])
     assert answers[1].data == state_bytes(hidden, cell)
     new = step_constants(constants, x, hidden[np.newaxis], cell[np.newaxis])
@@ -347,10 +351,10 @@ def test_a_hardware_reset_forgets_parameters_and_state():
     before = answers_of(circuit, [image, *sent])
     # In the middle of an image, and of a vector.
     for cut in (image.data[:100], image.data + sent[0].data[:2]):
-        arrays = packets.beats([Packet(Kind.PARAMETERS, cut)])
+        arrays = packets.beats([Packet(Kind.IMAGE, cut)])
         arrays["s_axis_tlast"][:] = 0
         circuit.run(arrays, 0)
-        assert answers_of(circuit, sent)[0].data == bytes([Status.NO_PARAMETERS])
+        assert answers_of(circuit, sent)[0].data == bytes([Status.NO_IMAGE])
         assert answers_of(circuit, [image, *sent]) == before
 
 
@@ -374,7 +378,7 @@ def test_stalls_change_nothing(stall_seed):
 
 @pytest.mark.long
 def test_a_layer_with_its_parameters_fixed():
-    layer = Int8LstmLayer(**SMALL)
+    layer = Int8LstmLayerContract(**SMALL)
     rng = np.random.default_rng(10)
     image = layer.pack(random_constants(layer, rng))
     circuit = BulkSimulation(DESIGN.configure(SMALL, image=image))
@@ -382,9 +386,9 @@ def test_a_layer_with_its_parameters_fixed():
     ask = Packet(Kind.SAVE_STATE, b"\0")
     other = image_packet(layer, seed=99)
     got = answers_of(circuit, [ask, *sent, other, ask, *sent, *vectors(rng, layer, 3)])
-    assert got[5].data == bytes([Status.FIXED])
+    assert got[5].data == bytes([Status.IMAGE_INSIDE])
     # The same bytes as from a layer that was given the image.
-    given = answers_of(circuit_of(**SMALL), [Packet(Kind.PARAMETERS, image), *sent])
+    given = answers_of(circuit_of(**SMALL), [Packet(Kind.IMAGE, image), *sent])
     assert got[1:5] == given[1:]
 
 
@@ -429,9 +433,9 @@ def test_a_stale_cell_is_noticed():
 
 def test_parameters_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="projection must be at most hidden, 4"):
-        Int8LstmLayer(hidden=4, peephole=1, projection=5)
+        Int8LstmLayerContract(hidden=4, peephole=1, projection=5)
     with pytest.raises(ValueError, match="lanes must be a whole number from 1 to 64, not 65"):
-        Int8LstmLayer(lanes=65)
+        Int8LstmLayerContract(lanes=65)
 
 
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus is not installed")

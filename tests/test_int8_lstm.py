@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pytest
 from int8_cases import EXPONENTS, HIDDEN_SIZES, INPUT_SIZES, SIZES, Case, Raws, random_case
 
-from golden.activations import ACTIVATIONS
-from golden.arithmetic import rounding_shift_right
-from golden.lstm import int8_step
-from golden.lstm.int8 import Int8Lstm, clip_code, update_unit
+from fewbit.golden.activation.integer import ACTIVATIONS
+from fewbit.golden.arithmetic import rounding_shift_right
+from fewbit.golden.lstm import integer_step
+from fewbit.golden.lstm.int8 import Int8Lstm, clip_code, update_unit
 
 SEEDS = 12
 
@@ -244,14 +244,14 @@ def test_a_broken_tie_rule_disagrees_with_litert(
 
     assert ties_up(np.array([-3, -1, 1, 3]), 1).tolist() == [-1, 0, 1, 2]
     assert disagreements(litert, lambda model: model) == 0
-    monkeypatch.setattr(int8_step, "rounding_shift_right", ties_up)
+    monkeypatch.setattr(integer_step, "rounding_shift_right", ties_up)
     assert disagreements(litert, lambda model: model) > 0
 
 
 def test_a_missing_saturation_disagrees_with_litert(
     litert: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(int8_step, "saturate", int8_step.wrap)
+    monkeypatch.setattr(integer_step, "saturate", integer_step.wrap)
     assert disagreements(litert, lambda model: model) > 0
 
 
@@ -427,7 +427,7 @@ def test_a_model_keeps_its_own_read_only_arrays() -> None:
             {"input_weight_scales": np.full(4, 3e38, np.float32), "input_scale": 1e30},
             (
                 "The scales of the input part of gate i must give an effective multiplier "
-                "below 2^30, not inf; quantise with finer steps."
+                "below 2^30, not inf; quantise with finer resolutions."
             ),
         ),
     ],

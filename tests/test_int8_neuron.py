@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from golden.lstm.int8 import GATES, PARTS
-from golden.neuron.int8 import ROWS, Int8LstmNeuron
-from hdl.designs import find
-from hdl.neuron.int8 import Int8LstmNeuron as Circuit
-from sim.bulk import BulkSimulation, check_bulk
-from sim.verilog import verilog_of
+from fewbit.golden.lstm.int8 import GATES, PARTS
+from fewbit.golden.neuron.int8 import ROWS, Int8LstmNeuronContract
+from fewbit.hdl.designs import find
+from fewbit.hdl.neuron.int8 import Int8LstmNeuron as Circuit
+from fewbit.sim.bulk import BulkSimulation, check_bulk
+from fewbit.sim.verilog import verilog_of
 
 CACHE = Path("build/bulk")
 DESIGN = find("int8_lstm_neuron")
@@ -21,7 +21,7 @@ DESIGN = find("int8_lstm_neuron")
 
 def test_contract_computes_a_unit_by_hand() -> None:
     # One row of two beats, the others of one; all multipliers are 1: 2^30 shifted left by one.
-    contract = Int8LstmNeuron(lanes=2)
+    contract = Int8LstmNeuronContract(lanes=2)
     beats = ROWS + 1
     arrays = {field.name: np.zeros(field.shape(beats), np.int64) for field in contract.operands}
     arrays["first"][:] = 1
@@ -60,7 +60,7 @@ def test_contract_computes_a_unit_by_hand() -> None:
     ],
 )
 def test_contract_refuses_what_has_no_meaning(changes: dict[str, int], message: str) -> None:
-    contract = Int8LstmNeuron(lanes=1)
+    contract = Int8LstmNeuronContract(lanes=1)
     arrays = contract.stimulus(np.random.default_rng(1), 1)
     for name, code in changes.items():
         arrays[name][:] = code
@@ -80,11 +80,11 @@ def test_circuit_refuses_parameters(parameters: dict[str, int | str], message: s
     build = {name: value for name, value in parameters.items() if name == "chunk"}
     own = {name: value for name, value in parameters.items() if name not in build}
     with pytest.raises(ValueError, match=message):
-        Circuit(Int8LstmNeuron(**own), **build)  # pyright: ignore[reportArgumentType]
+        Circuit(Int8LstmNeuronContract(**own), **build)  # pyright: ignore[reportArgumentType]
 
 
 def test_stimulus_spans_the_results() -> None:
-    contract = Int8LstmNeuron(lanes=2)
+    contract = Int8LstmNeuronContract(lanes=2)
     rng = np.random.default_rng(3)
     hidden, cell = [], []
     for _ in range(20):

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from update_bench import FORMATS, Settings, simulation
 
-from golden.activations import ACTIVATIONS, ActivationKind
-from golden.formats import INT8, INT16, INT32
-from golden.lstm.int8 import update_unit
-from golden.lstm.variant import TIES_UP, Int8Variant
-from hdl.neuron.int8 import Int8LayerNeuron
-from hdl.neuron.int8_update import Int8Update
+from fewbit.golden.activation.integer import ACTIVATIONS, ActivationKind
+from fewbit.golden.formats import INT8, INT16, INT32
+from fewbit.golden.lstm.int8 import update_unit
+from fewbit.golden.lstm.integer_variant import TIES_UP, IntegerVariant
+from fewbit.hdl.neuron.int8 import IntegerLayerNeuron
+from fewbit.hdl.neuron.integer_update import IntegerUpdate
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from hdl.arithmetic import Structure
-    from sim.bulk import BulkSimulation
+    from fewbit.hdl.structure import Structure
+    from fewbit.sim.bulk import BulkSimulation
 
     Raws = npt.NDArray[np.int64]
 
@@ -131,7 +131,7 @@ def random_scale(rng: np.random.Generator, name: str) -> tuple[int, int]:
     return multiplier, int(rng.integers(lowest, highest))
 
 
-def random_configuration(rng: np.random.Generator, variant: Int8Variant) -> dict[str, int]:
+def random_configuration(rng: np.random.Generator, variant: IntegerVariant) -> dict[str, int]:
     drawn = {
         "cell_integer_bits": int(rng.integers(7)),
         "cell_clip": int(rng.choice([0, 0, 1, 32767, int(rng.integers(1, 2**15))])),
@@ -242,7 +242,7 @@ def test_reference_equals_golden_where_golden_has_it(activation: ActivationKind)
         np.testing.assert_array_equal(got["cell_result"], new)
 
 
-PLAIN = Int8Variant()
+PLAIN = IntegerVariant()
 
 
 @pytest.mark.long
@@ -250,10 +250,10 @@ PLAIN = Int8Variant()
     "settings",
     [
         # The structure for FPGAs compiles in half the time; the neuron has tests of that for gates.
-        Settings(Int8Variant(peephole=True)),
-        Settings(Int8Variant(norm=True), chunk=8, interpolates=True, structure="fpga"),
-        Settings(Int8Variant(True, True, True, True), structure="fpga"),
-        Settings(Int8Variant(peephole=True, norm=True), "gemmlowp", 4, structure="fpga"),
+        Settings(IntegerVariant(peephole=True)),
+        Settings(IntegerVariant(norm=True), chunk=8, interpolates=True, structure="fpga"),
+        Settings(IntegerVariant(True, True, True, True), structure="fpga"),
+        Settings(IntegerVariant(peephole=True, norm=True), "gemmlowp", 4, structure="fpga"),
     ],
     ids=str,
 )
@@ -297,17 +297,17 @@ def test_cycles_of_a_plain_unit(structure: Structure, cycles: int) -> None:
             {"update": "f_recurrent"},
         ),
         (
-            Int8Variant(coupled=True, peephole=True),
+            IntegerVariant(coupled=True, peephole=True),
             {"update": 8},
             {"update": "f_peephole"},
         ),
         (
-            Int8Variant(coupled=True, norm=True, projection=True),
+            IntegerVariant(coupled=True, norm=True, projection=True),
             {"collect_f": 2, "collect_g": 2, "collect_o": 2, "update": 3, "project": 1},
             {"update": "f_value"},
         ),
         (
-            Int8Variant(peephole=True, norm=True),
+            IntegerVariant(peephole=True, norm=True),
             {
                 "collect_i": 3,
                 "collect_f": 3,
@@ -326,18 +326,18 @@ def test_cycles_of_a_plain_unit(structure: Structure, cycles: int) -> None:
     ],
 )
 def test_rows_of_a_variant(
-    variant: Int8Variant, rows: dict[str, int], cell_rows: dict[str, str]
+    variant: IntegerVariant, rows: dict[str, int], cell_rows: dict[str, str]
 ) -> None:
-    update = Int8Update(variant=variant)
+    update = IntegerUpdate(variant=variant)
     assert {name: len(update.rows(name)) for name in update.segments} == rows
     found = {name: update.cell_row(name) for name in update.segments}
     assert {name: row for name, row in found.items() if row} == cell_rows
 
 
 def test_layer_neuron_passes_on_what_its_update_has() -> None:
-    variant = Int8Variant(norm=True, projection=True)
-    neuron = Int8LayerNeuron(2, variant=variant)
-    update = Int8Update(variant=variant)
+    variant = IntegerVariant(norm=True, projection=True)
+    neuron = IntegerLayerNeuron(2, variant=variant)
+    update = IntegerUpdate(variant=variant)
     assert neuron.segments == update.segments
     assert neuron.scales == update.scales
     assert neuron.rows("collect_i") == ("i_input", "i_recurrent")
@@ -359,4 +359,4 @@ def test_layer_neuron_passes_on_what_its_update_has() -> None:
 )
 def test_update_refuses_parameters(parameters: dict[str, int | str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Int8Update(**parameters)  # pyright: ignore[reportArgumentType]
+        IntegerUpdate(**parameters)  # pyright: ignore[reportArgumentType]

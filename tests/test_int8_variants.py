@@ -15,18 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from int8_cases import EXPONENTS, SIZES, VARIANTS, Case, Raws, Variant, random_case
 
-from golden.arithmetic import multiply_by_split_multiplier
-from golden.layer_norm import inverse_square_root, layer_norm
-from golden.lstm import int8_fast, int8_step
-from golden.lstm.int8 import (
+from fewbit.golden.arithmetic import multiply_by_split_multiplier
+from fewbit.golden.lstm import int8_fast, integer_step
+from fewbit.golden.lstm.int8 import (
     Int8Constants,
     Int8Lstm,
     clip_code,
     litert_peephole_ties_up,
     step_constants,
 )
-from golden.lstm.int8_fast import FastSteps
-from golden.lstm.int8_step import update_unit
+from fewbit.golden.lstm.int8_fast import FastSteps
+from fewbit.golden.lstm.integer_step import update_unit
+from fewbit.golden.lstm.layer_norm import inverse_square_root, layer_norm
 
 PROJECTED = Variant(projection=True, projection_bias=True, projection_clip=True)
 EVERYTHING = Variant(
@@ -217,14 +217,14 @@ def test_an_exact_variance_disagrees_with_litert(
     litert: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert disagreements(litert, EVERYTHING) == 0
-    monkeypatch.setattr(int8_step, "layer_norm", exact_variance_norm)
+    monkeypatch.setattr(integer_step, "layer_norm", exact_variance_norm)
     assert disagreements(litert, EVERYTHING) > 0
 
 
 def test_an_output_peephole_on_the_old_cell_disagrees_with_litert(
     litert: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate = int8_step._gate
+    gate = integer_step._gate
     old: list[Raws] = []
 
     def on_the_old_cell(constants: Int8Constants, name: str, pre: Raws, cell: Raws) -> Raws:
@@ -234,7 +234,7 @@ def test_an_output_peephole_on_the_old_cell_disagrees_with_litert(
 
     variant = Variant(peephole=True)
     assert disagreements(litert, variant) == 0
-    monkeypatch.setattr(int8_step, "_gate", on_the_old_cell)
+    monkeypatch.setattr(integer_step, "_gate", on_the_old_cell)
     assert disagreements(litert, variant) > 0
 
 
@@ -443,7 +443,7 @@ def test_any_legal_constants_have_a_step() -> None:
     cell = rng.integers(-(2**15), 2**15, (5, 3))
     got = step_constants(constants, x, hidden, cell)
     wanted = update_unit(
-        int8_step.accumulators(constants, x, hidden),
+        integer_step.accumulators(constants, x, hidden),
         constants.multipliers,
         constants.shifts,
         cell,

@@ -30,16 +30,16 @@ from examples.japanese_vowels.recordings import (
     Recordings,
     load_recordings,
 )
-from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW, FloatSD8Mac
-from golden.arithmetic import Raws
-from golden.formats import BINARY16, FLOATSD8
-from golden.layer.ternary import TernaryLstmLayer
-from golden.lstm import batch_norm, floatsd8
-from golden.lstm.floatsd8 import FloatSD8Lstm
-from golden.lstm.int8 import Int8Lstm
-from golden.lstm.ternary import TernaryLstm
-from golden.quantize.ternary import ardakani_binary, ardakani_ternary
-from golden.quantize.ternary_lstm import quantize_lstm
+from fewbit.golden.accumulate.floatsd8_mac import DEFAULT_WINDOW, FloatSD8MacContract
+from fewbit.golden.arithmetic import Raws
+from fewbit.golden.formats import BINARY16, FLOATSD8
+from fewbit.golden.layer.ternary import TernaryLstmLayerContract
+from fewbit.golden.lstm import batch_norm, floatsd8
+from fewbit.golden.lstm.floatsd8 import FloatSD8Lstm
+from fewbit.golden.lstm.int8 import Int8Lstm
+from fewbit.golden.lstm.ternary import TernaryLstm
+from fewbit.golden.quantize.ternary import ardakani_binary, ardakani_ternary
+from fewbit.golden.quantize.ternary_lstm import quantize_lstm
 
 README = Path(recognise.__file__).with_name("README.md")
 PUBLISHED = "JAPANESE_VOWELS"
@@ -257,7 +257,7 @@ def test_beats_are_those_of_the_layer(sets: tuple[Recordings, Recordings]) -> No
     following = beats.accumulators[:, 0]
     for beat in range(count):
         np.testing.assert_array_equal(following, beats.accumulators[:, beat])
-        unit = FloatSD8Mac(4, DEFAULT_WINDOW, weight_bias=int(beats.biases[beat]) - 15)
+        unit = FloatSD8MacContract(4, DEFAULT_WINDOW, weight_bias=int(beats.biases[beat]) - 15)
         arrays = {
             "weights": beats.weights[:, beat],
             "activations": beats.activations[:, beat],
@@ -334,7 +334,7 @@ def test_rtl_of_few_bit_models_as_a_program(
 
         def __call__(self, lstm: TernaryLstm, x: Raws, lengths: Raws) -> Raws:
             assert lstm.weights == weights
-            layer = TernaryLstmLayer.of(lstm)
+            layer = TernaryLstmLayerContract.of(lstm)
             assert (layer.scales == "powers_of_two") == powers_of_two
             hidden, cell = lstm.run_with_cell(x)
             self.last_cells = cell[np.arange(len(x)), lengths - 1]
@@ -350,7 +350,7 @@ def test_rtl_of_few_bit_models_as_a_program(
     ("words", "sentence"),
     [
         (["--to", "binary", "--activation", "table"], "--activation goes with --to int8; leave it"),
-        (["--scales", "fixed"], "--scales goes with --to ternary, binary or pow2; leave it out."),
+        (["--scales", "any"], "--scales goes with --to ternary, binary or pow2; leave it out."),
     ],
 )
 def test_options_that_do_not_go_together(
@@ -371,7 +371,7 @@ def test_training_is_repeatable_and_its_model_file_says_the_same(
     """One epoch: the folded standardisation, gate order and read-out are those of the network."""
     torch = pytest.importorskip("torch")
     from examples.japanese_vowels import train as training
-    from golden.lstm import float64
+    from fewbit.golden.lstm import float64
 
     monkeypatch.setattr(training, "EPOCHS", 1)
     recordings, _ = sets
@@ -455,7 +455,7 @@ def test_low_bit_accuracies_are_those_the_readme_states(
 
 def test_missing_low_bit_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recognise.retrained_model.cache_clear()
-    monkeypatch.setitem(LOW_BIT_MODEL_FILES, ("binary", "fixed"), recognise.FLOAT_MODEL_FILE)
+    monkeypatch.setitem(LOW_BIT_MODEL_FILES, ("binary", "any"), recognise.FLOAT_MODEL_FILE)
     with pytest.raises(ValueError, match="must hold an LSTM of binary weights with a read-out; "):
         recognise.retrained_model("binary")
     recognise.retrained_model.cache_clear()

@@ -7,11 +7,11 @@ import pytest
 
 from examples import layer_cycles
 from examples.layer_cycles import measured
-from flow.layer_files import cycles_section
-from golden.layer.int8 import Int8LstmLayer
-from hdl.designs import find
-from hdl.layer import int8_cycles
-from hdl.layer.int8_cycles import step_cycles, update_of
+from fewbit.golden.layer.int8 import Int8LstmLayerContract
+from fewbit.hdl.designs import find
+from fewbit.hdl.layer import integer_cycles
+from fewbit.hdl.layer.integer_cycles import step_cycles, update_of
+from fewbit.layer_files import cycles_section
 
 DESIGN = find("int8_lstm_layer")
 
@@ -69,7 +69,7 @@ def test_cycles_are_never_more_than_the_bound(settings):
 def test_the_sum_of_the_phases_is_the_step():
     variants = itertools.product((0, 1), (0, 1), (0, 1), (0, 4), (1, 3), ("table", "gemmlowp"))
     for cifg, peephole, layer_norm, projection, neurons, activation in variants:
-        layer = Int8LstmLayer(
+        layer = Int8LstmLayerContract(
             inputs=7,
             hidden=11,
             lanes=2,
@@ -90,7 +90,7 @@ def test_the_sum_of_the_phases_is_the_step():
 def test_every_group_takes_as_long_as_the_one_before(monkeypatch):
     """Three groups say it all: a run of every group gives the same."""
     layers = [
-        Int8LstmLayer(
+        Int8LstmLayerContract(
             inputs=inputs,
             hidden=13,
             lanes=lanes,
@@ -104,7 +104,7 @@ def test_every_group_takes_as_long_as_the_one_before(monkeypatch):
     ]
     short = [step_cycles(layer, "fpga") for layer in layers]
     step_cycles.cache_clear()
-    monkeypatch.setattr(int8_cycles, "GROUPS_RUN", 4096)
+    monkeypatch.setattr(integer_cycles, "GROUPS_RUN", 4096)
     assert [step_cycles(layer, "fpga") for layer in layers] == short
     step_cycles.cache_clear()
 
@@ -113,7 +113,7 @@ def test_large_layers_keep_their_lanes_busy():
     """The update is chosen so that the lanes go on: 128 cells and more, with equal rows."""
     for hidden, lanes, neurons in itertools.product((128, 512), (1, 4, 8), (1, 4)):
         for projection, peephole in ((0, 0), (0, 1), (hidden // 2, 0)):
-            layer = Int8LstmLayer(
+            layer = Int8LstmLayerContract(
                 inputs=hidden,
                 hidden=hidden,
                 lanes=lanes,
@@ -127,14 +127,14 @@ def test_large_layers_keep_their_lanes_busy():
 
 def test_the_smallest_update_that_keeps_up_is_chosen():
     chunks = [
-        update_of(Int8LstmLayer(inputs=inputs, hidden=inputs, lanes=1)).chunk
+        update_of(Int8LstmLayerContract(inputs=inputs, hidden=inputs, lanes=1)).chunk
         for inputs in (3, 8, 20)
     ]
     assert chunks == [16, 8, 4]
 
 
 def test_the_data_sheet_gives_the_cycles():
-    layer = Int8LstmLayer(inputs=1, hidden=20, lanes=4)
+    layer = Int8LstmLayerContract(inputs=1, hidden=20, lanes=4)
     section = cycles_section(step_cycles(layer, "gates"))
     assert (section["beats"], section["cycles"], section["interval"]) == (480, 491, 491)
     assert section["utilisation"] == round(4 * 20 * 21 / (4 * 491), 4)
@@ -167,7 +167,7 @@ def test_the_example_tells_idle_lanes(monkeypatch, capsys, tmp_path):
 def test_a_wrong_model_of_the_update_is_noticed(monkeypatch):
     settings = EXACT["lanes"]
     step_cycles.cache_clear()
-    wrong = int8_cycles.Program.segments.func
+    wrong = integer_cycles.Program.segments.func
 
     def slower(self):
         return {
@@ -175,11 +175,11 @@ def test_a_wrong_model_of_the_update_is_noticed(monkeypatch):
             for name, ops in wrong(self).items()
         }
 
-    monkeypatch.setattr(int8_cycles, "Program", _program_with(slower))
+    monkeypatch.setattr(integer_cycles, "Program", _program_with(slower))
     step = step_cycles(layer_of(settings), "gates")
     step_cycles.cache_clear()
     assert step.last_byte != measured(settings)["last_byte"]
 
 
 def _program_with(segments):
-    return type("Slower", (int8_cycles.Program,), {"segments": property(segments)})
+    return type("Slower", (integer_cycles.Program,), {"segments": property(segments)})

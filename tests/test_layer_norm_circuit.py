@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from golden.contract import Contract, describe, random_codes
-from golden.formats import INT16, INT32, FixedPoint
-from golden.layer_norm import layer_norm
-from golden.operands import FLAG, Operand, checked
-from hdl.design import Design, Parameter, Timing
-from hdl.neuron.layer_norm import LayerNorm
-from sim.bulk import BulkSimulation, check_bulk
-from sim.verilog import verilog_of
+from fewbit.golden.contract import Contract, describe, random_codes
+from fewbit.golden.formats import INT16, INT32, FixedPoint
+from fewbit.golden.lstm.layer_norm import layer_norm
+from fewbit.golden.operands import FLAG, Operand, checked
+from fewbit.hdl.design import Design, Parameter, Timing
+from fewbit.hdl.neuron.layer_norm import LayerNorm
+from fewbit.sim.bulk import BulkSimulation, check_bulk
+from fewbit.sim.verilog import verilog_of
 
 if TYPE_CHECKING:
-    from golden.contract import Arrays, Codes
+    from fewbit.golden.contract import Arrays, Codes
 
 CACHE = Path("build/bulk")
 LOWEST_SHIFT, HIGHEST_SHIFT = -31, 30

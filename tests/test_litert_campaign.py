@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from golden.lstm import int8_step
+from fewbit.golden.lstm import integer_step
 
 pytest.importorskip("ai_edge_litert")
 
@@ -32,7 +32,7 @@ def test_all_outputs_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_a_wrong_rounding_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(int8_step, "rounding_shift_right", lambda raw, shift: raw >> shift)
+    monkeypatch.setattr(integer_step, "rounding_shift_right", lambda raw, shift: raw >> shift)
     assert litert_campaign.main(["--outputs", "1"]) == 1
     message = capsys.readouterr().err
     assert message.startswith("plain path, ")

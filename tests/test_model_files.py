@@ -13,30 +13,33 @@ import numpy.typing as npt
 import pytest
 from int8_cases import VARIANTS, Variant, random_case
 
-from golden import model as model_files
-from golden.lstm.float64 import Float64Lstm
-from golden.lstm.int8 import Int8Lstm
-from golden.model import (
+from fewbit.golden.files import archive
+from fewbit.golden.files.archive import (
     LARGEST_FILE,
+    check_names,
+    explained,
+    read_archive,
+    take_arrays,
+    write_archive,
+)
+from fewbit.golden.files.model import (
     Model,
     ReadOut,
     StoredArray,
     arrays_of_layer,
-    check_names,
-    explained,
     layer_arrays,
     layer_from,
     load_model,
-    read_archive,
     save_model,
-    take_arrays,
-    write_archive,
 )
-from golden.network import Network, Node, load_network, save_network
+from fewbit.golden.files.network import load_network, save_network
+from fewbit.golden.lstm.float64 import Float64Lstm
+from fewbit.golden.lstm.int8 import Int8Lstm
+from fewbit.golden.network import Network, Node
 
 Layer = Float64Lstm | Int8Lstm | ReadOut
 
-REMEDY = "write the file anew with golden.model.save_model."
+REMEDY = "write the file anew with fewbit.golden.files.model.save_model."
 
 
 def float_layer(seed: int = 0) -> Float64Lstm:
@@ -164,7 +167,7 @@ def test_several_layers_share_a_file_by_prefixes(tmp_path: Path) -> None:
     def known(name: str) -> bool:
         return name in {"layers", "order"} or (name[:2] in layers and name[2:] in layer_arrays())
 
-    with explained(path):
+    with explained(path, "write it anew"):
         contents = read_archive(path)
         check_names(contents, known)
         header = {"layers": StoredArray(("int32",)), "order": StoredArray(("text",))}
@@ -245,7 +248,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
         stream.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(model_files.np, "savez", fill_the_disk)
+    monkeypatch.setattr(archive.np, "savez", fill_the_disk)
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole text is compared
         save_model(path, Model(int8_layer()))
     assert str(caught.value) == (
@@ -261,7 +264,7 @@ def test_missing_folder_and_oversize_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"cannot be written \(No such file or directory\); name"):
         save_model(tmp_path / "none" / "model.npz", Model(float_layer()))
-    monkeypatch.setattr(model_files, "LARGEST_FILE", 1000)
+    monkeypatch.setattr(archive, "LARGEST_FILE", 1000)
     with pytest.raises(ValueError, match="a model file must hold at most 1000 bytes, not"):
         save_model(tmp_path / "model.npz", Model(float_layer()))
     assert not list(tmp_path.iterdir())
@@ -582,5 +585,5 @@ def test_a_kind_that_no_number_system_has_is_refused_in_one_sentence(
 def test_a_network_is_not_a_model_of_one_layer(tmp_path: Path) -> None:
     path = tmp_path / "network.npz"
     save_network(path, Network((Node(float_layer()),)))
-    with pytest.raises(ValueError, match="load it with golden.network.load_network"):
+    with pytest.raises(ValueError, match="load it with fewbit.golden.files.network.load_network"):
         load_model(path)

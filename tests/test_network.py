@@ -9,21 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from golden.codecs import dequantize, quantize
-from golden.lstm.float64 import Float64Lstm
-from golden.lstm.int8 import Int8Lstm
-from golden.model import Model, save_model
-from golden.network import (
-    NETWORK_INPUT,
-    Network,
-    Node,
-    golden_backend,
-    load_network,
-    run,
-    save_network,
-    trace,
-)
-from golden.quantize.int8 import asymmetric_parameters, quantize_lstm, quantize_network
+from fewbit.golden.codecs import dequantize, quantize
+from fewbit.golden.files.model import Model, save_model
+from fewbit.golden.files.network import load_network, save_network
+from fewbit.golden.lstm.float64 import Float64Lstm
+from fewbit.golden.lstm.int8 import Int8Lstm
+from fewbit.golden.network import NETWORK_INPUT, Network, Node, golden_backend, run, trace
+from fewbit.golden.quantize.int8 import asymmetric_parameters, quantize_lstm, quantize_network
 
 
 def real_layer(

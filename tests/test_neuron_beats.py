@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from golden.formats import INT8, INT16
-from golden.lstm.int8 import Int8Lstm
-from golden.neuron.beats import beats_of_unit, neuron_configuration, step_beats
-from golden.neuron.int8 import Int8LstmNeuron
-from hdl.designs import DESIGNS
-from hdl.neuron.int8 import Int8LstmNeuron as Circuit
-from sim.bulk import BulkSimulation, check_bulk
-from sim.neuron import NeuronBackend
+from fewbit.golden.formats import INT8, INT16
+from fewbit.golden.lstm.int8 import Int8Lstm
+from fewbit.golden.neuron.beats import beats_of_unit, neuron_configuration, step_beats
+from fewbit.golden.neuron.int8 import Int8LstmNeuronContract
+from fewbit.hdl.designs import DESIGNS
+from fewbit.hdl.neuron.int8 import Int8LstmNeuron as Circuit
+from fewbit.sim.bulk import BulkSimulation, check_bulk
+from fewbit.sim.neuron import NeuronBackend
 
 
 def random_model(rng, inputs, hidden, **changes) -> Int8Lstm:
@@ -48,7 +48,7 @@ def test_beats_through_the_golden_neuron_equal_the_golden_layer(inputs, hidden, 
         x = rng.integers(-128, 128, (3, inputs))
         beats = step_beats(model, x, *state, lanes)
         assert len(beats["first"]) == 3 * hidden * beats_of_unit(model, lanes)
-        neuron = Int8LstmNeuron(lanes, activation)
+        neuron = Int8LstmNeuronContract(lanes, activation)
         results = neuron.compute(beats | neuron_configuration(model))
         state = model.step(x, *state)
         np.testing.assert_array_equal(INT8.raw(results["result"]), state[0].ravel())
@@ -86,18 +86,18 @@ def test_inputs_of_a_wrong_shape_or_kind_are_refused():
 
 
 def test_streams_without_whole_rows_are_refused():
-    contract = Int8LstmNeuron(2)
+    contract = Int8LstmNeuronContract(2)
     arrays = contract.stimulus(np.random.default_rng(3), 3)
     broken = arrays["first"].copy()
     broken[0] = 0
     with pytest.raises(ValueError, match="but beat 0 does not fit"):
         contract.compute({**arrays, "first": broken})
     with pytest.raises(ValueError, match="lanes must be a whole number from 1 to 64, not 2.5."):
-        Int8LstmNeuron(2.5)
+        Int8LstmNeuronContract(2.5)
 
 
 def test_explanations_show_the_beats_of_the_unit():
-    contract = Int8LstmNeuron(2)
+    contract = Int8LstmNeuronContract(2)
     arrays = contract.stimulus(np.random.default_rng(3), 6)
     lines = contract.explain(arrays, 4)
     start = int(np.flatnonzero(arrays["last"])[31]) + 1

@@ -16,12 +16,13 @@ import pytest
 from amaranth.hdl import Module
 from commands import run as fewbit
 from int2.circuit import DESIGN, Int2Sum
-from int2.layer import Int2LstmLayer
+from int2.layer import Int2LstmLayerContract
 from int2.lstm import Int2Lstm
 from layer_bench import check_packer, count_cycles
 
-from golden.layer.contract import LayerContract
-from golden.layer.image import (
+from fewbit.golden.files.network import load_network, save_network
+from fewbit.golden.layer.contract import LayerContract
+from fewbit.golden.layer.image import (
     Bits,
     Codes,
     Field,
@@ -33,17 +34,17 @@ from golden.layer.image import (
     WeightsRow,
     program,
 )
-from golden.layer.sections import records
-from golden.lstm.contract import Lstm
-from golden.lstm.float64 import Float64Lstm
-from golden.lstm.int8 import Int8Lstm
-from golden.lstm.kinds import KINDS, register_kind
-from golden.lstm.ternary import TernaryLstm
-from golden.network import Network, Node, load_network, run, save_network
-from golden.systems import SYSTEMS, Option, layer_of, register_system
-from hdl.designs import DESIGNS, find
-from hdl.systems import configure_for, register
-from sim.bulk import BulkSimulation, compare
+from fewbit.golden.layer.sections import records
+from fewbit.golden.lstm.contract import Lstm
+from fewbit.golden.lstm.float64 import Float64Lstm
+from fewbit.golden.lstm.int8 import Int8Lstm
+from fewbit.golden.lstm.kinds import KINDS, register_kind
+from fewbit.golden.lstm.ternary import TernaryLstm
+from fewbit.golden.network import Network, Node, run
+from fewbit.golden.systems import SYSTEMS, Option, layer_of, register_system
+from fewbit.hdl.designs import DESIGNS, find
+from fewbit.hdl.systems import configure_for, register
+from fewbit.sim.bulk import BulkSimulation, compare
 
 FROZEN = Path(__file__).with_name("frozen")
 SIZES = {"inputs": 5, "hidden": 7, "lanes": 4, "neurons": 2}
@@ -59,7 +60,7 @@ def registered():
 
 
 def random_model(seed=1):
-    layer = Int2LstmLayer(**SIZES)
+    layer = Int2LstmLayerContract(**SIZES)
     return layer.unpack(layer.random_image(np.random.default_rng(seed)))
 
 
@@ -197,7 +198,7 @@ def test_cycles_of_the_data_sheet_are_the_circuits(tmp_path):
 
 
 def test_the_emitted_packer_and_the_image():
-    layer = Int2LstmLayer(**SIZES)
+    layer = Int2LstmLayerContract(**SIZES)
     model = random_model()
     check_packer(layer, model)
     found = layer.unpack(layer.pack(model))
@@ -406,7 +407,7 @@ def test_a_plan_by_which_an_image_would_not_hold_the_arrays_is_refused():
 
 @pytest.mark.parametrize("fault", ["encrypted", "huge", "text", "written"])
 def test_the_emitted_packer_answers_hostile_archives_in_a_line(tmp_path, fault):
-    layer = Int2LstmLayer(**SIZES)
+    layer = Int2LstmLayerContract(**SIZES)
     arrays = layer.arrays_of(random_model())
     if fault == "text":
         arrays["activation"] = np.array("\n\x1b[31m" + "x" * 100_000)

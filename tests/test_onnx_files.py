@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from golden.network import NETWORK_INPUT, run
-from golden.onnx import read_onnx
+from fewbit.golden.files.onnx import read_onnx
+from fewbit.golden.network import NETWORK_INPUT, run
 
 INPUTS, HIDDEN = 3, 2
 X = np.random.default_rng(9).normal(size=(2, 6, INPUTS))

@@ -8,7 +8,7 @@ from dense_codes import ALIASES, LEVELS, spelt_densely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from golden.packing import (
+from fewbit.golden.accumulate.packing import (
     BINARY_BYTES,
     TERNARY_BYTES,
     TERNARY_DENSE,

@@ -7,14 +7,14 @@ import commands
 import numpy as np
 import pytest
 
-from flow.prove import Claim, claims_of, prove
-from golden.accumulate.term_sum import TermSum as TermSumContract
-from golden.formats import Minifloat
-from hdl.accumulate.term_sum import TermSum
-from hdl.design import Design, Timing
-from hdl.designs import DESIGNS
-from sim.bulk import check_bulk
-from sim.yosys import YosysError
+from fewbit.golden.accumulate.term_sum import TermSumContract
+from fewbit.golden.formats import Minifloat
+from fewbit.hdl.accumulate.term_sum import TermSum
+from fewbit.hdl.design import Design, Timing
+from fewbit.hdl.designs import DESIGNS
+from fewbit.proofs import Claim, claims_of, prove
+from fewbit.sim.bulk import check_bulk
+from fewbit.sim.yosys import YosysError
 
 
 def claims(name, **settings) -> list[Claim]:
@@ -161,7 +161,7 @@ def test_command_fails_with_a_wrong_circuit(capsys, monkeypatch):
         claim,
         definition=claim.definition.replace("8'd77: nearest = 16'd", "8'd77: nearest = 16'd1"),
     )
-    monkeypatch.setattr("flow.prove.claims_of", lambda design: [wrong])
+    monkeypatch.setattr("fewbit.proofs.claims_of", lambda design: [wrong])
     status, out, err = commands.run(capsys, "prove", "floatsd8_decode")
     assert status == 1
     assert "floatsd8_decode, nearest code: refuted by\n  number = 4d (floatsd8: " in err

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from commands import run as fewbit
 
-from golden.formats import E5M2, FLOATSD8, FloatSD8
-from golden.lstm.float64 import Float64Lstm
-from golden.lstm.floatsd8 import HIDDEN_FORMAT, FloatSD8Lstm
-from golden.model import Model, ReadOut, load_model, save_model
-from golden.network import NETWORK_INPUT, Network, Node, load_network, run, save_network
-from golden.quantize.floatsd8 import quantize_lstm, quantize_network, relative_errors
-from golden.quantize.int8 import quantize_network as quantize_to_int8
+from fewbit.golden.files.model import Model, ReadOut, load_model, save_model
+from fewbit.golden.files.network import load_network, save_network
+from fewbit.golden.formats import E5M2, FLOATSD8, FloatSD8
+from fewbit.golden.lstm.float64 import Float64Lstm
+from fewbit.golden.lstm.floatsd8 import HIDDEN_FORMAT, FloatSD8Lstm
+from fewbit.golden.network import NETWORK_INPUT, Network, Node, run
+from fewbit.golden.quantize.floatsd8 import quantize_lstm, quantize_network, relative_errors
+from fewbit.golden.quantize.int8 import quantize_network as quantize_to_int8
 
 X = np.random.default_rng(1).normal(size=(3, 5, 4))
 

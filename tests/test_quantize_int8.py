@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from golden.activations import ActivationKind
-from golden.codecs import dequantize, quantize
-from golden.lstm.float64 import Float64Lstm
-from golden.lstm.int8 import Int8Lstm
-from golden.quantize.int8 import asymmetric_parameters, cell_exponent, quantize_lstm
+from fewbit.golden.activation.integer import ActivationKind
+from fewbit.golden.codecs import dequantize, quantize
+from fewbit.golden.lstm.float64 import Float64Lstm
+from fewbit.golden.lstm.int8 import Int8Lstm
+from fewbit.golden.quantize.int8 import asymmetric_parameters, cell_exponent, quantize_lstm
 
 
 def random_layer(seed: int, inputs: int = 5, hidden: int = 7, spread: float = 0.5) -> Float64Lstm:

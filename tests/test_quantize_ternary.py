@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from golden.quantize.ternary import (
+from fewbit.golden.quantize.ternary import (
     ExponentialWeights,
     ScaledWeights,
     ardakani_binary,

@@ -11,21 +11,22 @@ import numpy.typing as npt
 import pytest
 from commands import run as fewbit
 
-from golden.codecs import dequantize, quantize
-from golden.lstm.batch_norm import BatchNorm, BatchNormLstm
-from golden.lstm.float64 import Float64Lstm
-from golden.lstm.ternary import TernaryLstm, levels_of
-from golden.model import Model, ReadOut, load_model, save_model
-from golden.network import NETWORK_INPUT, Network, Node, load_network, run, save_network
-from golden.quantize.batch_norm import fold
-from golden.quantize.ternary import (
+from fewbit.golden.codecs import dequantize, quantize
+from fewbit.golden.files.model import Model, ReadOut, load_model, save_model
+from fewbit.golden.files.network import load_network, save_network
+from fewbit.golden.lstm.batch_norm import BatchNorm, BatchNormLstm
+from fewbit.golden.lstm.float64 import Float64Lstm
+from fewbit.golden.lstm.ternary import TernaryLstm, levels_of
+from fewbit.golden.network import NETWORK_INPUT, Network, Node, run
+from fewbit.golden.quantize.batch_norm import fold
+from fewbit.golden.quantize.ternary import (
     ScaledWeights,
     ardakani_binary,
     ardakani_ternary,
     normalized_ternary,
     ott_ternary,
 )
-from golden.quantize.ternary_lstm import (
+from fewbit.golden.quantize.ternary_lstm import (
     quantize_folded,
     quantize_lstm,
     quantize_network,
@@ -33,7 +34,7 @@ from golden.quantize.ternary_lstm import (
 )
 
 X = np.random.default_rng(1).normal(size=(3, 5, 4))
-GATE_STEP = Fraction(1, 2**12)
+GATE_RESOLUTION = Fraction(1, 2**12)
 
 
 def real_layer(seed: int, inputs: int = 4, hidden: int = 5, scale: float = 0.5, **more: Any):
@@ -142,7 +143,7 @@ def reals_of(model: TernaryLstm, part: str) -> npt.NDArray[np.float64]:
     return np.ldexp(multipliers.astype(float), shifts - 31)
 
 
-@pytest.mark.parametrize("scales", ["fixed", "powers_of_two"])
+@pytest.mark.parametrize("scales", ["any", "powers_of_two"])
 @pytest.mark.parametrize("width", [4, 12])
 @pytest.mark.parametrize("to", ["ternary", "binary", "pow2"])
 def test_scales_and_biases_by_fractions(to: Any, width: int, scales: Any) -> None:
@@ -155,17 +156,19 @@ def test_scales_and_biases_by_fractions(to: Any, width: int, scales: Any) -> Non
     units = {"input": Fraction(float(step)), "recurrent": Fraction(1, 2 ** (width - 1))}
     for part, unit in units.items():
         weights = getattr(model, f"{part}_weights")
-        limit = None if scales == "fixed" else float(GATE_STEP / unit)
+        limit = None if scales == "any" else float(GATE_RESOLUTION / unit)
         rows = quantize_rows(weights, to, made.exponents, limit)
         np.testing.assert_array_equal(getattr(made, f"{part}_weights"), rows.levels)
         found = reals_of(made, part)
         if scales == "powers_of_two":
             assert set(getattr(made, f"{part}_multipliers").ravel().tolist()) == {2**30}
         for place in np.ndindex(4, 5):
-            exact = Fraction(rows.row_scales[place]) * unit / GATE_STEP
+            exact = Fraction(rows.row_scales[place]) * unit / GATE_RESOLUTION
             assert abs(Fraction(found[place]) - exact) <= exact * Fraction(1, 2**24)
     for place in np.ndindex(4, 5):
-        exact = Fraction(model.bias[place]) / GATE_STEP / Fraction(reals_of(made, "input")[place])
+        exact = (
+            Fraction(model.bias[place]) / GATE_RESOLUTION / Fraction(reals_of(made, "input")[place])
+        )
         assert made.bias[place] == round(exact)
 
 
@@ -241,7 +244,7 @@ def one_unit(input_weight: float, bias: float) -> Float64Lstm:
 
 
 @pytest.mark.parametrize("to", ["ternary", "binary", "pow2"])
-@pytest.mark.parametrize("scales", ["fixed", "powers_of_two"])
+@pytest.mark.parametrize("scales", ["any", "powers_of_two"])
 def test_a_bias_finds_its_way_through_a_row_of_nothing(to: Any, scales: Any) -> None:
     """Weights of 0, or so small that the bias would be too many units of their sum."""
     x = np.ones((1, 1, 1))
@@ -286,7 +289,7 @@ def test_variants_are_refused(layer: Float64Lstm, found: str) -> None:
     ("options", "message"),
     [
         ({"to": "int8"}, 'to must be "ternary" or "binary" or "pow2", not \'int8\'.'),
-        ({"scales": "any"}, 'scales must be "fixed" or "powers_of_two", not \'any\'.'),
+        ({"scales": "some"}, 'scales must be "any" or "powers_of_two", not \'some\'.'),
         ({"activation_width": 17}, "activation_width must be from 4 to 16, not 17."),
         (
             {"to": "pow2", "exponents": 5},
@@ -559,7 +562,7 @@ def test_mistakes_are_answered_in_one_sentence(capsys, tmp_path: Path, real_file
         return err
 
     words = ["quantize", real_file, "--calibrate", tmp_path / "x.npy", "--out", out, "--to"]
-    for option, value in (("activation-width", 8), ("scales", "fixed")):
+    for option, value in (("activation-width", 8), ("scales", "any")):
         assert refused(*words, "int8", f"--{option}", value) == (
             f"--{option} goes with --to ternary, binary or pow2; leave it out.\n"
         )

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from commands import run
 
-from flow import synth
-from flow.activity import ActivityError
-from flow.errors import UsageError
-from flow.reproduce import floatsd8, papers
-from flow.reproduce.claims import Options, Paper, Row
-from flow.reproduce.floatsd8 import compare_macs, lstm_rows, read_operands
-from hdl.designs import find
+from fewbit import synthesis
+from fewbit.activity import ActivityError
+from fewbit.errors import UsageError
+from fewbit.hdl.designs import find
+from fewbit.reproduce import floatsd8, papers
+from fewbit.reproduce.claims import Finding, Options, Paper
+from fewbit.reproduce.floatsd8 import compare_macs, lstm_rows, read_operands
 
 
 def small_mac(name, window):
@@ -36,7 +36,7 @@ OPERANDS = lstm_rows(rows=8, beats=12, products=1, seed=1)
 
 
 def test_a_claim_holds_from_the_papers_figure_on():
-    row = Row("area", 7.66, 7.66, "×", "reported", "fewbit synth", {"a": 2.0004})
+    row = Finding("area", 7.66, 7.66, "×", "reported", "fewbit synth", {"a": 2.0004})
     assert row.holds is True
     assert dataclasses.replace(row, measured=7.65).holds is False
     assert dataclasses.replace(row, measured=None).holds is None
@@ -69,7 +69,7 @@ def test_figures_are_those_of_synth_and_of_the_netlists():
     # Area, two FPGAs, two delays, the peers, the accuracy.
     assert len(steps) == 7
     area, logic = steps[0]()
-    rows = [synth.synthesize(design.configure()) for design in (WIDE, NARROW)]
+    rows = [synthesis.synthesize(design.configure()) for design in (WIDE, NARROW)]
     assert area.measured == rows[0]["area_ge"] / rows[1]["area_ge"]
     assert logic.measured == rows[0]["combinational_ge"] / rows[1]["combinational_ge"]
     assert area.paper == pytest.approx(7.66, abs=0.005)
@@ -114,7 +114,7 @@ def test_an_fpga_is_measured_as_synth_does(monkeypatch):
 
 
 def test_a_process_gives_energies(tmp_path):
-    text = synth.map_to_cells.__globals__["_LIBRARY"].read_text()
+    text = synthesis.map_to_cells.__globals__["_LIBRARY"].read_text()
     text = text.replace("direction : input;", "direction : input; capacitance : 0.002;")
     process = tmp_path / "process.lib"
     process.write_text(text.replace("time_unit", "nom_voltage : 1.8; time_unit"))
@@ -185,9 +185,11 @@ def toy_paper(*rows, error=None):
 
 def test_the_command_shows_and_writes_the_rows(capsys, tmp_path, monkeypatch):
     rows = (
-        Row("it is small", 2.0, 3.0, "×", "reported", "fewbit synth", {"a, GE": 6.0, "b, GE": 2.0}),
-        Row("it is fast", 2.0, 1.5, "×", "recalled", "fewbit speed"),
-        Row("it is right", None, None, "", "recalled", "fewbit prove", note="on our example"),
+        Finding(
+            "it is small", 2.0, 3.0, "×", "reported", "fewbit synth", {"a, GE": 6.0, "b, GE": 2.0}
+        ),
+        Finding("it is fast", 2.0, 1.5, "×", "recalled", "fewbit speed"),
+        Finding("it is right", None, None, "", "recalled", "fewbit prove", note="on our example"),
     )
     monkeypatch.setattr(papers, "PAPERS", toy_paper(*rows))
     file = tmp_path / "claims.json"
@@ -229,5 +231,5 @@ def test_wrong_use_is_one_sentence(capsys, tmp_path):
 
 
 def test_the_paper_compares_the_registrys_designs():
-    steps = papers.PAPERS["floatsd8"].steps(Options())
+    steps = papers.PAPERS["floatsd8"].measurements(Options())
     assert len(steps) == 7

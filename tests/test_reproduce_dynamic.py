@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from int8_cases import random_case
 
-from flow.reproduce import dynamic_precision, papers
-from flow.reproduce.claims import Options, Row
-from flow.reproduce.dynamic_precision import BIT_AREA, measure_area, measure_task
-from golden.lstm.dynamic import run
+from fewbit.golden.lstm.dynamic import run
+from fewbit.reproduce import dynamic_precision, papers
+from fewbit.reproduce.claims import Finding, Options
+from fewbit.reproduce.dynamic_precision import BIT_AREA, measure_area, measure_task
 
 STEPS = 12
 
@@ -124,19 +124,19 @@ def test_overhead_is_of_each_area(monkeypatch):
 
 def test_less_may_be_better():
     def row(measured, **given):
-        return Row("", 2, measured, "", "", "", **given)
+        return Finding("", 2, measured, "", "", "", **given)
 
     assert [row(each).holds for each in (1, 2, 3)] == [False, True, True]
     assert [row(each, less_is_better=True).holds for each in (1, 2, 3)] == [True, True, False]
 
 
 def test_the_paper_measures_the_area_and_both_tasks_by_both_signals():
-    assert len(papers.PAPERS["dynamic_precision"].steps(Options())) == 2 + 2 * 2
+    assert len(papers.PAPERS["dynamic_precision"].measurements(Options())) == 2 + 2 * 2
 
 
 def test_the_command_finds_the_examples_from_anywhere(tmp_path):
     program = (
-        "from flow.reproduce.dynamic_precision import _task; print(_task('speaker').lstm.hidden)"
+        "from fewbit.reproduce.dynamic_precision import _task; print(_task('speaker').lstm.hidden)"
     )
     # As an installed command, without the folder where it is called.
     run = subprocess.run(

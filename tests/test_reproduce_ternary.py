@@ -7,15 +7,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from flow import synth
-from flow.activity import ActivityError
-from flow.reproduce import few_bit_layers, papers, ternary
-from flow.reproduce.claims import Options
-from flow.reproduce.few_bit_layers import compare_layers, compare_memory
-from flow.reproduce.ternary import compare_units
-from golden.layer.ternary import TernaryLstmLayer
-from hdl.designs import find
-from hdl.layer.int8_cycles import step_cycles
+from fewbit import synthesis
+from fewbit.activity import ActivityError
+from fewbit.golden.layer.ternary import TernaryLstmLayerContract
+from fewbit.hdl.designs import find
+from fewbit.hdl.layer.integer_cycles import step_cycles
+from fewbit.reproduce import few_bit_layers, papers, ternary
+from fewbit.reproduce.claims import Options
+from fewbit.reproduce.few_bit_layers import compare_layers, compare_memory
+from fewbit.reproduce.ternary import compare_units
 
 AREAS = {
     "int12_mac": {"gates": 12_000.0, "plain": 26_000.0},
@@ -129,7 +129,7 @@ def test_areas_and_toggles_of_real_circuits():
     steps = compare_units((1,), runs=4)
     rows = steps[0]()
     expected = {
-        design: synth.synthesize(find(design).configure({"lanes": 1}))["area_ge"]
+        design: synthesis.synthesize(find(design).configure({"lanes": 1}))["area_ge"]
         for design in ("int12_mac", "ternary_accumulate")
     }
     assert rows[0].measured == expected["int12_mac"] / expected["ternary_accumulate"]
@@ -219,7 +219,9 @@ def test_throughput_is_one_over_area_and_cycles(known):
     }
     rows = compare_layers("as chosen", layers, size)
     cycles = {
-        weights: step_cycles(TernaryLstmLayer(weights=weights, **size, **settings), "gates").cycles
+        weights: step_cycles(
+            TernaryLstmLayerContract(weights=weights, **size, **settings), "gates"
+        ).cycles
         for weights, settings in layers.items()
     }
     booth_ternary, booth_binary, plain_ternary, _ = rows
@@ -237,7 +239,7 @@ def test_throughput_is_one_over_area_and_cycles(known):
 
 
 def test_the_paper_measures_the_registrys_designs(known):
-    steps = papers.PAPERS["ternary"].steps(Options())
+    steps = papers.PAPERS["ternary"].measurements(Options())
     # Three sizes, how many, two FPGAs, two delays, memory, the layers, accuracy.
     assert len(steps) == 10 + len(few_bit_layers.LAYERS)
     layer = [row for row in steps[-2]() if "throughput" in row.claim]

@@ -17,14 +17,14 @@ from int8_cases import Case, Variant, random_case
 from tflite_graphs import Graph, run_litert, small_layer
 from tflite_models import run_lstm, write_lstm
 
-import sim.layer
+import fewbit.sim.layer
 from examples import layer_campaign
-from flow.cli import main
-from golden.layer.int8 import Int8LstmLayer
-from golden.lstm.int8 import Int8Lstm
-from sim import bulk
-from sim.bulk import BulkOutcome, BulkSimulation
-from sim.layer import LayerBackend
+from fewbit.commands.cli import main
+from fewbit.golden.layer.int8 import Int8LstmLayerContract
+from fewbit.golden.lstm.int8 import Int8Lstm
+from fewbit.sim import bulk
+from fewbit.sim.bulk import BulkOutcome, BulkSimulation
+from fewbit.sim.layer import LayerBackend
 
 # Small circuits, which compile in seconds.
 TINY = partial(LayerBackend, {"lanes": 1, "structure": "fpga"})
@@ -64,7 +64,7 @@ class Files:
             self.backends.append(TINY(**options))
             return self.backends[-1]
 
-        self.monkeypatch.setattr(sim.layer, "LayerBackend", made)
+        self.monkeypatch.setattr(fewbit.sim.layer, "LayerBackend", made)
         model, given, taken = (self.folder / name for name in ("m.tflite", "x.npy", "y.npy"))
         model.write_bytes(content)
         np.save(given, x)
@@ -216,11 +216,11 @@ def test_other_answers_than_wanted_are_noticed(monkeypatch, name, value, message
 
 
 def test_a_refused_image_is_noticed(monkeypatch):
-    pack = Int8LstmLayer.pack
+    pack = Int8LstmLayerContract.pack
     monkeypatch.setattr(
-        Int8LstmLayer, "pack", lambda self, constants: pack(self, constants)[:-1] + b"?"
+        Int8LstmLayerContract, "pack", lambda self, constants: pack(self, constants)[:-1] + b"?"
     )
-    with pytest.raises(AssertionError, match="refused its parameter image: BROKEN_IMAGE"):
+    with pytest.raises(AssertionError, match="refused its image: BROKEN_IMAGE"):
         TINY()(small_layer(5, 4, 2), np.zeros((1, 2, 4), np.int64))
 
 

@@ -18,14 +18,15 @@ from safetensors.numpy import save_file
 from tflite_graphs import Graph, run_litert, small_layer
 from tflite_models import run_lstm, write_lstm
 
-from golden.codecs import dequantize, quantize
-from golden.lstm.int8 import Int8Lstm
-from golden.model import Model, save_model
-from golden.network import Network, Node, golden_backend, load_network, run, save_network
-from golden.quantize import ternary_lstm
-from golden.quantize.int8 import quantize_network
-from golden.torch import read_safetensors
-from sim.bulk import BulkSimulation
+from fewbit.golden.codecs import dequantize, quantize
+from fewbit.golden.files.model import Model, save_model
+from fewbit.golden.files.network import load_network, save_network
+from fewbit.golden.files.torch import read_safetensors
+from fewbit.golden.lstm.int8 import Int8Lstm
+from fewbit.golden.network import Network, Node, golden_backend, run
+from fewbit.golden.quantize import ternary_lstm
+from fewbit.golden.quantize.int8 import quantize_network
+from fewbit.sim.bulk import BulkSimulation
 
 RAWS = np.random.default_rng(0).integers(-128, 128, (3, 5, 4)).astype(np.int8)
 REALS = np.random.default_rng(1).normal(size=(3, 5, 4))
@@ -210,9 +211,9 @@ def test_rtl_runs_every_layer_in_the_simulator(capsys, files, monkeypatch, words
             # One wrong bit, so that nothing but this can have made the output.
             return golden_backend(lstm, x) ^ 1
 
-    module = ModuleType("sim.layer")
+    module = ModuleType("fewbit.sim.layer")
     module.LayerBackend = LayerBackend  # pyright: ignore[reportAttributeAccessIssue]
-    monkeypatch.setitem(sys.modules, "sim.layer", module)
+    monkeypatch.setitem(sys.modules, "fewbit.sim.layer", module)
     parameters = (0.0078, -2)
     network = Network(
         (Node(small_layer(1)), Node(small_layer(2, 5, input_parameters=parameters), (0,), True))
@@ -230,7 +231,7 @@ def test_rtl_runs_every_layer_in_the_simulator(capsys, files, monkeypatch, words
 @pytest.mark.parametrize(("to", "lanes"), [("ternary", 4), ("binary", 8)])
 def test_few_bit_models_run_in_golden_and_in_the_circuit(capsys, files, monkeypatch, to, lanes):
     # For so few steps the compiler's optimisation takes longer than it saves.
-    monkeypatch.setattr("sim.layer.BulkSimulation", partial(BulkSimulation, optimized=False))
+    monkeypatch.setattr("fewbit.sim.layer.BulkSimulation", partial(BulkSimulation, optimized=False))
     monkeypatch.chdir(files.folder)
     layers = read_safetensors(files.safetensors()).network.nodes[:1]
     made = ternary_lstm.quantize_network(Network(layers), REALS, to=to, activation_width=8)
@@ -248,8 +249,8 @@ def test_few_bit_models_run_in_golden_and_in_the_circuit(capsys, files, monkeypa
     status, _, err = fewbit(capsys, *words, "--backend", "rtl", "--lanes", lanes // 2)
     whole = f"lanes must be a multiple of {lanes}, as {lanes} {to} weights make whole bytes"
     assert (status, err) == (2, f"{whole}, not {lanes // 2}.\n")
-    status, _, err = fewbit(capsys, *words, "--backend", "rtl", "--gates", "side_by_side")
-    needed = "With gates side_by_side, scales must be powers_of_two, not fixed."
+    status, _, err = fewbit(capsys, *words, "--backend", "rtl", "--gate-order", "side_by_side")
+    needed = "With gate_order side_by_side, scales must be powers_of_two, not any."
     assert (status, err) == (2, f"{needed}\n")
 
 
@@ -259,17 +260,17 @@ def test_gates_are_added_side_by_side_where_asked(capsys, files, monkeypatch):
 
     class Circuit(BulkSimulation):
         def __init__(self, configured: Any, cache_dir: Any) -> None:
-            made_with.append(configured.parameters["gates"])
+            made_with.append(configured.parameters["gate_order"])
             super().__init__(configured, cache_dir, optimized=False)
 
-    monkeypatch.setattr("sim.layer.BulkSimulation", Circuit)
+    monkeypatch.setattr("fewbit.sim.layer.BulkSimulation", Circuit)
     monkeypatch.chdir(files.folder)
     layers = read_safetensors(files.safetensors()).network.nodes[:1]
     made = ternary_lstm.quantize_network(
         Network(layers), REALS, to="ternary", activation_width=8, scales="powers_of_two"
     )
     words = ["run", files.network(made), "--input", files.array(RAWS), "--output", files.output]
-    gates = ["--lanes", 4, "--gates", "side_by_side"]
+    gates = ["--lanes", 4, "--gate-order", "side_by_side"]
     status, _, err = fewbit(capsys, *words, "--backend", "rtl", *gates)
     assert (status, err, made_with) == (0, "", ["side_by_side"])
     np.testing.assert_array_equal(np.load(files.output), run(made, RAWS))
@@ -371,11 +372,11 @@ def refusals(files: Files) -> dict[str, tuple[list[object], str]]:
             "The golden model has no lanes and neurons; choose --backend rtl.",
         ),
         "gates of golden": (
-            [int8, "--input", x, *to, "--gates", "side_by_side"],
+            [int8, "--input", x, *to, "--gate-order", "side_by_side"],
             "The golden model has no gates; choose --backend rtl.",
         ),
         "gates of int8": (
-            [int8, "--input", x, *to, "--backend", "rtl", "--gates", "side_by_side"],
+            [int8, "--input", x, *to, "--backend", "rtl", "--gate-order", "side_by_side"],
             (
                 "int8_lstm_layer has no parameter 'gates'; it has inputs, hidden, lanes, neurons,"
                 " activation, cifg, peephole, layer_norm, projection, dynamic, signal, structure."
@@ -434,14 +435,14 @@ def test_too_little_memory_is_a_sentence(capsys, files, monkeypatch):
     def refuse(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("flow.run.run", refuse)
+    monkeypatch.setattr("fewbit.sequences.run", refuse)
     words = ["--input", files.array(RAWS), "--output", files.output]
     assert fewbit(capsys, "run", layer_file(files), *words) == (
         2,
         "",
         "There is not enough memory for so many sequences; take some at a time.\n",
     )
-    monkeypatch.setattr("golden.quantize.ternary_lstm.calibration_batch", refuse)
+    monkeypatch.setattr("fewbit.golden.quantize.ternary_lstm.calibration_batch", refuse)
     words = ["--to", "ternary", "--calibrate", files.array(REALS), "--out", files.folder / "o.npz"]
     assert fewbit(capsys, "quantize", files.safetensors(), *words) == (
         2,

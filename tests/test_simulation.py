@@ -10,8 +10,8 @@ import pytest
 import row_sums
 import verilator
 
-from sim.runner import SimulatorError, check_tools, simulate
-from sim.verilog import verilog_of
+from fewbit.sim.runner import SimulatorError, check_tools, simulate
+from fewbit.sim.verilog import verilog_of
 
 
 @pytest.fixture(scope="module")
@@ -200,5 +200,5 @@ def test_verilog_passes_icarus(verilog, tmp_path):
 
 def test_the_bench_reads_no_simulator_before_it_runs():
     """Listing designs and generating Verilog must not pay for cocotb."""
-    code = "import sim.verilog, sim.bulk, sys; sys.exit('cocotb' in sys.modules)"
+    code = "import fewbit.sim.verilog, fewbit.sim.bulk, sys; sys.exit('cocotb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

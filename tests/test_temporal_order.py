@@ -5,7 +5,7 @@ import pytest
 
 from examples.temporal_order.recognise import correct, int8_model, load_float_model, raws
 from examples.temporal_order.sequences import LONGEST, RELEVANT, SHORTEST, SYMBOLS, generate
-from golden.codecs import dequantize
+from fewbit.golden.codecs import dequantize
 
 
 def test_sequences_are_what_the_source_says():

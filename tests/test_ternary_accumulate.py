@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from golden.accumulate.ternary import TernaryAccumulate
-from hdl.designs import DESIGNS
-from sim.bulk import BulkSimulation, check_bulk
+from fewbit.golden.accumulate.ternary_accumulate import TernaryAccumulateContract
+from fewbit.hdl.designs import DESIGNS
+from fewbit.sim.bulk import BulkSimulation, check_bulk
 
 DESIGN = DESIGNS["ternary_accumulate"]
 CASES = [
@@ -25,7 +25,7 @@ def signed(code: int, width: int) -> int:
     return code - (code >> (width - 1) << width)
 
 
-def row_sums(contract: TernaryAccumulate, arrays) -> list[int]:
+def row_sums(contract: TernaryAccumulateContract, arrays) -> list[int]:
     """The stream read beat by beat, in Python integers."""
     results, total = [], 0
     for beat in range(len(arrays["first"])):
@@ -44,7 +44,7 @@ def row_sums(contract: TernaryAccumulate, arrays) -> list[int]:
 
 @pytest.mark.parametrize("settings", CASES, ids=name_of)
 def test_golden_equals_python_integers(settings):
-    contract = TernaryAccumulate(**settings)
+    contract = TernaryAccumulateContract(**settings)
     arrays = contract.stimulus(np.random.default_rng(3), 300)
     assert contract.compute(arrays)["result"].tolist() == row_sums(contract, arrays)
     assert arrays["last"].sum() == 300
@@ -75,7 +75,7 @@ def test_every_operand_of_one_narrow_lane():
 
 
 def test_a_row_that_fits_is_right_whatever_its_partial_sums_do():
-    contract = TernaryAccumulate(1, 4, 4)
+    contract = TernaryAccumulateContract(1, 4, 4)
     # 7 + 7 overflows four bits; - 7 - 7 brings it back to 0.
     arrays = {
         "weights": np.array([[1], [1], [3], [3]]),
@@ -88,7 +88,7 @@ def test_a_row_that_fits_is_right_whatever_its_partial_sums_do():
 
 
 def test_rows_without_a_start_are_refused():
-    contract = TernaryAccumulate(1, 4, 8)
+    contract = TernaryAccumulateContract(1, 4, 8)
     arrays = {
         "weights": np.array([[1], [1]]),
         "activations": np.array([[7], [7]]),
@@ -112,5 +112,5 @@ def test_rows_without_a_start_are_refused():
 )
 def test_bad_parameters_are_refused(parameters, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011
-        TernaryAccumulate(**parameters)
+        TernaryAccumulateContract(**parameters)
     assert str(error.value) == message

@@ -18,28 +18,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_bench import check_packer, count_cycles, packer_of
 
-from flow.layer_files import cycles_section
-from golden.layer.packets import Kind, Packet, Reply, Status
-from golden.layer.ternary import TernaryLstmLayer, random_model
-from golden.lstm.ternary import levels_of
-from golden.model import Model, save_model
-from golden.neuron.ternary import LaneWeights, TernaryLstmNeuron
-from golden.packing import TERNARY_DENSE
-from golden.systems import layer_of
-from hdl.accumulate.packed import unpack_dense
-from hdl.designs import find
-from hdl.layer.image import Writer
-from hdl.layer.ternary_cycles import step_cycles
-from hdl.neuron.prepared_sum import PreparedSum
-from hdl.neuron.ternary import LaneSum
-from sim.bulk import BulkSimulation, compare
-from sim.layer import LayerBackend
-from sim.runner import simulate
+from fewbit.golden.accumulate.packing import TERNARY_DENSE
+from fewbit.golden.files.model import Model, save_model
+from fewbit.golden.layer.packets import Kind, Packet, Reply, Status
+from fewbit.golden.layer.ternary import TernaryLstmLayerContract, random_model
+from fewbit.golden.lstm.ternary import levels_of
+from fewbit.golden.neuron.ternary import LaneWeights, TernaryLstmNeuronContract
+from fewbit.golden.systems import layer_of
+from fewbit.hdl.accumulate.packing import unpack_dense
+from fewbit.hdl.designs import find
+from fewbit.hdl.layer.image import Writer
+from fewbit.hdl.layer.ternary_cycles import step_cycles
+from fewbit.hdl.neuron.side_by_side_sum import SideBySideSum
+from fewbit.hdl.neuron.ternary import LaneSum
+from fewbit.layer_files import cycles_section
+from fewbit.sim.bulk import BulkSimulation, compare
+from fewbit.sim.layer import LayerBackend
+from fewbit.sim.runner import simulate
 
 DESIGN = find("ternary_lstm_layer")
 TWO_NEURONS = {"inputs": 3, "hidden": 5, "neurons": 2, "lanes": 4}
 # With structure gates vectors are prepared for the lanes.
-SIDE_BY_SIDE = {"gates": "side_by_side", "scales": "powers_of_two", "structure": "gates"}
+SIDE_BY_SIDE = {"gate_order": "side_by_side", "scales": "powers_of_two", "structure": "gates"}
 # Each is compiled once. Those for FPGAs compile several times faster, and differ in adders alone.
 CIRCUITS = {
     "two-neurons": TWO_NEURONS,
@@ -88,21 +88,21 @@ def layers(draw):
     weights = draw(st.sampled_from(KINDS))
     gates = draw(st.sampled_from(["in_turn", "side_by_side"]))
     alone = gates == "side_by_side"
-    return TernaryLstmLayer(
+    return TernaryLstmLayerContract(
         inputs=draw(st.integers(1, 18)),
         hidden=draw(st.integers(1, 18)),
         lanes=weights.lanes * draw(st.integers(1, 3)),
         neurons=1 if alone else draw(st.integers(1, 4)),
-        gates=gates,
+        gate_order=gates,
         weights=weights.weights,
         exponents=weights.exponents,
         packing=weights.packing,
-        scales="powers_of_two" if alone else draw(st.sampled_from(["fixed", "powers_of_two"])),
+        scales="powers_of_two" if alone else draw(st.sampled_from(["any", "powers_of_two"])),
         activation_width=draw(st.integers(4, 16)),
     )
 
 
-# The parameter image.
+# The image.
 
 
 @settings(max_examples=40, deadline=None)
@@ -143,7 +143,7 @@ def test_the_emitted_packer_makes_the_same_image(layer, seed):
     ],
 )
 def test_the_packer_refuses(parameters, name, value, sentence):
-    layer = TernaryLstmLayer(inputs=2, hidden=3, **parameters)
+    layer = TernaryLstmLayerContract(inputs=2, hidden=3, **parameters)
     arrays = layer.arrays_of(random_model(layer, np.random.default_rng(1)))
     emitted = packer_of(layer)
     arrays[name] = np.full(arrays[name].shape, value)
@@ -163,41 +163,41 @@ def test_the_packer_refuses(parameters, name, value, sentence):
         ),
         ({"exponents": 2}, "exponents must be a whole number from 1 to 1, not 2."),
         ({"activation_width": 3}, "activation_width must be a whole number from 4 to 16, not 3."),
-        ({"gates": "both"}, 'gates must be "in_turn" or "side_by_side", not \'both\'.'),
+        ({"gate_order": "both"}, 'gate_order must be "in_turn" or "side_by_side", not \'both\'.'),
         (
-            {"gates": "side_by_side"},
-            "With gates side_by_side, scales must be powers_of_two, not fixed.",
+            {"gate_order": "side_by_side"},
+            "With gate_order side_by_side, scales must be powers_of_two, not any.",
         ),
         (
-            {"gates": "side_by_side", "neurons": 2},
-            "With gates side_by_side, neurons must be 1, not 2.",
+            {"gate_order": "side_by_side", "neurons": 2},
+            "With gate_order side_by_side, neurons must be 1, not 2.",
         ),
         ({"weights": "int8"}, 'weights must be "ternary" or "binary" or "pow2" or "int12", not'),
     ],
 )
 def test_a_layer_refuses_its_parameters(parameters, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        TernaryLstmLayer(**parameters)
+        TernaryLstmLayerContract(**parameters)
 
 
 def test_a_model_of_another_layer_is_refused():
-    model = random_model(TernaryLstmLayer(inputs=3, hidden=5), np.random.default_rng(1))
+    model = random_model(TernaryLstmLayerContract(inputs=3, hidden=5), np.random.default_rng(1))
     for parameters, sentence in (
         ({"inputs": 4}, "The model's inputs must be 4, as the layer's, not 3; make a layer for"),
         ({"weights": "binary"}, "The model's weights must be binary, as the layer's, not ternary;"),
         ({"activation_width": 8}, "The model's activation width must be 8, as the layer's, not"),
         ({"scales": "powers_of_two"}, "The model's scales must be powers of two, as the layer's;"),
     ):
-        layer = TernaryLstmLayer(**{"inputs": 3, "hidden": 5} | parameters)
+        layer = TernaryLstmLayerContract(**{"inputs": 3, "hidden": 5} | parameters)
         with pytest.raises(ValueError, match=re.escape(sentence)):
             layer.pack(model)
 
 
 def test_packets_compute_a_sequence():
-    layer = TernaryLstmLayer(inputs=3, hidden=5)
+    layer = TernaryLstmLayerContract(inputs=3, hidden=5)
     model = random_model(layer, np.random.default_rng(3))
     x = np.random.default_rng(4).integers(-(2**11), 2**11, (1, 6, 3))
-    sent = [Packet(Kind.PARAMETERS, layer.pack(model))]
+    sent = [Packet(Kind.IMAGE, layer.pack(model))]
     # Bits above those of a raw don't count.
     sent += [Packet(Kind.INPUT, (each ^ 0x5000).astype("<u2").tobytes()) for each in x[0]]
     got = list(layer.answers([*sent, Packet(Kind.SAVE_STATE, b"\0")]))
@@ -274,7 +274,7 @@ def test_prepared_lanes_are_summed(index):
     activations[:8], levels[:4] = -64, levels_of(weights.weights, weights.exponents)[0]
     words = packed_words(weights, levels)
     m = Module()
-    m.submodules.dut = dut = PreparedSum(weights, width, sum_width)
+    m.submodules.dut = dut = SideBySideSum(weights, width, sum_width)
     vectors = dut.vectors
     value, enable = Signal(width), Signal(weights.lanes)
     written = vectors.gather(m, Writer(enable, Const(0), value), weights.lanes, "vector")
@@ -339,8 +339,8 @@ def test_a_wrong_weight_is_found(monkeypatch):
         broken = dataclasses.replace(parameters, recurrent_weights=levels)
         return original(self, broken, x, hidden, cell)
 
-    original = TernaryLstmLayer.next_state
-    monkeypatch.setattr(TernaryLstmLayer, "next_state", next_state)
+    original = TernaryLstmLayerContract.next_state
+    monkeypatch.setattr(TernaryLstmLayerContract, "next_state", next_state)
     assert not compare(circuit, count=2000, chunk=500, seed=12).passed
 
 
@@ -352,7 +352,7 @@ def test_the_neuron_agrees_with_golden():
     outcome = compare(circuit, count=600, chunk=200, seed=3)
     assert outcome.passed, outcome.counterexample
     assert outcome.vectors == 600
-    assert circuit.contract == TernaryLstmNeuron(3, "pow2", 2, 9)
+    assert circuit.contract == TernaryLstmNeuronContract(3, "pow2", 2, 9)
 
 
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus is not installed")
@@ -390,7 +390,7 @@ def test_cycles_are_those_of_the_circuit(name):
 
 def test_large_layers_keep_their_lanes_busy():
     for inputs, hidden, neurons in ((48, 128, 1), (48, 128, 4), (512, 512, 8)):
-        layer = TernaryLstmLayer(inputs=inputs, hidden=hidden, neurons=neurons)
+        layer = TernaryLstmLayerContract(inputs=inputs, hidden=hidden, neurons=neurons)
         ideal = 4 * hidden * (inputs + hidden) / (16 * neurons)
         assert step_cycles(layer, "gates").cycles < 1.05 * ideal
 
@@ -399,7 +399,7 @@ def test_large_layers_keep_their_lanes_busy():
 
 
 def test_the_backend_runs_a_model():
-    layer = TernaryLstmLayer(**TWO_NEURONS)
+    layer = TernaryLstmLayerContract(**TWO_NEURONS)
     model = random_model(layer, np.random.default_rng(6))
     assert layer_of(model, lanes=4, neurons=2).contract == layer
     x = np.random.default_rng(7).integers(-(2**11), 2**11, (4, 7, 3))
@@ -417,7 +417,7 @@ def test_the_backend_runs_a_model():
 
 
 def test_the_layer_of_a_model_is_generated(capsys, tmp_path):
-    layer = TernaryLstmLayer(inputs=3, hidden=5, lanes=10, neurons=2, packing="dense")
+    layer = TernaryLstmLayerContract(inputs=3, hidden=5, lanes=10, neurons=2, packing="dense")
     model = random_model(layer, np.random.default_rng(8))
     save_model(tmp_path / "model.npz", Model(model))
     words = [DESIGN.name, "--model", tmp_path / "model.npz", "--out", tmp_path / "out"]
@@ -439,8 +439,8 @@ def test_the_layer_of_a_model_is_generated(capsys, tmp_path):
     assert "_INPUTS 6 /*" in (tmp_path / f"out/{DESIGN.name}.h").read_text()
 
 
-def test_a_layer_with_its_parameters_inside():
-    layer = TernaryLstmLayer(**TWO_NEURONS)
+def test_a_layer_with_its_image_inside():
+    layer = TernaryLstmLayerContract(**TWO_NEURONS)
     model = random_model(layer, np.random.default_rng(9))
     held = dataclasses.replace(layer, image=layer.pack(model))
     x = np.random.default_rng(1).integers(-(2**11), 2**11, (1, 3, 3))

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from golden.activations import ACTIVATIONS, interpolation_table
-from golden.lstm import ternary
-from golden.lstm.batch_norm import BatchNorm, BatchNormLstm
-from golden.lstm.batch_norm import run_with_cell as run_real
-from golden.lstm.ternary import TernaryLstm, levels_of
-from golden.quantize.ternary import ardakani_binary, ardakani_ternary
-from golden.quantize.ternary_lstm import quantize_lstm
+from fewbit.golden.activation.integer import ACTIVATIONS
+from fewbit.golden.activation.table import interpolation_table
+from fewbit.golden.lstm import ternary
+from fewbit.golden.lstm.batch_norm import BatchNorm, BatchNormLstm
+from fewbit.golden.lstm.batch_norm import run_with_cell as run_real
+from fewbit.golden.lstm.ternary import TernaryLstm, levels_of
+from fewbit.golden.quantize.ternary import ardakani_binary, ardakani_ternary
+from fewbit.golden.quantize.ternary_lstm import quantize_lstm
 
 Raws = npt.NDArray[np.int64]
 
@@ -52,7 +53,7 @@ def scaled(value: int, multiplier: int, shift: int) -> int:
 
 
 def chord(position: Fraction) -> Fraction:
-    """Interpolated sigmoid at 24 times its argument, in steps of 2^-16."""
+    """Interpolated sigmoid at 24 times its argument, in units of 2^-16."""
     table = interpolation_table()
     position = min(position, Fraction(255))
     index = min(floor(position), 254)
@@ -347,7 +348,7 @@ def trained_layer(seed: int, to: str, hidden: int = 9, inputs: int = 6) -> Batch
     )
 
 
-# In steps of 2^-15 against the real functions: tests/test_activations.py.
+# In units of 2^-15 against the real functions: tests/test_activations.py.
 SIGMOID_ERROR, GATE_TANH_ERROR, CELL_TANH_ERROR = 1.02, 1.48, 2.45
 
 
@@ -355,7 +356,7 @@ def logistic(z: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return 1 / (1 + np.exp(-z))
 
 
-@pytest.mark.parametrize("scales", ["fixed", "powers_of_two"])
+@pytest.mark.parametrize("scales", ["any", "powers_of_two"])
 @pytest.mark.parametrize("width", [6, 12, 16])
 @pytest.mark.parametrize("to", ["ternary", "binary"])
 def test_every_step_is_the_normalised_cells_within_its_bound(
@@ -369,11 +370,11 @@ def test_every_step_is_the_normalised_cells_within_its_bound(
     low, high = model.activation_bounds
     raws = np.clip(np.rint(x / model.input_scale), low, high).astype(np.int64)
     hiddens, cells = model.run_with_cell(raws)
-    cell_step, word = 2.0**model.cell_exponent, 2.0**-15
+    cell_resolution, word = 2.0**model.cell_exponent, 2.0**-15
     hidden = cell = np.zeros((len(x), model.hidden), np.int64)
     tightest = 0.0
     for moment in range(x.shape[1]):
-        h, c = hidden * model.hidden_scale, cell * cell_step
+        h, c = hidden * model.hidden_scale, cell * cell_resolution
         z = layer.pre_activations(raws[:, moment] * model.input_scale, h)
         assert np.abs(z).max() < 7  # nothing saturates
         # What the scales take from the sums, exactly known; the rest is rounding.
@@ -381,7 +382,7 @@ def test_every_step_is_the_normalised_cells_within_its_bound(
         reals = np.ldexp(model.multipliers.astype(float), model.shifts - 31).transpose(1, 0, 2)
         z_of_integers = (sums * reals).sum(axis=-1) * 2.0**-12
         z_error = np.abs(z_of_integers - z) + 1.5 * 2.0**-12
-        if scales == "fixed":
+        if scales == "any":
             # 24 bits of a scale, and half a unit of the input row's sum for the bias.
             bias_error = reals[..., 0] / 2
             rounding = np.abs(sums - model.starts.transpose(1, 0, 2)) * reals * 2.0**-24
@@ -393,11 +394,11 @@ def test_every_step_is_the_normalised_cells_within_its_bound(
         gate_error = z_error / 4 + SIGMOID_ERROR * word
         g_error = z_error[:, 2] + GATE_TANH_ERROR * word
         i_error, f_error, o_error = (gate_error[:, gate] for gate in (0, 1, 3))
-        cell_error = np.abs(c) * f_error + i_error + (i + i_error) * g_error + cell_step
+        cell_error = np.abs(c) * f_error + i_error + (i + i_error) * g_error + cell_resolution
         tanh_error = cell_error + CELL_TANH_ERROR * word
         hidden_error = o_error + (o + o_error) * tanh_error + model.hidden_scale
         hidden, cell = hiddens[:, moment], cells[:, moment]
-        assert (np.abs(cell * cell_step - new) <= cell_error).all()
+        assert (np.abs(cell * cell_resolution - new) <= cell_error).all()
         error = np.abs(hidden * model.hidden_scale - o * np.tanh(new))
         assert (error <= hidden_error).all()
         tightest = max(tightest, float((error / hidden_error).max()))
@@ -406,7 +407,7 @@ def test_every_step_is_the_normalised_cells_within_its_bound(
 
 @pytest.mark.parametrize(
     ("width", "scales", "most"),
-    [(16, "fixed", 2.5e-4), (12, "fixed", 1e-3), (8, "fixed", 0.015), (12, "powers_of_two", 0.2)],
+    [(16, "any", 2.5e-4), (12, "any", 1e-3), (8, "any", 0.015), (12, "powers_of_two", 0.2)],
 )
 def test_sequences_stay_with_the_normalised_cell(width: int, scales: str, most: float) -> None:
     """Of its own accord, for 40 steps; the limits are measured ones, of six layers."""

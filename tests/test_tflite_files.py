@@ -13,9 +13,9 @@ from int8_cases import VARIANTS, Variant, random_case
 from tflite_graphs import Graph, run_litert, small_layer
 from tflite_models import run_lstm, write_lstm
 
-from golden.assembly import LARGEST_FILE
-from golden.network import NETWORK_INPUT, run
-from golden.tflite import read_tflite
+from fewbit.golden.files.assembly import LARGEST_FILE
+from fewbit.golden.files.tflite import read_tflite
+from fewbit.golden.network import NETWORK_INPUT, run
 
 X = (0.02, 3)
 H = (0.0078, -2)

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import save, save_file
 
-from golden.network import NETWORK_INPUT, run
-from golden.torch import read_safetensors
+from fewbit.golden.files.torch import read_safetensors
+from fewbit.golden.network import NETWORK_INPUT, run
 
 Tensors = dict[str, npt.NDArray[np.float32]]
 

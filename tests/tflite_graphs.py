@@ -18,7 +18,7 @@ from tflite_models import (
     interpreter,
 )
 
-from golden.lstm.int8 import Int8Lstm
+from fewbit.golden.lstm.int8 import Int8Lstm
 
 
 def small_layer(

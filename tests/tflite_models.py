@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from golden.lstm.int8 import Int8Lstm
+from fewbit.golden.lstm.int8 import Int8Lstm
 
 # Inputs of UNIDIRECTIONAL_SEQUENCE_LSTM by index. The kernel's gate order is i, f, c, o; a coupled
 # input gate leaves the first of four absent, and only three have peepholes.

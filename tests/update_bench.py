@@ -10,22 +10,22 @@ from amaranth.hdl import Module, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In
 
-from golden.activations import ActivationKind
-from golden.contract import Contract
-from golden.formats import INT8, INT16, INT32, FixedPoint
-from golden.lstm.variant import Int8Variant
-from golden.operands import Operand
-from hdl.arithmetic import Structure
-from hdl.design import Design, Timing
-from hdl.neuron.int8_update import Int8Update, configuration_of
-from sim.bulk import BulkSimulation
-from sim.verilog import verilog_of
+from fewbit.golden.activation.integer import ActivationKind
+from fewbit.golden.contract import Contract
+from fewbit.golden.formats import INT8, INT16, INT32, FixedPoint
+from fewbit.golden.lstm.integer_variant import IntegerVariant
+from fewbit.golden.operands import Operand
+from fewbit.hdl.design import Design, Timing
+from fewbit.hdl.neuron.integer_update import IntegerUpdate, configuration_of
+from fewbit.hdl.structure import Structure
+from fewbit.sim.bulk import BulkSimulation
+from fewbit.sim.verilog import verilog_of
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from golden.contract import Arrays
+    from fewbit.golden.contract import Arrays
 
     Codes = npt.NDArray[np.int64]
 
@@ -46,14 +46,14 @@ FORMATS = {
 class Settings:
     """What an update is built of."""
 
-    variant: Int8Variant = field(default_factory=Int8Variant)
+    variant: IntegerVariant = field(default_factory=IntegerVariant)
     activation: ActivationKind = "table"
     chunk: int = 16
     interpolates: bool | None = None
     structure: Structure = "gates"
 
-    def update(self) -> Int8Update:
-        return Int8Update(
+    def update(self) -> IntegerUpdate:
+        return IntegerUpdate(
             self.activation,
             self.chunk,
             self.variant,

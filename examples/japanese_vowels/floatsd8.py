@@ -19,10 +19,10 @@ from examples.japanese_vowels.recognise import (
     quantized_input,
     run_golden,
 )
-from golden.formats import BINARY16
-from golden.lstm.float64 import Float64Lstm
-from golden.lstm.floatsd8 import FloatSD8Lstm
-from golden.shapes import valid_steps
+from fewbit.golden.formats import BINARY16
+from fewbit.golden.lstm.float64 import Float64Lstm
+from fewbit.golden.lstm.floatsd8 import FloatSD8Lstm
+from fewbit.golden.lstm.padding import valid_steps
 
 CASES = [(4, window) for window in (None, 18, 16, 14, 13, 12, 11, 10, 9, 8)] + [(8, 14), (16, 14)]
 

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from examples.japanese_vowels.recognise import floatsd8_model, load_float_model, quantized_input
 from examples.japanese_vowels.recordings import Recordings
-from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
-from golden.formats import FLOATSD8
-from golden.lstm import floatsd8
-from golden.lstm.floatsd8 import HIDDEN_FORMAT, FloatSD8Lstm
-from golden.shapes import valid_steps
+from fewbit.golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
+from fewbit.golden.formats import FLOATSD8
+from fewbit.golden.lstm import floatsd8
+from fewbit.golden.lstm.floatsd8 import HIDDEN_FORMAT, FloatSD8Lstm
+from fewbit.golden.lstm.padding import valid_steps
 
 __all__ = ["CodeBeats", "RealBeats", "code_beats", "real_beats"]
 

@@ -26,16 +26,15 @@ from examples.japanese_vowels.recordings import (
     Recordings,
     load_recordings,
 )
-from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
-from golden.activations import ActivationKind
-from golden.arithmetic import Raws
-from golden.lstm.contract import Lstm
-from golden.lstm.float64 import Float64Lstm
-from golden.lstm.ternary import TernaryLstm, WeightKind
-from golden.model import ReadOut, load_model
-from golden.network import golden_backend
-from golden.quantize import floatsd8, int8, ternary_lstm
-from golden.quantize.ternary_lstm import Scales
+from fewbit.golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
+from fewbit.golden.activation.integer import ActivationKind
+from fewbit.golden.arithmetic import Raws
+from fewbit.golden.files.model import ReadOut, load_model
+from fewbit.golden.lstm.contract import Lstm
+from fewbit.golden.lstm.float64 import Float64Lstm
+from fewbit.golden.lstm.ternary import ScaleKind, TernaryLstm, WeightKind
+from fewbit.golden.network import golden_backend
+from fewbit.golden.quantize import floatsd8, int8, ternary_lstm
 
 __all__ = [
     "Backend",
@@ -135,7 +134,7 @@ def floatsd8_model(products: int = 4, window: int | None = DEFAULT_WINDOW) -> Qu
 
 @cache
 def low_bit_model(
-    weights: WeightKind, scales: Scales = "fixed", activation_width: int = 12
+    weights: WeightKind, scales: ScaleKind = "any", activation_width: int = 12
 ) -> QuantizedRecogniser:
     """Quantise the float model to few bits a weight as it is, calibrated on the training set."""
     model = load_float_model()
@@ -152,7 +151,7 @@ def low_bit_model(
 
 
 @cache
-def retrained_model(weights: WeightKind, scales: Scales = "fixed") -> QuantizedRecogniser:
+def retrained_model(weights: WeightKind, scales: ScaleKind = "any") -> QuantizedRecogniser:
     """Read the committed model that was trained with ternary or binary weights.
 
     Raises
@@ -218,7 +217,7 @@ def classify_quantized(
 
 def low_bit_models() -> list[tuple[str, QuantizedRecogniser]]:
     """Models of few bits a weight, by what the table calls them."""
-    chosen: dict[Scales, str] = {"fixed": "", "powers_of_two": ", scales 2^k"}
+    chosen: dict[ScaleKind, str] = {"any": "", "powers_of_two": ", scales 2^k"}
     retrained: tuple[WeightKind, ...] = ("ternary", "binary")
     return [
         *(

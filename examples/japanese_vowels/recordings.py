@@ -23,9 +23,9 @@ __all__ = [
 RECORDINGS_FILE = Path(__file__).with_name("recordings.npz")
 FLOAT_MODEL_FILE = Path(__file__).with_name("float_model.npz")
 LOW_BIT_MODEL_FILES = {
-    ("ternary", "fixed"): FLOAT_MODEL_FILE.with_name("ternary_model.npz"),
+    ("ternary", "any"): FLOAT_MODEL_FILE.with_name("ternary_model.npz"),
     ("ternary", "powers_of_two"): FLOAT_MODEL_FILE.with_name("ternary_powers_of_two_model.npz"),
-    ("binary", "fixed"): FLOAT_MODEL_FILE.with_name("binary_model.npz"),
+    ("binary", "any"): FLOAT_MODEL_FILE.with_name("binary_model.npz"),
     ("binary", "powers_of_two"): FLOAT_MODEL_FILE.with_name("binary_powers_of_two_model.npz"),
 }
 """By weights and scales."""

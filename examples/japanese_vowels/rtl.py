@@ -27,15 +27,14 @@ from examples.japanese_vowels.recognise import (
     retrained_model,
 )
 from examples.japanese_vowels.recordings import Recordings
-from golden.activations import ActivationKind
-from golden.lstm.contract import Lstm
-from golden.lstm.ternary import WeightKind
-from golden.quantize.ternary_lstm import Scales
-from golden.shapes import valid_steps
-from golden.systems import layer_of
-from sim.bulk import BulkError
-from sim.layer import LayerBackend
-from sim.yosys import YosysError
+from fewbit.golden.activation.integer import ActivationKind
+from fewbit.golden.lstm.contract import Lstm
+from fewbit.golden.lstm.padding import valid_steps
+from fewbit.golden.lstm.ternary import ScaleKind, WeightKind
+from fewbit.golden.systems import layer_of
+from fewbit.sim.bulk import BulkError
+from fewbit.sim.layer import LayerBackend
+from fewbit.sim.yosys import YosysError
 
 __all__ = ["RtlRun", "model_of", "recognise_in_rtl"]
 
@@ -88,7 +87,7 @@ def _weight_bytes(lstm: Lstm, lanes: int | None) -> int:
 def model_of(
     to: str,
     activation: ActivationKind | None = None,
-    scales: Scales | None = None,
+    scales: ScaleKind | None = None,
     lanes: int | None = None,
 ) -> QuantizedRecogniser:
     """The model of a number system: retrained where that takes training, else quantised.
@@ -100,7 +99,7 @@ def model_of(
     activation
         Of int8, "table" if not given.
     scales
-        Of ternary, binary and pow2, "fixed" if not given.
+        Of ternary, binary and pow2, "any" if not given.
     lanes
         Products that a FloatSD8 LSTM adds at a time, 4 if not given.
     """
@@ -111,7 +110,7 @@ def model_of(
     kind = cast("WeightKind", to)
     # Nine levels need no training of their own.
     made = low_bit_model if kind == "pow2" else retrained_model
-    return made(kind, scales or "fixed")
+    return made(kind, scales or "any")
 
 
 def main() -> int:
@@ -123,7 +122,7 @@ def main() -> int:
         "--activation", choices=get_args(ActivationKind), help="of int8, default table"
     )
     parser.add_argument(
-        "--scales", choices=get_args(Scales), help="of ternary, binary and pow2, default fixed"
+        "--scales", choices=get_args(ScaleKind), help="of ternary, binary and pow2, default any"
     )
     parser.add_argument(
         "--lanes",

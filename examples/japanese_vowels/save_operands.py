@@ -12,8 +12,8 @@ import numpy as np
 
 from examples.japanese_vowels.operands import real_beats
 from examples.japanese_vowels.recordings import load_recordings
-from flow.arrays import write_array
-from flow.errors import UsageError
+from fewbit.arrays import write_array
+from fewbit.errors import UsageError
 
 
 def main() -> int:

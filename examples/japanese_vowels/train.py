@@ -34,8 +34,8 @@ from examples.japanese_vowels.recordings import (
     Recordings,
     load_recordings,
 )
-from golden.lstm.float64 import Float64Lstm
-from golden.model import Model, Pooling, ReadOut, save_model
+from fewbit.golden.files.model import Model, Pooling, ReadOut, save_model
+from fewbit.golden.lstm.float64 import Float64Lstm
 
 __all__ = ["main"]
 

@@ -55,11 +55,11 @@ from examples.japanese_vowels.train import (
     folds,
     standardise,
 )
-from golden.lstm.batch_norm import BatchNorm, BatchNormLstm
-from golden.lstm.ternary import WeightKind
-from golden.model import Model, ReadOut, save_model
-from golden.quantize.ternary import ardakani_scale
-from golden.quantize.ternary_lstm import Scales, quantize_lstm
+from fewbit.golden.files.model import Model, ReadOut, save_model
+from fewbit.golden.lstm.batch_norm import BatchNorm, BatchNormLstm
+from fewbit.golden.lstm.ternary import ScaleKind, WeightKind
+from fewbit.golden.quantize.ternary import ardakani_scale
+from fewbit.golden.quantize.ternary_lstm import quantize_lstm
 
 __all__ = ["main"]
 
@@ -178,7 +178,7 @@ class Recogniser(nn.Module):
     def freeze(self, data: Batch) -> None:
         """Take the statistics of all the data, with deterministic weights, in binary64.
 
-        There, the quantisers' thresholds are those of `golden.quantize.ternary`.
+        There, the quantisers' thresholds are those of `fewbit.golden.quantize.ternary`.
         """
         self.double().eval()
         for _ in range(ROUNDS):
@@ -304,7 +304,7 @@ def main() -> int:
             best = min(results, key=lambda sampled: results[sampled])
             console.print(f"{weights}: training on all {len(train)}, {words[best]}")
             layer, read_out = as_layer(fit(data, deviation, weights, sampled=best))
-            for scales in get_args(Scales):
+            for scales in get_args(ScaleKind):
                 lstm = quantize_lstm(layer, train.padded, train.lengths, to=weights, scales=scales)
                 path = arguments.out / LOW_BIT_MODEL_FILES[weights, scales].name
                 save_model(path, Model(lstm, read_out))

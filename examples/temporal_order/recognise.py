@@ -13,11 +13,11 @@ from rich.table import Table
 
 from examples.float_models import read_float_model
 from examples.temporal_order.sequences import Sequences, generate
-from golden.arithmetic import Raws
-from golden.lstm.float64 import Float64Lstm
-from golden.lstm.int8 import Int8Lstm
-from golden.model import ReadOut
-from golden.quantize import int8
+from fewbit.golden.arithmetic import Raws
+from fewbit.golden.files.model import ReadOut
+from fewbit.golden.lstm.float64 import Float64Lstm
+from fewbit.golden.lstm.int8 import Int8Lstm
+from fewbit.golden.quantize import int8
 
 __all__ = [
     "FLOAT_MODEL_FILE",

@@ -19,8 +19,8 @@ from torch import nn
 
 from examples.temporal_order.recognise import FLOAT_MODEL_FILE
 from examples.temporal_order.sequences import CLASSES, SYMBOLS, generate
-from golden.lstm.float64 import Float64Lstm
-from golden.model import Model, ReadOut, save_model
+from fewbit.golden.files.model import Model, ReadOut, save_model
+from fewbit.golden.lstm.float64 import Float64Lstm
 
 __all__ = ["main"]
 

@@ -7,30 +7,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden.accumulate.float_sum import round_sum, split, window_parameter
-from golden.contract import Contract, random_codes
-from golden.formats import Minifloat
-from golden.operands import Operand, checked
-from golden.parameter import check_parameters, parameter
+from fewbit.golden.accumulate.float_sum import round_sum, split, window_parameter
+from fewbit.golden.contract import Contract, random_codes
+from fewbit.golden.formats import Minifloat
+from fewbit.golden.operands import Operand, checked
+from fewbit.golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from golden.contract import Arrays
+    from fewbit.golden.contract import Arrays
 
     Codes = npt.NDArray[np.int64]
 
-__all__ = ["FloatMac"]
+__all__ = ["FloatMacContract"]
 
 
 @dataclass(frozen=True)
-class FloatMac(Contract):
+class FloatMacContract(Contract):
     """result = accumulator format(accumulator + sum over k of weight_k * activation_k).
 
     Rounded once: nearest, ties to even. With ``window`` None the sum is exact. With a number, each
     operand lies in a field of its own, twice a significand's width for a product and one for the
-    accumulator; fields are aligned and cut off as :func:`golden.accumulate.float_sum.round_sum`
-    says. So does :class:`golden.accumulate.floatsd8_mac.FloatSD8Mac`.
+    accumulator; fields are aligned and cut off as
+    :func:`fewbit.golden.accumulate.float_sum.round_sum` says. So does
+    :class:`fewbit.golden.accumulate.floatsd8_mac.FloatSD8MacContract`.
 
     Overflow saturates to the largest finite value. Subnormal operands and results are kept. A sum
     of zero gives +0; a negative sum that rounds to zero gives -0. Operands that IEEE 754 calls

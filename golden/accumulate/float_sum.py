@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from golden.parameter import Value, parameter
+from fewbit.golden.parameter import Value, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from golden.formats import Minifloat
+    from fewbit.golden.formats import Minifloat
 
     Integers = npt.NDArray[np.int64]
 

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden.accumulate.float_sum import round_sum, split, window_parameter
-from golden.contract import Contract, random_codes
-from golden.formats import BINARY16, FloatSD8, Minifloat
-from golden.operands import Operand, checked
-from golden.parameter import check_parameters, parameter
+from fewbit.golden.accumulate.float_sum import round_sum, split, window_parameter
+from fewbit.golden.contract import Contract, random_codes
+from fewbit.golden.formats import BINARY16, FloatSD8, Minifloat
+from fewbit.golden.operands import Operand, checked
+from fewbit.golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from golden.contract import Arrays
+    from fewbit.golden.contract import Arrays
 
     Codes = npt.NDArray[np.int64]
 
-__all__ = ["DEFAULT_WINDOW", "FloatSD8Mac"]
+__all__ = ["DEFAULT_WINDOW", "FloatSD8MacContract"]
 
 DEFAULT_WINDOW = 12
 """Bits of the accumulator's significand and one: see docs/floatsd8_mac.md for what it loses."""
@@ -35,7 +35,7 @@ _LARGEST_FINITE = 0x7BFF
 
 
 @dataclass(frozen=True)
-class FloatSD8Mac(Contract):
+class FloatSD8MacContract(Contract):
     """result = binary16(accumulator + sum over k of weight_k * activation_k), rounded once.
 
     With ``window`` None the sum is exact and rounded to nearest, ties to even. With a number, each

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from golden.accumulate.rows import RowAccumulate, accumulator_width_parameter
-from golden.formats import FixedPoint
-from golden.operands import Operand
+from fewbit.golden.accumulate.rows import RowAccumulateContract, accumulator_width_parameter
+from fewbit.golden.formats import FixedPoint
+from fewbit.golden.operands import Operand
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     Codes = npt.NDArray[np.int64]
 
-__all__ = ["Int12Mac"]
+__all__ = ["Int12MacContract"]
 
 _INT12 = FixedPoint(12)
 
 
 @dataclass(frozen=True)
-class Int12Mac(RowAccumulate):
+class Int12MacContract(RowAccumulateContract):
     """Sum of a row of signed 12-bit weights times activations, modulo 2**accumulator_width.
 
     ``activation_width`` + 12 + ceil(log2(fan-in)) bits never overflow: the 36 bits of the default

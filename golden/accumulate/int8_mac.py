@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden.contract import Contract, random_codes
-from golden.formats import INT8, INT32
-from golden.operands import Operand, checked
-from golden.parameter import check_parameters, parameter
+from fewbit.golden.contract import Contract, random_codes
+from fewbit.golden.formats import INT8, INT32
+from fewbit.golden.operands import Operand, checked
+from fewbit.golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from golden.contract import Arrays
+    from fewbit.golden.contract import Arrays
 
     Codes = npt.NDArray[np.int64]
 
-__all__ = ["Int8Mac"]
+__all__ = ["Int8MacContract"]
 
 
 @dataclass(frozen=True)
-class Int8Mac(Contract):
+class Int8MacContract(Contract):
     """result = accumulator + sum over k of weight_k * activation_k, exact modulo 2**32.
 
     Source: two's complement; LiteRT's int8 kernels accumulate so.

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from golden.contract import Contract, describe, random_codes
-from golden.formats import FixedPoint
-from golden.operands import FLAG, Operand, checked
-from golden.parameter import Value, check_parameters, parameter
+from fewbit.golden.contract import Contract, describe, random_codes
+from fewbit.golden.formats import FixedPoint
+from fewbit.golden.operands import FLAG, Operand, checked
+from fewbit.golden.parameter import Value, check_parameters, parameter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from golden.contract import Arrays
+    from fewbit.golden.contract import Arrays
 
     Codes = npt.NDArray[np.int64]
 
-__all__ = ["RowAccumulate", "accumulator_width_parameter", "row_flags", "row_sums"]
+__all__ = ["RowAccumulateContract", "accumulator_width_parameter", "row_flags", "row_sums"]
 
 
 def accumulator_width_parameter(default: Value) -> Any:
@@ -60,10 +60,10 @@ def row_sums(terms: Codes, first: Codes, last: Codes) -> Codes:
 
 
 @dataclass(frozen=True)
-class RowAccumulate(Contract):
+class RowAccumulateContract(Contract):
     """Sum of a row: start value plus the sum over beats and lanes of weight * activation.
 
-    Weights count in steps of their own: their smallest magnitude is 1. The sum is exact modulo
+    Weights count in units of their own: their smallest magnitude is 1. The sum is exact modulo
     2**accumulator_width, two's complement: a row whose exact sum fits the accumulator is right
     whatever its partial sums do.
     """
@@ -94,7 +94,7 @@ class RowAccumulate(Contract):
 
     @abstractmethod
     def levels(self, codes: Codes) -> Codes:
-        """Weights in steps, shape (beats, lanes), of the codes of ``weights``."""
+        """Weights in these units, shape (beats, lanes), of the codes of ``weights``."""
 
     @property
     def product_width(self) -> int:

@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden.accumulate.float_sum import round_sum, split
-from golden.contract import Contract, random_codes
-from golden.formats import FixedPoint, Minifloat
-from golden.operands import FLAG, Operand, checked
-from golden.parameter import check_whole
+from fewbit.golden.accumulate.float_sum import round_sum, split
+from fewbit.golden.checks import check_whole
+from fewbit.golden.contract import Contract, random_codes
+from fewbit.golden.formats import FixedPoint, Minifloat
+from fewbit.golden.operands import FLAG, Operand, checked
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from golden.contract import Arrays
+    from fewbit.golden.contract import Arrays
 
     Codes = npt.NDArray[np.int64]
 
-__all__ = ["TermSum"]
+__all__ = ["TermSumContract"]
 
 
 @dataclass(frozen=True)
-class TermSum(Contract):
+class TermSumContract(Contract):
     """result = accumulator format(accumulator + sum of terms), as ``round_sum`` rounds it.
 
     Term k is (-1)**signs[k] * magnitudes[k] * 2**(exponents[k] - place), in a field of

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
-from golden.arithmetic import wrap
-from golden.contract import Contract
-from golden.layer import packets
-from golden.layer.image import ImageError, as_bytes, integers, pack, unpack
-from golden.layer.packets import Kind, Packet, Reply, Status
-from golden.parameter import field_names
+from fewbit.golden.arithmetic import wrap
+from fewbit.golden.contract import Contract
+from fewbit.golden.layer import packets
+from fewbit.golden.layer.image import ImageError, as_bytes, integers, pack, unpack
+from fewbit.golden.layer.packets import Kind, Packet, Reply, Status
+from fewbit.golden.parameter import field_names
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from golden.contract import Arrays, Codes
-    from golden.layer.image import Arrays as ImageArrays
-    from golden.layer.image import Plan
-    from golden.layer.schedule import Schedule
-    from golden.lstm.contract import Lstm
-    from golden.operands import Operand
-    from golden.parameter import Value
+    from fewbit.golden.contract import Arrays, Codes
+    from fewbit.golden.layer.image import Arrays as ImageArrays
+    from fewbit.golden.layer.image import Plan
+    from fewbit.golden.layer.schedule import Schedule
+    from fewbit.golden.lstm.contract import Lstm
+    from fewbit.golden.operands import Operand
+    from fewbit.golden.parameter import Value
 
     Raws = npt.NDArray[np.int64]
 
@@ -33,7 +33,7 @@ __all__ = ["CELL_BYTES", "History", "LayerContract", "state_bytes"]
 
 CELL_BYTES = 2
 
-Parameters = TypeVar("Parameters")
+Constants = TypeVar("Constants")
 
 
 class History(ABC):
@@ -52,13 +52,13 @@ class History(ABC):
         """New hidden raws and cell raws for input raws (inputs,)."""
 
 
-class LayerContract(Contract, Generic[Parameters]):
+class LayerContract(Contract, Generic[Constants]):
     """A layer with its parameters and its state, which takes packets and answers them in order.
 
-    The type parameter is what a parameter image stands for in the number system.
+    The type parameter is what an image stands for in the number system.
 
     A subclass is a frozen dataclass. Its fields are its parameters, each made by
-    :func:`golden.parameter.parameter`, and ``image``, the parameter image that the layer was
+    :func:`fewbit.golden.parameter.parameter`, and ``image``, the image that the layer was
     generated with, None where packets bring it.
     """
 
@@ -93,7 +93,7 @@ class LayerContract(Contract, Generic[Parameters]):
 
     @staticmethod
     @abstractmethod
-    def parameters_of(model: Any) -> Any:
+    def constants_of(model: Any) -> Any:
         """What the layer packs into its image, of a model."""
 
     @property
@@ -113,7 +113,7 @@ class LayerContract(Contract, Generic[Parameters]):
 
     @property
     def settings(self) -> Mapping[str, Value]:
-        """The parameters by name, but for a fixed image."""
+        """The parameters by name, without the image."""
         return {name: getattr(self, field) for name, field in field_names(type(self)).items()}
 
     @property
@@ -123,7 +123,7 @@ class LayerContract(Contract, Generic[Parameters]):
 
     @cached_property
     def plan(self) -> Plan:
-        """What the parameter image holds, and where."""
+        """What the image holds, and where."""
         return self.make_plan()
 
     @abstractmethod
@@ -131,8 +131,8 @@ class LayerContract(Contract, Generic[Parameters]):
         """What `plan` is; made once a contract."""
 
     @abstractmethod
-    def check_fit(self, parameters: Parameters) -> None:
-        """Refuse parameters of another layer.
+    def check_fit(self, constants: Constants) -> None:
+        """Refuse constants of another layer.
 
         Raises
         ------
@@ -140,14 +140,14 @@ class LayerContract(Contract, Generic[Parameters]):
             With what doesn't fit.
         """
 
-    def arrays_of(self, parameters: Parameters) -> dict[str, npt.NDArray[Any]]:
+    def arrays_of(self, constants: Constants) -> dict[str, npt.NDArray[Any]]:
         """The arrays of the plan's fields and texts, by name."""
         names = (*self.plan.fields, *self.plan.texts)
-        return {name: np.asarray(getattr(parameters, name)) for name in names}
+        return {name: np.asarray(getattr(constants, name)) for name in names}
 
     @abstractmethod
-    def made_of(self, arrays: ImageArrays) -> Parameters:
-        """The parameters of the arrays of the plan's fields, in int64.
+    def made_of(self, arrays: ImageArrays) -> Constants:
+        """The constants of the arrays of the plan's fields, in int64.
 
         Raises
         ------
@@ -155,53 +155,53 @@ class LayerContract(Contract, Generic[Parameters]):
             If a number is out of its range.
         """
 
-    def unpack(self, image: bytes) -> Parameters:
-        """The parameters of an image.
+    def unpack(self, image: bytes) -> Constants:
+        """The constants of an image.
 
         The circuit checks size and checksum; what an image with both right may hold is up to its
         packer.
 
         Raises
         ------
-        golden.layer.image.ImageError
+        fewbit.golden.layer.image.ImageError
             If the image has a wrong size or checksum.
         ValueError
             If a constant is out of its range.
         """
         return self.made_of(unpack(self.plan, image))
 
-    def pack(self, parameters: Parameters) -> bytes:
-        """The parameter image of parameters.
+    def pack(self, constants: Constants) -> bytes:
+        """The image of constants.
 
         Raises
         ------
         ValueError
             If they are those of another layer.
         """
-        self.check_fit(parameters)
-        return pack(self.plan, self.arrays_of(parameters))
+        self.check_fit(constants)
+        return pack(self.plan, self.arrays_of(constants))
 
     def image_of(self, model: Lstm) -> bytes:
-        """The parameter image of a model.
+        """The image of a model.
 
         Raises
         ------
         ValueError
             If the model is that of another layer.
         """
-        return self.pack(self.parameters_of(model))
+        return self.pack(self.constants_of(model))
 
     @abstractmethod
-    def reset_state(self, parameters: Parameters) -> tuple[Raws, Raws]:
+    def reset_state(self, constants: Constants) -> tuple[Raws, Raws]:
         """Hidden raws (outputs,) and cell raws (hidden,) at reset."""
 
     @abstractmethod
     def next_state(
-        self, parameters: Parameters, x: Raws, hidden: Raws, cell: Raws
+        self, constants: Constants, x: Raws, hidden: Raws, cell: Raws
     ) -> tuple[Raws, Raws]:
         """New hidden raws (outputs,) and cell raws (hidden,) for input raws (inputs,)."""
 
-    def history(self, parameters: Parameters) -> History | None:
+    def history(self, constants: Constants) -> History | None:
         """What the layer keeps beside its state, and takes its steps by; None if nothing."""
         return None
 
@@ -212,7 +212,7 @@ class LayerContract(Contract, Generic[Parameters]):
 
     @abstractmethod
     def random_image(self, rng: np.random.Generator) -> bytes:
-        """The image of random parameters that take most gates to a lively range."""
+        """The image of random constants that take most gates to a lively range."""
 
     @property
     def state_size(self) -> int:
@@ -247,23 +247,23 @@ class LayerContract(Contract, Generic[Parameters]):
 
     def answers(self, taken: Iterable[Packet]) -> Iterator[Packet]:
         """Packets that the layer gives for those that it takes, reset before the first."""
-        parameters = None if self.image is None else self.unpack(self.image)
+        constants = None if self.image is None else self.unpack(self.image)
         hidden, cell = (
-            np.zeros((2, 0), np.int64) if parameters is None else self.reset_state(parameters)
+            np.zeros((2, 0), np.int64) if constants is None else self.reset_state(constants)
         )
-        history = None if parameters is None else self.history(parameters)
+        history = None if constants is None else self.history(constants)
         width = self.value_bytes
         for packet in taken:
-            if packet.kind == Kind.PARAMETERS and self.image is not None:
-                yield _status(Status.FIXED)
-            elif packet.kind == Kind.PARAMETERS:
-                parameters, status = self._parameters_of(packet.data)
-                if parameters is not None:
-                    hidden, cell = self.reset_state(parameters)
-                    history = self.history(parameters)
+            if packet.kind == Kind.IMAGE and self.image is not None:
+                yield _status(Status.IMAGE_INSIDE)
+            elif packet.kind == Kind.IMAGE:
+                constants, status = self._constants_of(packet.data)
+                if constants is not None:
+                    hidden, cell = self.reset_state(constants)
+                    history = self.history(constants)
                 yield _status(status)
-            elif parameters is None:
-                yield _status(Status.NO_PARAMETERS)
+            elif constants is None:
+                yield _status(Status.NO_IMAGE)
             elif packet.kind == Kind.SAVE_STATE:
                 yield Packet(Reply.STATE, state_bytes(hidden, cell, width))
                 if history is not None:
@@ -276,18 +276,18 @@ class LayerContract(Contract, Generic[Parameters]):
                     hidden = self._values(raws[: self.output_size])
                     cell = self._raws(raws[self.output_size :].reshape(-1, CELL_BYTES))
                 else:
-                    hidden, cell = self.reset_state(parameters)
+                    hidden, cell = self.reset_state(constants)
                     yield _status(Status.WRONG_LENGTH)
             elif len(packet.data) != self.input_size:
                 yield _status(Status.WRONG_LENGTH)
             else:
                 if packet.starts:
-                    hidden, cell = self.reset_state(parameters)
+                    hidden, cell = self.reset_state(constants)
                     if history is not None:
                         history.restart()
                 x = self._values(np.frombuffer(packet.data, np.uint8))
                 if history is None:
-                    hidden, cell = self.next_state(parameters, x, hidden, cell)
+                    hidden, cell = self.next_state(constants, x, hidden, cell)
                 else:
                     hidden, cell = history.step(x, hidden, cell)
                 yield Packet(Reply.HIDDEN, as_bytes(hidden, width).tobytes())
@@ -300,7 +300,7 @@ class LayerContract(Contract, Generic[Parameters]):
     def _raws(self, content: npt.NDArray[np.uint8]) -> Raws:
         return integers(content, signed=self.raws_are_signed)
 
-    def _parameters_of(self, image: bytes) -> tuple[Parameters | None, Status]:
+    def _constants_of(self, image: bytes) -> tuple[Constants | None, Status]:
         if len(image) != self.plan.size:
             return None, Status.WRONG_LENGTH
         try:
@@ -325,7 +325,7 @@ class LayerContract(Contract, Generic[Parameters]):
     def stimulus(self, rng: np.random.Generator, count: int) -> dict[str, Codes]:
         """Packets whose answers hold ``count`` bytes.
 
-        Images of random parameters, sequences of random vectors, states saved and loaded, and
+        Images of random constants, sequences of random vectors, states saved and loaded, and
         every kind of broken packet.
         """
         inputs, outputs, size = self.input_size, self.output_size, self.plan.size
@@ -333,13 +333,13 @@ class LayerContract(Contract, Generic[Parameters]):
         # A cut image first: whatever was loaded before is gone. The answers up to and with the
         # whole image are a byte each.
         sent = [
-            Packet(Kind.PARAMETERS, image[: int(rng.integers(1, 5))]),
+            Packet(Kind.IMAGE, image[: int(rng.integers(1, 5))]),
             Packet(Kind.INPUT, _bytes(rng, inputs)),
         ]
         # Broken images, where they are not most of what is sent.
         if size < 8 * count:
             sent += self._broken_images(rng, image)
-        sent = [*sent, Packet(Kind.PARAMETERS, image)][:count]
+        sent = [*sent, Packet(Kind.IMAGE, image)][:count]
         expected = len(sent)
         since_image = 0
         while expected < count:
@@ -368,7 +368,7 @@ class LayerContract(Contract, Generic[Parameters]):
                 )
                 expected += 1
             elif 4 * since_image > size:
-                sent.append(Packet(Kind.PARAMETERS, self.random_image(rng)))
+                sent.append(Packet(Kind.IMAGE, self.random_image(rng)))
                 expected += 1
                 since_image = 0
         arrays = packets.beats(sent)
@@ -389,11 +389,11 @@ class LayerContract(Contract, Generic[Parameters]):
         flipped = bytearray(image)
         flipped[int(rng.integers(len(image)))] ^= 1 << int(rng.integers(8))
         return [
-            Packet(Kind.PARAMETERS, bytes(flipped)),
+            Packet(Kind.IMAGE, bytes(flipped)),
             Packet(Kind.SAVE_STATE, b"\0"),
-            Packet(Kind.PARAMETERS, image[: int(rng.integers(1, len(image)))]),
+            Packet(Kind.IMAGE, image[: int(rng.integers(1, len(image)))]),
             Packet(Kind.LOAD_STATE, _bytes(rng, 5)),
-            Packet(Kind.PARAMETERS, image + bytes(int(rng.integers(1, 4)))),
+            Packet(Kind.IMAGE, image + bytes(int(rng.integers(1, 4)))),
         ]
 
 

@@ -1,4 +1,4 @@
-"""The FloatSD8 LSTM's layer, and the parameter image that holds its codes."""
+"""The FloatSD8 LSTM's layer, and the image that holds its codes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from golden.accumulate.float_sum import window_parameter
-from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
-from golden.floatsd8_activations import HIDDEN_FORMAT
-from golden.formats import BINARY16
-from golden.layer.contract import LayerContract
-from golden.layer.image import (
+from fewbit.golden.accumulate.float_sum import window_parameter
+from fewbit.golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
+from fewbit.golden.activation.floatsd8 import HIDDEN_FORMAT
+from fewbit.golden.formats import BINARY16
+from fewbit.golden.layer.contract import LayerContract
+from fewbit.golden.layer.image import (
     Bits,
     Codes,
     Field,
@@ -23,48 +23,49 @@ from golden.layer.image import (
     WeightsPass,
     WeightsRow,
 )
-from golden.layer.schedule import Phase, Row, Schedule, Task
-from golden.layer.sections import (
+from fewbit.golden.layer.schedule import Phase, Row, Schedule, Task
+from fewbit.golden.layer.sections import (
     configuration_section,
     hidden_parameter,
     inputs_parameter,
     neurons_parameter,
     records,
 )
-from golden.lstm.floatsd8 import (
+from fewbit.golden.lstm.floatsd8 import (
     FEWEST_PRODUCTS,
     GATES,
     LOWEST_CONSTANT_BIAS,
     MOST_PRODUCTS,
     FloatSD8Lstm,
 )
-from golden.neuron.floatsd8 import PAIRS, lively_starts
-from golden.parameter import check_parameters, parameter
+from fewbit.golden.neuron.floatsd8 import PAIRS, lively_starts
+from fewbit.golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from golden.layer.image import Arrays
+    from fewbit.golden.layer.image import Arrays
 
     CodeArray = npt.NDArray[np.int64]
 
-__all__ = ["OFFSETS", "FloatSD8LstmLayer", "offsets_of", "random_model"]
+__all__ = ["OFFSETS", "FloatSD8LstmLayerContract", "offsets_of", "random_model"]
 
 OFFSETS = ("input", "recurrent")
 """Parts with an offset of their own, in the order of the image's configuration."""
 
 
 @dataclass(frozen=True)
-class FloatSD8LstmLayer(LayerContract[FloatSD8Lstm]):
+class FloatSD8LstmLayerContract(LayerContract[FloatSD8Lstm]):
     """A layer of the FloatSD8 LSTM with its parameters and its state.
 
-    It takes packets and answers them in order, see :mod:`golden.layer.packets`: a parameter image,
-    input vectors of ``inputs`` e5m2 codes, states. An input vector is one time step and gives the
-    new hidden vector of ``hidden`` e5m2 codes. A state is the hidden vector, then the binary16
-    codes of the cells, low byte first.
+    It takes packets and answers them in order, see :mod:`fewbit.golden.layer.packets`: a parameter
+    image, input vectors of ``inputs`` e5m2 codes, states. An input vector is one time step and
+    gives the new hidden vector of ``hidden`` e5m2 codes. A state is the hidden vector, then the
+    binary16 codes of the cells, low byte first.
 
-    Bit for bit :meth:`golden.lstm.floatsd8.FloatSD8Lstm.step`. Of the biases of weights and inputs
-    an image keeps only the sums that matter, so a model that was unpacked has the inputs' bias 15.
+    Bit for bit :meth:`fewbit.golden.lstm.floatsd8.FloatSD8Lstm.step`. Of the biases of weights and
+    inputs an image keeps only the sums that matter, so a model that was unpacked has the inputs'
+    bias 15.
 
     Parameters
     ----------
@@ -77,9 +78,9 @@ class FloatSD8LstmLayer(LayerContract[FloatSD8Lstm]):
     window
         Bits that a sum keeps below its top; None for exact sums.
     image
-        The parameter image that the layer was generated with; None where packets bring it.
+        The image that the layer was generated with; None where packets bring it.
 
-    Source: arXiv 2001.08450 for the formats; see :mod:`golden.lstm.floatsd8`.
+    Source: arXiv 2001.08450 for the formats; see :mod:`fewbit.golden.lstm.floatsd8`.
     """
 
     inputs: int = inputs_parameter()
@@ -125,7 +126,7 @@ class FloatSD8LstmLayer(LayerContract[FloatSD8Lstm]):
         )
 
     @staticmethod
-    def parameters_of(model: FloatSD8Lstm) -> Any:
+    def constants_of(model: FloatSD8Lstm) -> Any:
         return model
 
     @property
@@ -219,12 +220,12 @@ class FloatSD8LstmLayer(LayerContract[FloatSD8Lstm]):
             ),
         )
 
-    def check_fit(self, parameters: FloatSD8Lstm) -> None:
-        _check_lanes(self.lanes, parameters)
+    def check_fit(self, constants: FloatSD8Lstm) -> None:
+        _check_lanes(self.lanes, constants)
         for name, own, given in (
-            ("inputs", self.inputs, parameters.inputs),
-            ("hidden units", self.hidden, parameters.hidden),
-            ("window", self.window, parameters.window),
+            ("inputs", self.inputs, constants.inputs),
+            ("hidden units", self.hidden, constants.hidden),
+            ("window", self.window, constants.window),
         ):
             if own != given:
                 raise ValueError(
@@ -232,10 +233,10 @@ class FloatSD8LstmLayer(LayerContract[FloatSD8Lstm]):
                     " for the model."
                 )
 
-    def arrays_of(self, parameters: FloatSD8Lstm) -> dict[str, npt.NDArray[Any]]:
+    def arrays_of(self, constants: FloatSD8Lstm) -> dict[str, npt.NDArray[Any]]:
         names = ("input_weights", "recurrent_weights", "bias")
-        arrays = {name: np.asarray(getattr(parameters, name)) for name in names}
-        for part, offset in zip(OFFSETS, offsets_of(parameters), strict=True):
+        arrays = {name: np.asarray(getattr(constants, name)) for name in names}
+        for part, offset in zip(OFFSETS, offsets_of(constants), strict=True):
             arrays[f"{part}_offset"] = np.asarray(offset)
         return arrays
 
@@ -255,13 +256,13 @@ class FloatSD8LstmLayer(LayerContract[FloatSD8Lstm]):
             window=self.window,
         )
 
-    def reset_state(self, parameters: FloatSD8Lstm) -> tuple[CodeArray, CodeArray]:
+    def reset_state(self, constants: FloatSD8Lstm) -> tuple[CodeArray, CodeArray]:
         return np.zeros(self.hidden, np.int64), np.zeros(self.hidden, np.int64)
 
     def next_state(
-        self, parameters: FloatSD8Lstm, x: CodeArray, hidden: CodeArray, cell: CodeArray
+        self, constants: FloatSD8Lstm, x: CodeArray, hidden: CodeArray, cell: CodeArray
     ) -> tuple[CodeArray, CodeArray]:
-        new = parameters.step(*(codes[np.newaxis] for codes in (x, hidden, cell)))
+        new = constants.step(*(codes[np.newaxis] for codes in (x, hidden, cell)))
         return new[0][0], new[1][0]
 
     def random_image(self, rng: np.random.Generator) -> bytes:
@@ -284,7 +285,7 @@ def offsets_of(model: FloatSD8Lstm) -> tuple[int, int]:
     )
 
 
-def random_model(layer: FloatSD8LstmLayer, rng: np.random.Generator) -> FloatSD8Lstm:
+def random_model(layer: FloatSD8LstmLayerContract, rng: np.random.Generator) -> FloatSD8Lstm:
     """A random model: any weights, offsets that keep many gates in a lively range."""
     gates, hidden, inputs = len(GATES), layer.hidden, layer.inputs
     any_offset = rng.random() < 0.2

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The parameter image of an LSTM layer: every weight and constant as bytes, packed by a plan.
+"""The image of an LSTM layer: every weight and constant as bytes, packed by a plan.
 
     python DESIGN_pack.py CONSTANTS.npz IMAGE.bin     packs the arrays into an image
     python DESIGN_pack.py --check IMAGE.bin           says whether an image is whole
@@ -938,13 +938,13 @@ def check_image(plan: Plan, image: bytes) -> None:
     """
     if len(image) != plan.size:
         raise ImageError(
-            f"The parameter image must hold {plan.size} bytes, not {len(image)}; it belongs to"
+            f"The image must hold {plan.size} bytes, not {len(image)}; it belongs to"
             " a layer of other parameters, or is cut."
         )
     body, found = image[:-CHECKSUM_BYTES], image[-CHECKSUM_BYTES:]
     if checksum(body) != found:
         raise ImageError(
-            f"The parameter image's checksum must be {checksum(body).hex()}, not"
+            f"The image's checksum must be {checksum(body).hex()}, not"
             f" {found.hex()}; the image is broken, make it anew."
         )
 

@@ -1,4 +1,4 @@
-"""The integer LSTM's layer, and the parameter image that holds its constants."""
+"""The integer LSTM's layer, and the image that holds its constants."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from golden.activations import ActivationKind, activation_parameter
-from golden.arithmetic import HIGHEST_SHIFT, LOWEST_SHIFT, SIGNIFICAND_POSITION, wrap
-from golden.layer.contract import LayerContract
-from golden.layer.image import (
+from fewbit.golden.activation.integer import ActivationKind, activation_parameter
+from fewbit.golden.arithmetic import (
+    HIGHEST_SHIFT,
+    INT8_RANGE,
+    INT16_RANGE,
+    INT32_RANGE,
+    LOWEST_SHIFT,
+    SIGNIFICAND_POSITION,
+    wrap,
+)
+from fewbit.golden.layer.contract import LayerContract
+from fewbit.golden.layer.image import (
     Bits,
     Codes,
     Field,
@@ -23,8 +31,8 @@ from golden.layer.image import (
     WeightsPass,
     WeightsRow,
 )
-from golden.layer.int8_schedule import int8_schedule
-from golden.layer.sections import (
+from fewbit.golden.layer.integer_schedule import integer_schedule
+from fewbit.golden.layer.sections import (
     LARGEST_LAYER,
     cell_clip_field,
     cell_exponent_bits,
@@ -37,20 +45,19 @@ from golden.layer.sections import (
     records,
     split_bits,
 )
-from golden.lstm.int8 import Int8Constants, Int8Lstm, step_constants
-from golden.lstm.int8_step import INT8, INT16, INT32, PARTS
-from golden.lstm.variant import TIES_UP, Int8Variant
-from golden.parameter import check_parameters, parameter
+from fewbit.golden.lstm.int8 import Int8Constants, Int8Lstm, step_constants
+from fewbit.golden.lstm.integer_variant import PARTS, TIES_UP, IntegerVariant
+from fewbit.golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from golden.layer.image import Arrays
-    from golden.layer.schedule import Row, Schedule
+    from fewbit.golden.layer.image import Arrays
+    from fewbit.golden.layer.schedule import Row, Schedule
 
     Raws = npt.NDArray[np.int64]
 
-__all__ = ["Int8LstmLayer", "random_constants"]
+__all__ = ["Int8LstmLayerContract", "random_constants"]
 
 _TYPES: dict[tuple[str, ...], type[np.integer[Any]]] = {
     ("input_weights", "recurrent_weights", "projection_weights"): np.int8,
@@ -61,15 +68,15 @@ _TYPES: dict[tuple[str, ...], type[np.integer[Any]]] = {
 
 
 @dataclass(frozen=True)
-class Int8LstmLayer(LayerContract[Int8Constants]):
+class Int8LstmLayerContract(LayerContract[Int8Constants]):
     """A layer of the integer LSTM with its parameters and its state.
 
-    It takes packets and answers them in order, see :mod:`golden.layer.packets`: a parameter image,
-    input vectors of ``inputs`` raws of 8 bits, states. An input vector is one time step and gives
-    the new hidden vector of ``outputs`` raws of 8 bits. A state is the hidden vector, then the
-    cell raws of 16 bits, low byte first.
+    It takes packets and answers them in order, see :mod:`fewbit.golden.layer.packets`: a parameter
+    image, input vectors of ``inputs`` raws of 8 bits, states. An input vector is one time step and
+    gives the new hidden vector of ``outputs`` raws of 8 bits. A state is the hidden vector, then
+    the cell raws of 16 bits, low byte first.
 
-    Bit for bit :func:`golden.lstm.int8.step_constants` with double rounding.
+    Bit for bit :func:`fewbit.golden.lstm.int8.step_constants` with double rounding.
 
     Parameters
     ----------
@@ -80,13 +87,13 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
     neurons
         Units side by side.
     activation
-        "table" or "gemmlowp", see :mod:`golden.activations`.
+        "table" or "gemmlowp", see :mod:`fewbit.golden.activation.integer`.
     cifg, peephole, layer_norm
         1 for a layer with coupled input and forget gates, with peepholes, with layer norm; else 0.
     projection
         Length of the hidden vector where it is a projection; 0 for none.
     image
-        The parameter image that the layer was generated with; None where packets bring it.
+        The image that the layer was generated with; None where packets bring it.
 
     Source: Li and Alvarez, "On the quantization of recurrent neural networks", arXiv 2101.05453.
     """
@@ -144,7 +151,7 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
         )
 
     @staticmethod
-    def parameters_of(model: Int8Lstm) -> Any:
+    def constants_of(model: Int8Lstm) -> Any:
         return model.constants
 
     @property
@@ -153,16 +160,16 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
         return self.projection or self.hidden
 
     @property
-    def variant(self) -> Int8Variant:
+    def variant(self) -> IntegerVariant:
         """Which parts the layer has."""
-        return Int8Variant(
+        return IntegerVariant(
             bool(self.cifg), bool(self.peephole), bool(self.layer_norm), bool(self.projection)
         )
 
     @property
     def schedule(self) -> Schedule:
         """What the layer does in a time step."""
-        return int8_schedule(
+        return integer_schedule(
             self.variant, self.inputs, self.hidden, self.outputs, self.lanes, self.neurons
         )
 
@@ -211,11 +218,11 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
         gates, hidden, outputs = len(self.variant.gates), self.hidden, self.outputs
         order = ", ".join(self.variant.gates)
         fields = {
-            "input_weights": Field((gates, hidden, self.inputs), *INT8, f"gates {order}"),
-            "recurrent_weights": Field((gates, hidden, outputs), *INT8, f"gates {order}"),
+            "input_weights": Field((gates, hidden, self.inputs), *INT8_RANGE, f"gates {order}"),
+            "recurrent_weights": Field((gates, hidden, outputs), *INT8_RANGE, f"gates {order}"),
             "folded_bias": Field(
                 (gates, len(PARTS), hidden),
-                *INT32,
+                *INT32_RANGE,
                 "input part: bias - zero point of the input * sum of the row's weights; recurrent"
                 " part: - zero point of the hidden values * sum of the row's weights",
             ),
@@ -228,13 +235,16 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
             "hidden_multiplier": multipliers_field((), "of the last requantisation"),
             "hidden_shift": Field((), LOWEST_SHIFT, 0),
             "hidden_offset": Field(
-                (), INT8[0], INT8[1] + bool(self.projection), "what it adds: its zero point"
+                (),
+                INT8_RANGE[0],
+                INT8_RANGE[1] + bool(self.projection),
+                "what it adds: its zero point",
             ),
-            "reset_hidden": Field((), *INT8, "hidden raw at reset"),
+            "reset_hidden": Field((), *INT8_RANGE, "hidden raw at reset"),
         }
         if self.peephole:
             fields |= {
-                "peephole_weights": Field((gates - 1, hidden), *INT16, "of all gates but g"),
+                "peephole_weights": Field((gates - 1, hidden), *INT16_RANGE, "of all gates but g"),
                 "peephole_multipliers": multipliers_field((gates - 1,)),
                 "peephole_shifts": Field((gates - 1,), LOWEST_SHIFT, HIGHEST_SHIFT),
                 "peephole_ties_up": Field(
@@ -243,20 +253,20 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
             }
         if self.layer_norm:
             fields |= {
-                "norm_weights": Field((gates, hidden), *INT16, "gains of the layer norm"),
-                "norm_bias": Field((gates, hidden), *INT32),
-                "norm_guards": Field((gates,), 1, INT32[1], "least variance"),
+                "norm_weights": Field((gates, hidden), *INT16_RANGE, "gains of the layer norm"),
+                "norm_bias": Field((gates, hidden), *INT32_RANGE),
+                "norm_guards": Field((gates,), 1, INT32_RANGE[1], "least variance"),
                 "norm_multipliers": multipliers_field((gates,)),
                 "norm_shifts": Field((gates,), LOWEST_SHIFT, HIGHEST_SHIFT),
             }
         if self.projection:
             fields |= {
-                "projection_weights": Field((outputs, hidden), *INT8),
-                "projection_bias": Field((outputs,), *INT32),
+                "projection_weights": Field((outputs, hidden), *INT8_RANGE),
+                "projection_bias": Field((outputs,), *INT32_RANGE),
                 "projection_multiplier": multipliers_field(()),
                 "projection_shift": Field((), LOWEST_SHIFT, HIGHEST_SHIFT),
-                "projection_offset": Field((), *INT8, "zero point of the hidden values"),
-                "projection_clip": Field((), 0, INT8[1], "0 for none"),
+                "projection_offset": Field((), *INT8_RANGE, "zero point of the hidden values"),
+                "projection_clip": Field((), 0, INT8_RANGE[1], "0 for none"),
             }
         return fields
 
@@ -387,8 +397,7 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
                 passes.append(WeightsPass(groups, found))
         return tuple(passes)
 
-    def check_fit(self, parameters: Int8Constants) -> None:
-        constants = parameters
+    def check_fit(self, constants: Int8Constants) -> None:
         found = (
             constants.input_weights.shape[2],
             constants.input_weights.shape[1],
@@ -465,21 +474,21 @@ class Int8LstmLayer(LayerContract[Int8Constants]):
         numbers |= self.plan.texts
         return Int8Constants(gates=self.variant.gates, **numbers)
 
-    def reset_state(self, parameters: Int8Constants) -> tuple[Raws, Raws]:
-        hidden = np.full(self.outputs, parameters.reset_hidden, np.int64)
+    def reset_state(self, constants: Int8Constants) -> tuple[Raws, Raws]:
+        hidden = np.full(self.outputs, constants.reset_hidden, np.int64)
         return hidden, np.zeros(self.hidden, np.int64)
 
     def next_state(
-        self, parameters: Int8Constants, x: Raws, hidden: Raws, cell: Raws
+        self, constants: Int8Constants, x: Raws, hidden: Raws, cell: Raws
     ) -> tuple[Raws, Raws]:
-        new = step_constants(parameters, *(raws[np.newaxis] for raws in (x, hidden, cell)))
+        new = step_constants(constants, *(raws[np.newaxis] for raws in (x, hidden, cell)))
         return new[0][0], new[1][0]
 
     def random_image(self, rng: np.random.Generator) -> bytes:
         return self.pack(random_constants(self, rng))
 
 
-def random_constants(layer: Int8LstmLayer, rng: np.random.Generator) -> Int8Constants:
+def random_constants(layer: Int8LstmLayerContract, rng: np.random.Generator) -> Int8Constants:
     """Constants of a random layer: any weights, scales that take most gates to a lively range."""
     gates, hidden, inputs, outputs = (
         len(layer.variant.gates),

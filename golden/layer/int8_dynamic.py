@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
 import numpy as np
 
-from golden.layer.contract import History
-from golden.layer.image import (
+from fewbit.golden.arithmetic import INT8_RANGE
+from fewbit.golden.layer.contract import History
+from fewbit.golden.layer.image import (
     Bits,
     Codes,
     Field,
@@ -19,34 +20,35 @@ from golden.layer.image import (
     Weights,
     as_bytes,
 )
-from golden.layer.int8 import Int8LstmLayer, random_constants
-from golden.layer.packets import PASSES_SIZE
-from golden.layer.sections import records
-from golden.lstm.dynamic import (
+from fewbit.golden.layer.int8 import Int8LstmLayerContract, random_constants
+from fewbit.golden.layer.packets import PASSES_SIZE
+from fewbit.golden.layer.sections import records
+from fewbit.golden.lstm.dynamic import (
     ALWAYS_HIGH,
     HIGHEST_THRESHOLD,
-    OFFSET_STEP,
+    OFFSET_RESOLUTION,
     decision_of,
     low_constants,
     mixed_step,
 )
-from golden.lstm.int8 import PrecisionSignal
-from golden.lstm.int8_step import INT8, PARTS, Int8Constants
-from golden.parameter import Parameter, parameter, parameters_of
+from fewbit.golden.lstm.int8 import PrecisionSignal
+from fewbit.golden.lstm.int8_constants import Int8Constants
+from fewbit.golden.lstm.integer_variant import PARTS
+from fewbit.golden.parameter import Parameter, parameter, parameters_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from golden.layer.image import Arrays
-    from golden.layer.schedule import Row, Schedule
-    from golden.lstm.int8 import Int8Lstm
-    from golden.parameter import Value
+    from fewbit.golden.layer.image import Arrays
+    from fewbit.golden.layer.schedule import Row, Schedule
+    from fewbit.golden.lstm.int8 import Int8Lstm
+    from fewbit.golden.parameter import Value
 
     Raws = npt.NDArray[np.int64]
 
 __all__ = [
     "DynamicConstants",
-    "DynamicInt8LstmLayer",
+    "DynamicInt8LstmLayerContract",
     "PrecisionHistory",
     "int8_layer",
     "int8_layer_of",
@@ -72,7 +74,7 @@ class DynamicConstants:
     whole
         The layer's constants with all bits of the weights.
     threshold, hold, offsets
-        As in :mod:`golden.lstm.dynamic`; offsets int8, shape (gates, 2, hidden).
+        As in :mod:`fewbit.golden.lstm.dynamic`; offsets int8, shape (gates, 2, hidden).
     group
         Units that share a mode: the layer's neurons.
     signal
@@ -165,12 +167,13 @@ class PrecisionHistory(History):
 
 
 @dataclass(frozen=True)
-class DynamicInt8LstmLayer(Int8LstmLayer):
+class DynamicInt8LstmLayerContract(Int8LstmLayerContract):
     """A layer of the plain integer LSTM whose weights count with 8 or with 4 bits.
 
-    As :class:`golden.layer.int8.Int8LstmLayer`, but for the precision of its weights, which is
-    chosen by :mod:`golden.lstm.dynamic` for every group of ``neurons`` units that the neurons take
-    together: HIGH where it would be for any of them. A pass is a group's step.
+    As :class:`fewbit.golden.layer.int8.Int8LstmLayerContract`, but for the precision of its
+    weights, which is chosen by :mod:`fewbit.golden.lstm.dynamic` for every group of ``neurons``
+    units that the neurons take together: HIGH where it would be for any of them. A pass is a
+    group's step.
 
     A packet that asks for the state may hold three more bytes, threshold (2) and hold (1), which
     are the registers from then on; fewer set the first of them. The state is answered, and behind
@@ -208,7 +211,7 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
         return super().of(model, lanes, group, signal=model.precision_signal, **chosen)
 
     @staticmethod
-    def parameters_of(model: Int8Lstm) -> Any:
+    def constants_of(model: Int8Lstm) -> Any:
         return DynamicConstants.of(model)
 
     @property
@@ -216,9 +219,9 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
         return {**super().settings, DYNAMIC.name: 1}
 
     @property
-    def plain(self) -> Int8LstmLayer:
+    def plain(self) -> Int8LstmLayerContract:
         """The layer that takes whole weights at every step."""
-        return Int8LstmLayer(
+        return Int8LstmLayerContract(
             self.inputs, self.hidden, self.lanes, self.neurons, activation=self.activation
         )
 
@@ -246,7 +249,9 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
             "threshold": Field((), 0, HIGHEST_THRESHOLD, "register of the precision at reset"),
             "hold": Field((), 0, ALWAYS_HIGH, "register of the precision at reset"),
             "offsets": Field(
-                rows, *INT8, f"what {OFFSET_STEP} times is added to a row's sum of high halves"
+                rows,
+                *INT8_RANGE,
+                f"what {OFFSET_RESOLUTION} times is added to a row's sum of high halves",
             ),
         }
         return Plan(
@@ -296,9 +301,8 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
         )
 
     def check_fit(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, parameters: DynamicConstants
+        self, constants: DynamicConstants
     ) -> None:
-        constants = parameters
         if constants.group != self.neurons:
             raise ValueError(
                 f"The model's precision is chosen for groups of {constants.group} units, so the"
@@ -324,17 +328,17 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
             )
 
     def pack(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, parameters: DynamicConstants
+        self, constants: DynamicConstants
     ) -> bytes:
-        return super().pack(parameters)  # pyright: ignore[reportArgumentType]
+        return super().pack(constants)  # pyright: ignore[reportArgumentType]
 
     def arrays_of(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, parameters: DynamicConstants
+        self, constants: DynamicConstants
     ) -> dict[str, npt.NDArray[Any]]:
         own = ("threshold", "hold", "offsets", "signal")
         names = (*self.plan.fields, *self.plan.texts)
         return {
-            name: np.asarray(getattr(parameters if name in own else parameters.whole, name))
+            name: np.asarray(getattr(constants if name in own else constants.whole, name))
             for name in names
         }
 
@@ -352,21 +356,21 @@ class DynamicInt8LstmLayer(Int8LstmLayer):
         )
 
     def reset_state(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, parameters: DynamicConstants
+        self, constants: DynamicConstants
     ) -> tuple[Raws, Raws]:
-        return super().reset_state(parameters.whole)
+        return super().reset_state(constants.whole)
 
     def history(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, parameters: DynamicConstants
+        self, constants: DynamicConstants
     ) -> PrecisionHistory:
-        return PrecisionHistory(parameters, self.neurons)
+        return PrecisionHistory(constants, self.neurons)
 
     def random_image(self, rng: np.random.Generator) -> bytes:
         return self.pack(random_dynamic_constants(self, rng))
 
 
 def random_dynamic_constants(
-    layer: DynamicInt8LstmLayer, rng: np.random.Generator
+    layer: DynamicInt8LstmLayerContract, rng: np.random.Generator
 ) -> DynamicConstants:
     """Constants of a random layer, some units of which move at most steps, and some seldom."""
     whole = random_constants(layer.plain, rng)
@@ -388,7 +392,7 @@ def int8_layer(
     signal: PrecisionSignal = "cell_change",
     image: bytes | None = None,
     **parameters: Any,
-) -> Int8LstmLayer:
+) -> Int8LstmLayerContract:
     """The integer LSTM's layer with one precision, or with a precision chosen per step.
 
     Parameters
@@ -405,26 +409,26 @@ def int8_layer(
     """
     DYNAMIC.check_field(DYNAMIC.name, dynamic)
     if dynamic:
-        return DynamicInt8LstmLayer(signal=signal, image=image, **parameters)
+        return DynamicInt8LstmLayerContract(signal=signal, image=image, **parameters)
     if signal != "cell_change":
         raise ValueError(
             f"Without dynamic=1 no precision is chosen; set dynamic=1 or leave signal={signal} out."
         )
-    return Int8LstmLayer(image=image, **parameters)
+    return Int8LstmLayerContract(image=image, **parameters)
 
 
 def int8_layer_parameters() -> tuple[Parameter, ...]:
     """The parameters of `int8_layer`."""
-    *plain, signal = parameters_of(DynamicInt8LstmLayer)
+    *plain, signal = parameters_of(DynamicInt8LstmLayerContract)
     return (*plain, DYNAMIC, signal)
 
 
 def int8_layer_of(
     model: Int8Lstm, lanes: int | None = None, neurons: int | None = None
-) -> Int8LstmLayer:
+) -> Int8LstmLayerContract:
     """The layer that runs a model, with one precision or with one chosen per step.
 
-    The parameters are those of :meth:`golden.layer.contract.LayerContract.of`.
+    The parameters are those of :meth:`fewbit.golden.layer.contract.LayerContract.of`.
     """
-    layer = DynamicInt8LstmLayer if model.dynamic else Int8LstmLayer
+    layer = DynamicInt8LstmLayerContract if model.dynamic else Int8LstmLayerContract
     return layer.of(model, lanes, neurons)

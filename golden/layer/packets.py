@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden.formats import FixedPoint
-from golden.operands import FLAG, Operand
+from fewbit.golden.formats import FixedPoint
+from fewbit.golden.operands import FLAG, Operand
 
 if TYPE_CHECKING:
-    from golden.contract import Arrays, Codes
+    from fewbit.golden.contract import Arrays, Codes
 
 __all__ = [
     "HANDSHAKES",
@@ -40,7 +40,7 @@ OPERANDS = (
     Operand(
         "s_axis_tdest",
         DESTINATION,
-        "kind of packet: 0 input vector, 1 parameter image, 2 state to load, 3 state wanted",
+        "kind of packet: 0 input vector, 1 image, 2 state to load, 3 state wanted",
     ),
     Operand(
         "s_axis_tuser",
@@ -73,8 +73,8 @@ class Kind(IntEnum):
 
     INPUT = 0
     """A vector of inputs; answered by the new hidden vector."""
-    PARAMETERS = 1
-    """A parameter image; answered by a status. The state is that at reset afterwards."""
+    IMAGE = 1
+    """A image; answered by a status. The state is that at reset afterwards."""
     LOAD_STATE = 2
     """Hidden vector and cells; takes effect without an answer."""
     SAVE_STATE = 3
@@ -95,15 +95,15 @@ class Status(IntEnum):
     """The byte of a status packet."""
 
     LOADED = 0
-    """The parameter image is whole, and its checksum right."""
+    """The image is whole, and its checksum right."""
     BROKEN_IMAGE = 1
     """The image's checksum is wrong; no parameters are loaded now."""
     WRONG_LENGTH = 2
     """The packet had too few bytes or too many. An input vector had no effect; after an image no
     parameters are loaded; after a state to load the state is that at reset."""
-    NO_PARAMETERS = 3
+    NO_IMAGE = 3
     """The packet needs parameters, and none are loaded; it had no effect."""
-    FIXED = 4
+    IMAGE_INSIDE = 4
     """The layer was generated with its parameters; the image had no effect."""
 
 

@@ -1,6 +1,6 @@
 """What a layer does in a time step: rows of products, in order, and where their results go.
 
-A schedule is a description, shared by the circuit, which walks it, and by the parameter image,
+A schedule is a description, shared by the circuit, which walks it, and by the image,
 whose words lie in the order in which the circuit needs them. It computes nothing.
 """
 

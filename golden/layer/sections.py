@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from golden.arithmetic import SIGNIFICAND_POSITION
-from golden.layer.image import Bits, Field, Records, RecordsPass
-from golden.lstm.int8_step import HIGHEST_CELL_EXPONENT, INT16, LOWEST_CELL_EXPONENT
-from golden.parameter import parameter
+from fewbit.golden.arithmetic import INT16_RANGE, SIGNIFICAND_POSITION
+from fewbit.golden.layer.image import Bits, Field, Records, RecordsPass
+from fewbit.golden.lstm.integer_variant import HIGHEST_CELL_EXPONENT, LOWEST_CELL_EXPONENT
+from fewbit.golden.parameter import parameter
 
 __all__ = [
     "LARGEST_LAYER",
@@ -63,7 +63,7 @@ def cell_exponent_field() -> Field:
 
 def cell_clip_field() -> Field:
     """The array ``cell_clip``."""
-    return Field((), 0, INT16[1], "the cell saturates to -cell_clip...cell_clip; 0 for none")
+    return Field((), 0, INT16_RANGE[1], "the cell saturates to -cell_clip...cell_clip; 0 for none")
 
 
 def cell_exponent_bits() -> Bits:

@@ -1,4 +1,4 @@
-"""The layer of ternary, binary or power-of-two weights, and its parameter image."""
+"""The layer of ternary, binary or power-of-two weights, and its image."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 
-from golden.activations import ActivationKind, activation_parameter
-from golden.arithmetic import HIGHEST_SHIFT, LOWEST_SHIFT, SIGNIFICAND_POSITION
-from golden.layer.contract import LayerContract
-from golden.layer.image import (
+from fewbit.golden.accumulate.packing import PackingKind
+from fewbit.golden.activation.integer import ActivationKind, activation_parameter
+from fewbit.golden.arithmetic import HIGHEST_SHIFT, INT32_RANGE, LOWEST_SHIFT, SIGNIFICAND_POSITION
+from fewbit.golden.layer.contract import LayerContract
+from fewbit.golden.layer.image import (
     Bits,
     Codes,
     Field,
@@ -21,9 +22,9 @@ from golden.layer.image import (
     WeightsPass,
     WeightsRow,
 )
-from golden.layer.int8_schedule import int8_schedule
-from golden.layer.schedule import Phase, Row, Schedule, Task
-from golden.layer.sections import (
+from fewbit.golden.layer.integer_schedule import integer_schedule
+from fewbit.golden.layer.schedule import Phase, Row, Schedule, Task
+from fewbit.golden.layer.sections import (
     cell_clip_field,
     cell_exponent_bits,
     cell_exponent_field,
@@ -35,40 +36,33 @@ from golden.layer.sections import (
     records,
     split_bits,
 )
-from golden.lstm.int8_step import INT32, PARTS
-from golden.lstm.ternary import LevelKind, TernaryLstm, levels_of
-from golden.lstm.variant import GATES, Int8Variant
-from golden.neuron.ternary import (
+from fewbit.golden.lstm.integer_variant import GATES, PARTS, IntegerVariant
+from fewbit.golden.lstm.ternary import LevelKind, ScaleKind, TernaryLstm, levels_of
+from fewbit.golden.neuron.ternary import (
     MOST_LANES,
-    PACKINGS,
     LaneWeights,
-    Packing,
     exponents_parameter,
     value_width_parameter,
     weights_parameter,
 )
-from golden.parameter import check_parameters, parameter
+from fewbit.golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from golden.layer.image import Arrays
+    from fewbit.golden.layer.image import Arrays
 
     Raws = npt.NDArray[np.int64]
 
 __all__ = [
     "NONZERO",
     "SIDE_BY_SIDE",
-    "Gates",
-    "Scales",
-    "TernaryLstmLayer",
+    "GateOrder",
+    "TernaryLstmLayerContract",
     "random_model",
 ]
 
-Scales = Literal["fixed", "powers_of_two"]
-"""What scales rows may have."""
-
-Gates = Literal["in_turn", "side_by_side"]
+GateOrder = Literal["in_turn", "side_by_side"]
 """How the rows of a unit's gates are added: one after the other, or all four at once."""
 
 SIDE_BY_SIDE = ("f", "i", "g", "o")
@@ -82,17 +76,17 @@ NONZERO = 6
 
 
 @dataclass(frozen=True)
-class TernaryLstmLayer(LayerContract[TernaryLstm]):
+class TernaryLstmLayerContract(LayerContract[TernaryLstm]):
     """A layer of ternary, binary or power-of-two weights with its parameters and its state.
 
-    It takes packets and answers them in order, see :mod:`golden.layer.packets`: a parameter image,
-    input vectors of ``inputs`` raws, states. An input vector is one time step and gives the new
-    hidden vector of ``hidden`` raws. A raw of more than 8 bits is two bytes, low byte first, its
-    sign extended; of those that come in, only the low ``activation_width`` bits count. A state is
-    the hidden vector, then the cell raws of 16 bits.
+    It takes packets and answers them in order, see :mod:`fewbit.golden.layer.packets`: a parameter
+    image, input vectors of ``inputs`` raws, states. An input vector is one time step and gives the
+    new hidden vector of ``hidden`` raws. A raw of more than 8 bits is two bytes, low byte first,
+    its sign extended; of those that come in, only the low ``activation_width`` bits count. A state
+    is the hidden vector, then the cell raws of 16 bits.
 
-    Bit for bit :meth:`golden.lstm.ternary.TernaryLstm.step`. An image doesn't hold the inputs'
-    scale, which the multipliers contain: a model that was unpacked has the scale 1.
+    Bit for bit :meth:`fewbit.golden.lstm.ternary.TernaryLstm.step`. An image doesn't hold the
+    inputs' scale, which the multipliers contain: a model that was unpacked has the scale 1.
 
     Parameters
     ----------
@@ -103,23 +97,23 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
     neurons
         Units side by side.
     weights, exponents
-        "ternary", "binary", "pow2" or "int12", see :mod:`golden.lstm.ternary`.
+        "ternary", "binary", "pow2" or "int12", see :mod:`fewbit.golden.lstm.ternary`.
     packing
         "fields": each weight in bits of its own; "dense": five ternary weights in 8 bits.
     scales
-        "fixed": split multipliers; "powers_of_two": multipliers of 2^30 and 0 alone.
-    gates
+        "any": split multipliers; "powers_of_two": multipliers of 2^30 and 0 alone.
+    gate_order
         "in_turn": a neuron adds the rows of a unit's gates one after the other. "side_by_side":
         all four at once, each on so many lanes; with one neuron, scales of powers of two and the
         activation by table only.
     activation_width
         Bits of inputs and hidden values.
     activation
-        "table" or "gemmlowp", see :mod:`golden.activations`.
+        "table" or "gemmlowp", see :mod:`fewbit.golden.activation.integer`.
     image
-        The parameter image that the layer was generated with; None where packets bring it.
+        The image that the layer was generated with; None where packets bring it.
 
-    Source: see :mod:`golden.lstm.ternary`.
+    Source: see :mod:`fewbit.golden.lstm.ternary`.
     """
 
     inputs: int = inputs_parameter()
@@ -128,41 +122,44 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
     neurons: int = neurons_parameter()
     weights: LevelKind = weights_parameter()
     exponents: int = exponents_parameter()
-    packing: Packing = parameter(
-        "fields", "each weight in bits of its own, or five ternary ones in 8", choices=PACKINGS
+    packing: PackingKind = parameter(
+        "fields",
+        "each weight in bits of its own, or five ternary ones in 8",
+        choices=get_args(PackingKind),
     )
-    scales: Scales = parameter(
-        "fixed", "what scales rows have: any, or powers of two", choices=get_args(Scales)
+    scales: ScaleKind = parameter(
+        "any", "what scales rows have: any, or powers of two", choices=get_args(ScaleKind)
     )
-    gates: Gates = parameter(
+    gate_order: GateOrder = parameter(
         "in_turn",
         "rows of a unit's gates one after the other, or all four at once",
-        choices=get_args(Gates),
+        choices=get_args(GateOrder),
     )
     activation_width: int = value_width_parameter()  # pyright: ignore[reportIncompatibleMethodOverride]
     activation: ActivationKind = activation_parameter()
     image: bytes | None = None
 
-    chosen: ClassVar[tuple[str, ...]] = ("lanes", "neurons", "packing", "gates")
+    chosen: ClassVar[tuple[str, ...]] = ("lanes", "neurons", "packing", "gate_order")
 
     def __post_init__(self) -> None:
         check_parameters(self)
         _ = self.lane_weights.bytes
-        self._check_gates()
+        self._check_gate_order()
         if self.image is not None:
             self.unpack(self.image)
 
-    def _check_gates(self) -> None:
-        if self.gates == "in_turn":
+    def _check_gate_order(self) -> None:
+        if self.gate_order == "in_turn":
             return
         for name, needed in (
             ("neurons", 1),
             ("scales", "powers_of_two"),
             ("activation", "table"),
         ):
-            if getattr(self, name) != needed:
+            given = getattr(self, name)
+            if given != needed:
                 raise ValueError(
-                    f"With gates side_by_side, {name} must be {needed}, not {getattr(self, name)}."
+                    f"With gate_order side_by_side, {name} must be {needed}, not {given}."
                 )
 
     @classmethod
@@ -179,14 +176,14 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
             hidden=model.hidden,
             weights=model.weights,
             exponents=model.exponents,
-            scales="powers_of_two" if _has_powers_of_two(model) else "fixed",
+            scales="powers_of_two" if _has_powers_of_two(model) else "any",
             activation_width=model.activation_width,
             activation=model.activation,
             **cls._given(lanes=lanes, neurons=neurons, **chosen),
         )
 
     @staticmethod
-    def parameters_of(model: TernaryLstm) -> Any:
+    def constants_of(model: TernaryLstm) -> Any:
         return model
 
     @property
@@ -195,31 +192,31 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
         return LaneWeights(self.lanes, self.weights, self.exponents, self.packing)
 
     @property
-    def variant(self) -> Int8Variant:
+    def variant(self) -> IntegerVariant:
         """Parts beside the four gates: none."""
-        return Int8Variant()
+        return IntegerVariant()
 
     @property
     def schedule(self) -> Schedule:
         """What the layer does in a time step: as the plain integer LSTM, or all gates at once."""
-        if self.gates == "side_by_side":
+        if self.gate_order == "side_by_side":
             gates = tuple(GATES.index(gate) for gate in SIDE_BY_SIDE)
             rows = tuple(Row(part, part, gates=gates) for part in PARTS)
             task = Task("update", rows, "hidden", writes_cell=True)
             return Schedule((Phase((task,)),), self.inputs, self.hidden, self.hidden, self.lanes, 1)
-        return int8_schedule(
+        return integer_schedule(
             self.variant, self.inputs, self.hidden, self.hidden, self.lanes, self.neurons
         )
 
     @property
     def rows_at_once(self) -> int:
         """Rows that a neuron adds at once."""
-        return len(SIDE_BY_SIDE) if self.gates == "side_by_side" else 1
+        return len(SIDE_BY_SIDE) if self.gate_order == "side_by_side" else 1
 
     @property
     def scale_bytes(self) -> int:
         """Bytes of a row's scale."""
-        return 4 if self.scales == "fixed" else 1
+        return 4 if self.scales == "any" else 1
 
     def make_plan(self) -> Plan:
         schedule = self.schedule
@@ -227,12 +224,12 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
         groups = schedule.groups(phase)
         order = ", ".join(SIDE_BY_SIDE)
         starts, lanes = "of each neuron's row", "for each neuron its lanes"
-        if self.gates == "side_by_side":
+        if self.gate_order == "side_by_side":
             starts = f"of each row, of gates {order}"
             lanes = f"for each of the gates {order} its lanes"
         scale = (
             "upper 24 bits of its split multiplier (3), shift (1)"
-            if self.scales == "fixed"
+            if self.scales == "any"
             else f"shift in 6 bits, and bit {NONZERO} unless its scale is 0 (1)"
         )
         return Plan(
@@ -296,7 +293,7 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
         fields = {
             "input_weights": Field((*rows, self.inputs), *ends, listed),
             "recurrent_weights": Field((*rows, self.hidden), *ends, listed),
-            "bias": Field(rows, *INT32, "what the sums of the input rows start from"),
+            "bias": Field(rows, *INT32_RANGE, "what the sums of the input rows start from"),
         }
         for part in PARTS:
             fields[f"{part}_multipliers"] = multipliers
@@ -309,13 +306,13 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
     def _start_bits(self, part: str, gate: int) -> tuple[Bits, ...]:
         """The start value of a row of each unit, and its scale."""
         start = Bits(8 * START_BYTES, "bias" if part == "input" else "", (gate,))
-        if self.scales == "fixed":
+        if self.scales == "any":
             return start, *split_bits(f"{part}_", (gate,))
         multiplier = Bits(1, f"{part}_multipliers", (gate,), right=_HALF.bit_length() - 1)
         return start, Bits(NONZERO, f"{part}_shifts", (gate,)), multiplier, Bits(7 - NONZERO)
 
-    def check_fit(self, parameters: TernaryLstm) -> None:
-        model = parameters
+    def check_fit(self, constants: TernaryLstm) -> None:
+        model = constants
         for name, field in (
             ("inputs", "inputs"),
             ("hidden units", "hidden"),
@@ -332,7 +329,7 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
                 )
         if self.scales == "powers_of_two" and not _has_powers_of_two(model):
             raise ValueError(
-                "The model's scales must be powers of two, as the layer's; make a layer with fixed"
+                "The model's scales must be powers of two, as the layer's; make a layer with any"
                 " scales, or quantise to powers of two."
             )
 
@@ -354,14 +351,14 @@ class TernaryLstmLayer(LayerContract[TernaryLstm]):
             activation=self.activation,
         )
 
-    def reset_state(self, parameters: TernaryLstm) -> tuple[Raws, Raws]:
-        hidden, cell = parameters.reset_state(1)
+    def reset_state(self, constants: TernaryLstm) -> tuple[Raws, Raws]:
+        hidden, cell = constants.reset_state(1)
         return hidden[0], cell[0]
 
     def next_state(
-        self, parameters: TernaryLstm, x: Raws, hidden: Raws, cell: Raws
+        self, constants: TernaryLstm, x: Raws, hidden: Raws, cell: Raws
     ) -> tuple[Raws, Raws]:
-        new = parameters.step(*(raws[np.newaxis] for raws in (x, hidden, cell)))
+        new = constants.step(*(raws[np.newaxis] for raws in (x, hidden, cell)))
         return new[0][0], new[1][0]
 
     def random_image(self, rng: np.random.Generator) -> bytes:
@@ -392,7 +389,7 @@ def _has_powers_of_two(model: TernaryLstm) -> bool:
     return bool(np.isin(model.multipliers, (0, _HALF)).all())
 
 
-def random_model(layer: TernaryLstmLayer, rng: np.random.Generator) -> TernaryLstm:
+def random_model(layer: TernaryLstmLayerContract, rng: np.random.Generator) -> TernaryLstm:
     """A random model: any weights, scales that take most gates to a lively range."""
     rows = len(GATES), layer.hidden
     levels = np.array(levels_of(layer.weights, layer.exponents))
@@ -400,7 +397,7 @@ def random_model(layer: TernaryLstmLayer, rng: np.random.Generator) -> TernaryLs
     scales: dict[str, Raws] = {}
     for part, length in zip(PARTS, (layer.inputs, layer.hidden), strict=True):
         multipliers = np.full(rows, _HALF)
-        if layer.scales == "fixed":
+        if layer.scales == "any":
             multipliers = rng.integers(1 << 23, 1 << 24, rows) << SIGNIFICAND_POSITION
         # Sums of uniform raws are about a quarter of this; a gate is lively up to 2^14.
         distance = 14.5 - np.log2(typical * np.sqrt(length)) + rng.uniform(-2, 2, rows)

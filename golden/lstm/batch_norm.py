@@ -20,9 +20,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from golden.lstm.float64 import WEIGHT_AXES, Reals
-from golden.lstm.variant import GATES
-from golden.shapes import check_shape
+from fewbit.golden.checks import check_shape
+from fewbit.golden.lstm.float64 import WEIGHT_AXES, Reals
+from fewbit.golden.lstm.integer_variant import GATES
 
 __all__ = ["BatchNorm", "BatchNormLstm", "NormalizedCell", "freeze_reals", "run_with_cell"]
 

@@ -2,7 +2,7 @@
 
 A number system's LSTM is one class, a frozen dataclass that inherits from `Lstm`. Whoever has a
 layer asks it what it reads and writes, how it steps and what it is called; nobody asks of which
-class it is. `golden.lstm.kinds` knows all classes by the name that stands in model files.
+class it is. `fewbit.golden.lstm.kinds` knows all classes by the name that stands in model files.
 """
 
 from abc import ABC, abstractmethod
@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from golden.activations import ActivationKind
-from golden.codecs import Codec
-from golden.shapes import check_shape
+from fewbit.golden.activation.integer import ActivationKind
+from fewbit.golden.checks import check_shape
+from fewbit.golden.codecs import Codec
 
 __all__ = ["LONGEST_TEXT", "REAL", "Lstm", "Numbers", "StoredArray", "expect"]
 

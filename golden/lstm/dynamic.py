@@ -8,7 +8,7 @@ was shut is seen by nobody.
 the output gate::
 
     d = |c[t-1] - c[t-2]|            "cell_change", in raws; 0 at t = 0
-        o[t-1]                       "output_gate", in steps of 2^-15; 0 at t = 0
+        o[t-1]                       "output_gate", in units of 2^-15; 0 at t = 0
     counter = hold       if d > threshold
               counter-1  else, if the counter is positive
               0          else
@@ -54,34 +54,28 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from golden.activations import ACTIVATIONS, ActivationKind
-from golden.arithmetic import Raws, as_shaped_raws, saturate, wrap
-from golden.lstm.int8_fast import FastSteps, order
-from golden.lstm.int8_step import (
-    INT8,
-    INT16,
-    Int8Constants,
-    accumulators,
-    check_integer,
-    gates_and_state,
-    pre_activations,
-)
-from golden.lstm.precision import (
+from fewbit.golden.activation.integer import ACTIVATIONS, ActivationKind
+from fewbit.golden.arithmetic import INT8_RANGE, INT16_RANGE, Raws, saturate, wrap
+from fewbit.golden.checks import as_shaped_raws, freeze_integer
+from fewbit.golden.lstm.int8_constants import Int8Constants
+from fewbit.golden.lstm.int8_fast import FastSteps, order
+from fewbit.golden.lstm.integer_step import accumulators, gates_and_state, pre_activations
+from fewbit.golden.lstm.padding import valid_steps
+from fewbit.golden.lstm.precision import (
     ALWAYS_HIGH,
     HIGHEST_THRESHOLD,
     LARGEST_GROUP,
     PrecisionSignal,
 )
-from golden.shapes import valid_steps
 
 if TYPE_CHECKING:
-    from golden.lstm.int8 import Int8Lstm
+    from fewbit.golden.lstm.int8 import Int8Lstm
 
 __all__ = [
     "ALWAYS_HIGH",
     "FIRST_STEPS",
     "HIGHEST_THRESHOLD",
-    "OFFSET_STEP",
+    "OFFSET_RESOLUTION",
     "CellChange",
     "Decision",
     "DynamicRun",
@@ -101,7 +95,7 @@ Reals = npt.NDArray[np.float64]
 
 FIRST_STEPS = 2
 """Steps at the start of a sequence that are HIGH whatever the cell does."""
-OFFSET_STEP = 64
+OFFSET_RESOLUTION = 64
 """What an offset of 1 adds to a sum."""
 
 
@@ -161,9 +155,9 @@ class Decision(ABC):
 
     def __post_init__(self) -> None:
         """Check the registers."""
-        check_integer(self, "threshold", 0, HIGHEST_THRESHOLD)
-        check_integer(self, "hold", 0, ALWAYS_HIGH)
-        check_integer(self, "group", 1, LARGEST_GROUP)
+        freeze_integer(self, "threshold", 0, HIGHEST_THRESHOLD)
+        freeze_integer(self, "hold", 0, ALWAYS_HIGH)
+        freeze_integer(self, "group", 1, LARGEST_GROUP)
 
     def start(self, batch: int, hidden: int) -> None:
         """Counters to 0."""
@@ -204,7 +198,7 @@ class CellChange(Decision):
 
 @dataclass
 class OutputGate(Decision):
-    """By the output gate, in steps of 2^-15; ours.
+    """By the output gate, in units of 2^-15; ours.
 
     Parameters
     ----------
@@ -283,7 +277,7 @@ def low_constants(
     """
     folded = constants.folded_bias.astype(np.int64)
     if offsets is not None:
-        folded = wrap(folded + OFFSET_STEP * offsets.astype(np.int64), 32)
+        folded = wrap(folded + OFFSET_RESOLUTION * offsets.astype(np.int64), 32)
     return replace(
         constants,
         input_weights=_middles(constants.input_weights),
@@ -367,14 +361,14 @@ def run_signal(
 
     The other parameters are those of `run`; `done` is called after every step.
     """
-    inputs = as_shaped_raws(x, "x", INT8, (-1, -1, model.inputs))
+    inputs = as_shaped_raws(x, "x", INT8_RANGE, (-1, -1, model.inputs))
     batch, time, _ = inputs.shape
     state = model.reset_state(batch)
     first_hidden = as_shaped_raws(
-        state[0] if hidden is None else hidden, "hidden", INT8, (batch, model.outputs)
+        state[0] if hidden is None else hidden, "hidden", INT8_RANGE, (batch, model.outputs)
     )
     first_cell = as_shaped_raws(
-        state[1] if cell is None else cell, "cell", INT16, (batch, model.hidden)
+        state[1] if cell is None else cell, "cell", INT16_RANGE, (batch, model.hidden)
     )
     steps = _FastSteps.of(model) or _PlainSteps(model)
     hiddens = np.zeros((batch, time, model.outputs), np.int64)
@@ -410,7 +404,7 @@ class _PlainSteps:
 
 
 class _FastSteps:
-    """The same steps by `golden.lstm.int8_fast`, whose arrays have sequences as columns."""
+    """The same steps by `fewbit.golden.lstm.int8_fast`, whose arrays have sequences as columns."""
 
     def __init__(self, model: Int8Lstm, whole: FastSteps, halves: FastSteps) -> None:
         self._constants, self._whole, self._halves = model.constants, whole, halves
@@ -452,5 +446,5 @@ class _FastSteps:
     def _pre(self, gates: Reals, shape: tuple[int, ...]) -> Raws:
         """Raws of raised gates, shape (batch, hidden, G), in the layer's order."""
         ordered = [order(self._constants).index(gate) for gate in self._constants.gates]
-        raws = saturate((gates[ordered] + INT16[0]).astype(np.int64), 16)
+        raws = saturate((gates[ordered] + INT16_RANGE[0]).astype(np.int64), 16)
         return raws.reshape(len(ordered), *shape[::-1]).transpose(2, 1, 0)

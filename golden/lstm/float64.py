@@ -20,10 +20,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from golden.codecs import Codec, RealCodec
-from golden.lstm.contract import REAL, Lstm, StoredArray
-from golden.lstm.variant import COUPLED_GATES, GATES
-from golden.shapes import check_shape
+from fewbit.golden.checks import check_shape
+from fewbit.golden.codecs import Codec, RealCodec
+from fewbit.golden.lstm.contract import REAL, Lstm, StoredArray
+from fewbit.golden.lstm.integer_variant import COUPLED_GATES, GATES
 
 __all__ = ["Float64Lstm", "Reals", "Trace"]
 

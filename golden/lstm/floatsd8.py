@@ -1,12 +1,13 @@
 """The FloatSD8 LSTM: FloatSD8 weights and gate values, FP8 activations, binary16 sums and cells.
 
-Every sum is that of `golden.accumulate.floatsd8_mac`: S(start; products) adds products of a
+Every sum is that of `fewbit.golden.accumulate.floatsd8_mac`: S(start; products) adds products of a
 FloatSD8 weight and a 3-bit significand to a binary16 start value, aligned in a window, and rounds
 once. One unit's time step, gates in the order i, f, g, o:
 
 1. Pre-activation of a gate: from its bias, S over the inputs, `products` at a time, then over the
    old hidden values likewise. The last of either are padded with codes 0.
-2. i, f, o are sigmoids as p and q, see `golden.floatsd8_activations`: the gate's value is 1 - q
+2. i, f, o are sigmoids as p and q, see `fewbit.golden.activation.floatsd8`: the gate's value is 1 -
+q
    where p is 1, else q. g is tanh in e5m2.
 3. c1 = f c, c = c1 + i g and h = o tanh(c) are four, two and two products and their sums: a product
    with 1 - q is one with -q and one with 1. The cell's 11-bit significand enters as four pieces of
@@ -27,20 +28,19 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from golden.accumulate.float_sum import round_sum, split
-from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
-from golden.codecs import Codec, FloatCodec
-from golden.floatsd8_activations import (
+from fewbit.golden.accumulate.float_sum import round_sum, split
+from fewbit.golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
+from fewbit.golden.activation.floatsd8 import (
     ACCUMULATOR_FORMAT,
     GATE_FORMAT,
     HIDDEN_FORMAT,
     sigmoid_floatsd8,
     tanh_e5m2,
 )
-from golden.formats import BINARY16, FloatSD8, Format, Minifloat
-from golden.lstm.contract import Lstm, StoredArray
-from golden.lstm.int8_step import check_integer
-from golden.shapes import check_shape
+from fewbit.golden.checks import check_shape, freeze_integer
+from fewbit.golden.codecs import Codec, FloatCodec
+from fewbit.golden.formats import BINARY16, FloatSD8, Format, Minifloat
+from fewbit.golden.lstm.contract import Lstm, StoredArray
 
 __all__ = [
     "CELL_PIECES",
@@ -141,7 +141,7 @@ class FloatSD8Lstm(Lstm):
             )
         _, hidden, inputs = shape
         for name in ("input_weight_bias", "recurrent_weight_bias", "input_bias"):
-            check_integer(self, name, LOWEST_BIAS, HIGHEST_BIAS)
+            freeze_integer(self, name, LOWEST_BIAS, HIGHEST_BIAS)
         _check_sum("input_weight_bias", self.input_weight_bias, "input_bias", self.input_bias)
         _check_sum(
             "recurrent_weight_bias",
@@ -149,9 +149,9 @@ class FloatSD8Lstm(Lstm):
             "the bias of hidden values",
             HIDDEN_FORMAT.bias,
         )
-        check_integer(self, "products", FEWEST_PRODUCTS, MOST_PRODUCTS)
+        freeze_integer(self, "products", FEWEST_PRODUCTS, MOST_PRODUCTS)
         if self.window is not None:
-            check_integer(self, "window", LOWEST_WINDOW, HIGHEST_WINDOW)
+            freeze_integer(self, "window", LOWEST_WINDOW, HIGHEST_WINDOW)
         self._freeze("input_weights", self.input_weight_format, (len(GATES), hidden, inputs))
         self._freeze(
             "recurrent_weights", self.recurrent_weight_format, (len(GATES), hidden, hidden)

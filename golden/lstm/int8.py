@@ -27,32 +27,28 @@ from typing import Any, ClassVar, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
-from golden.activations import ActivationKind
-from golden.arithmetic import Raws, Rounding, as_shaped_raws, split_multiplier, wrap
-from golden.codecs import Codec, RawCodec
-from golden.lstm import dynamic
-from golden.lstm.contract import Lstm, StoredArray
-from golden.lstm.int8_fast import FastSteps
-from golden.lstm.int8_step import (
+from fewbit.golden.activation.integer import ActivationKind
+from fewbit.golden.arithmetic import INT8_RANGE, INT16_RANGE, Raws, Rounding, split_multiplier, wrap
+from fewbit.golden.checks import as_shaped_raws, check_choice, freeze_array, freeze_integer
+from fewbit.golden.codecs import Codec, RawCodec
+from fewbit.golden.lstm import dynamic
+from fewbit.golden.lstm.contract import Lstm, StoredArray
+from fewbit.golden.lstm.int8_constants import Int8Constants
+from fewbit.golden.lstm.int8_fast import FastSteps
+from fewbit.golden.lstm.integer_step import step_constants, update_unit
+from fewbit.golden.lstm.integer_variant import (
+    COUPLED_GATES,
+    GATES,
     HIGHEST_CELL_EXPONENT,
-    INT8,
-    INT16,
     LOWEST_CELL_EXPONENT,
     PARTS,
-    Int8Constants,
-    check_choice,
-    check_integer,
-    freeze,
-    step_constants,
-    update_unit,
 )
-from golden.lstm.precision import (
+from fewbit.golden.lstm.precision import (
     ALWAYS_HIGH,
     HIGHEST_THRESHOLD,
     LARGEST_GROUP,
     PrecisionSignal,
 )
-from golden.lstm.variant import COUPLED_GATES, GATES
 
 __all__ = [
     "ALWAYS_HIGH",
@@ -74,11 +70,11 @@ __all__ = [
 
 WEIGHT_AXES = ("gate", "unit", "operand")
 
-_GATE_STEP = np.float32(2.0**-12)
-_PRODUCT_STEP = np.float32(2.0**-30)
-# A layer norm's result is in Q3.12: 12 places more than its gain's step says.
+_GATE_RESOLUTION = np.float32(2.0**-12)
+_PRODUCT_RESOLUTION = np.float32(2.0**-30)
+# A layer norm's result is in Q3.12: 12 places more than its gain's resolution says.
 _NORM_SHIFT = 12
-# The gain's step times this is the variance that stands in for one of 0.
+# The gain's resolution times this is the variance that stands in for one of 0.
 _GUARD_STEPS = np.float32(10000)
 
 
@@ -91,7 +87,7 @@ def clip_code(clip: float, scale: float, width: int = 16) -> int:
         Real, at least 0; 0 means no clip.
     scale
         Step of what is clipped, above 0. For a projection that of the file's output tensor, also
-        where the layer's hidden step differs.
+        where the layer's hidden resolution differs.
     width
         Bits of what is clipped: 16 for a cell, 8 for a projection.
 
@@ -150,8 +146,8 @@ class Int8Lstm(Lstm):
     recurrent_weights
         int8, shape (G, hidden, outputs), where outputs is hidden but for a projection.
     bias
-        int32, shape (G, hidden), in steps of weight scale times input scale; with a layer norm its
-        bias, in steps of ``norm_weight_scales`` times 2^-10.
+        int32, shape (G, hidden), in units of weight scale times input scale; with a layer norm its
+        bias, in units of ``norm_weight_scales`` times 2^-10.
     input_weight_scales, recurrent_weight_scales
         float32, shape (G,).
     input_scale, input_zero_point
@@ -169,9 +165,9 @@ class Int8Lstm(Lstm):
         The cell saturates to ``-cell_clip...cell_clip``, in raws; 0 for no clip. `clip_code` gives
         it.
     activation
-        "table" or "gemmlowp", a key of `golden.activations.ACTIVATIONS`.
+        "table" or "gemmlowp", a key of `fewbit.golden.activation.integer.ACTIVATIONS`.
     rounding
-        "double" or "single", see `golden.arithmetic.multiply_by_split_multiplier`.
+        "double" or "single", see `fewbit.golden.arithmetic.multiply_by_split_multiplier`.
     peephole_weights
         int16, shape (G - 1, hidden): of the gates i, f, o, or f, o. Where a projection has fewer
         outputs than there are units, only the first `outputs` units have peepholes; the others'
@@ -193,15 +189,15 @@ class Int8Lstm(Lstm):
     projection_weight_scale
         A number.
     projection_bias
-        int32, shape (outputs,), in steps of ``projection_weight_scale`` times
+        int32, shape (outputs,), in units of ``projection_weight_scale`` times
         ``intermediate_scale``; None for zeros.
     projection_clip
         Outputs saturate to ``-projection_clip...projection_clip``, in raws, around raw 0 whatever
         the zero point; 0 for no clip. `clip_code` gives it.
     precision_threshold, precision_hold, precision_group, low_offsets
-        How `golden.lstm.dynamic` runs the layer: from 0 to 65535; from 0 to 255, where 255 means
-        with all 8 bits of the weights at every step; at least 1; int8, shape (G, 2, hidden), or
-        None for zeros. `run` and `step` know nothing of them.
+        How `fewbit.golden.lstm.dynamic` runs the layer: from 0 to 65535; from 0 to 255, where 255
+        means with all 8 bits of the weights at every step; at least 1; int8, shape (G, 2, hidden),
+        or None for zeros. `run` and `step` know nothing of them.
     precision_signal
         "cell_change" or "output_gate": what is compared with the threshold.
 
@@ -291,30 +287,30 @@ class Int8Lstm(Lstm):
             )
         gates, hidden, inputs = shape
         outputs = self._check_projection(hidden)
-        freeze(self, "input_weights", np.int8, (gates, hidden, inputs))
-        freeze(self, "recurrent_weights", np.int8, (gates, hidden, outputs))
-        freeze(self, "bias", np.int32, (gates, hidden))
+        freeze_array(self, "input_weights", np.int8, (gates, hidden, inputs))
+        freeze_array(self, "recurrent_weights", np.int8, (gates, hidden, outputs))
+        freeze_array(self, "bias", np.int32, (gates, hidden))
         for name in ("input_weight_scales", "recurrent_weight_scales"):
             self._freeze_scales(name, gates)
         for part in ("input", "hidden", "intermediate"):
             name = f"{part}_scale"
             object.__setattr__(self, name, _check_scale(name, getattr(self, name)))
-            check_integer(self, f"{part}_zero_point", *INT8)
-        check_integer(self, "cell_exponent", LOWEST_CELL_EXPONENT, HIGHEST_CELL_EXPONENT)
-        check_integer(self, "cell_clip", 0, INT16[1])
+            freeze_integer(self, f"{part}_zero_point", *INT8_RANGE)
+        freeze_integer(self, "cell_exponent", LOWEST_CELL_EXPONENT, HIGHEST_CELL_EXPONENT)
+        freeze_integer(self, "cell_clip", 0, INT16_RANGE[1])
         check_choice("activation", self.activation, get_args(ActivationKind))
         check_choice("rounding", self.rounding, get_args(Rounding))
         if self._has("peephole_weights", "peephole_weight_scales"):
-            freeze(self, "peephole_weights", np.int16, (gates - 1, hidden))
+            freeze_array(self, "peephole_weights", np.int16, (gates - 1, hidden))
             self._freeze_scales("peephole_weight_scales", gates - 1)
             if outputs > hidden:
                 raise ValueError(
                     f"A layer with peepholes must have at most {hidden} outputs, as it has units, "
                     f"not {outputs}; remove the peepholes."
                 )
-        check_integer(self, "peephole_ties_up", 0, hidden)
+        freeze_integer(self, "peephole_ties_up", 0, hidden)
         if self._has("norm_weights", "norm_weight_scales", "norm_scales"):
-            freeze(self, "norm_weights", np.int16, (gates, hidden))
+            freeze_array(self, "norm_weights", np.int16, (gates, hidden))
             self._freeze_scales("norm_weight_scales", gates)
             self._freeze_scales("norm_scales", gates)
         self._check_precision(gates, hidden)
@@ -322,16 +318,16 @@ class Int8Lstm(Lstm):
 
     def _check_precision(self, gates: int, hidden: int) -> None:
         """Check the fields of the precision chosen per step."""
-        check_integer(self, "precision_threshold", 0, HIGHEST_THRESHOLD)
-        check_integer(self, "precision_hold", 0, ALWAYS_HIGH)
-        check_integer(self, "precision_group", 1, LARGEST_GROUP)
+        freeze_integer(self, "precision_threshold", 0, HIGHEST_THRESHOLD)
+        freeze_integer(self, "precision_hold", 0, ALWAYS_HIGH)
+        freeze_integer(self, "precision_group", 1, LARGEST_GROUP)
         check_choice("precision_signal", self.precision_signal, get_args(PrecisionSignal))
         if self.low_offsets is not None:
-            freeze(self, "low_offsets", np.int8, (gates, len(PARTS), hidden))
+            freeze_array(self, "low_offsets", np.int8, (gates, len(PARTS), hidden))
 
     def _check_projection(self, hidden: int) -> int:
         """Check the projection, if there is one, and return the number of outputs."""
-        check_integer(self, "projection_clip", 0, INT8[1])
+        freeze_integer(self, "projection_clip", 0, INT8_RANGE[1])
         weights = self.projection_weights
         if not self._has("projection_weights", "projection_weight_scale") or weights is None:
             for name in ("projection_bias", "projection_clip"):
@@ -347,11 +343,11 @@ class Int8Lstm(Lstm):
             raise ValueError(
                 f"projection_weights must have the shape (outputs, {hidden}), not {shape}."
             )
-        freeze(self, "projection_weights", np.int8, (shape[0], hidden))
+        freeze_array(self, "projection_weights", np.int8, (shape[0], hidden))
         name = "projection_weight_scale"
         object.__setattr__(self, name, _check_scale(name, self.projection_weight_scale))
         if self.projection_bias is not None:
-            freeze(self, "projection_bias", np.int32, (shape[0],))
+            freeze_array(self, "projection_bias", np.int32, (shape[0],))
         return shape[0]
 
     def _has(self, *names: str) -> bool:
@@ -366,7 +362,7 @@ class Int8Lstm(Lstm):
         return not missing
 
     def _freeze_scales(self, name: str, length: int) -> None:
-        freeze(self, name, np.float32, (length,))
+        freeze_array(self, name, np.float32, (length,))
         for scale in getattr(self, name).tolist():
             _check_scale(name, scale)
 
@@ -382,7 +378,7 @@ class Int8Lstm(Lstm):
 
     @property
     def dynamic(self) -> bool:
-        """Whether the precision of its weights is chosen per step, by `golden.lstm.dynamic`."""
+        """Whether `fewbit.golden.lstm.dynamic` chooses the precision of its weights per step."""
         return self.precision_hold != ALWAYS_HIGH
 
     @property
@@ -404,8 +400,8 @@ class Int8Lstm(Lstm):
     def effective_scales(self) -> npt.NDArray[np.float32]:
         """Real factor from accumulator to gate raw: shape (G, 2), by gate and part.
 
-        Weight scale times activation scale, divided by the gate's step, each operation rounded to
-        binary32 in that order: another order, or double precision, gives other bytes.
+        Weight scale times activation scale, divided by the gate's resolution, each operation
+        rounded to binary32 in that order: another order, or double precision, gives other bytes.
         """
         weights = np.stack([self.input_weight_scales, self.recurrent_weight_scales], axis=1)
         activations = np.array([self.input_scale, self.hidden_scale], np.float32)
@@ -417,7 +413,7 @@ class Int8Lstm(Lstm):
         """Steps of the gates' raws before a layer norm, shape (G,)."""
         if self.norm_scales is not None:
             return self.norm_scales
-        return np.full(len(self.gates), _GATE_STEP)
+        return np.full(len(self.gates), _GATE_RESOLUTION)
 
     @cached_property
     def constants(self) -> Int8Constants:
@@ -501,7 +497,7 @@ class Int8Lstm(Lstm):
         if not (guards < 2.0**31).all():
             raise ValueError(
                 "norm_weight_scales must be below 2^31 / 10000, not "
-                f"{self.norm_weight_scales.max()}; quantise with finer steps."
+                f"{self.norm_weight_scales.max()}; quantise with finer resolutions."
             )
         split = np.array(
             [split_multiplier(scale) for scale in self.norm_weight_scales.tolist()], np.int64
@@ -638,8 +634,8 @@ class Int8Lstm(Lstm):
     ) -> Raws:
         """Hidden raws of a batch of sequences, with all 8 bits of the weights at every step.
 
-        The bits are those of `step`, the passes those of `golden.lstm.int8_fast` where the layer's
-        constants allow it.
+        The bits are those of `step`, the passes those of `fewbit.golden.lstm.int8_fast` where the
+        layer's constants allow it.
 
         Parameters
         ----------
@@ -668,7 +664,7 @@ class Int8Lstm(Lstm):
         cells: bool,
     ) -> tuple[Raws, Raws]:
         """Hidden and cell raws at every step; of the cells none where they aren't wanted."""
-        inputs = as_shaped_raws(x, "x", INT8, (-1, -1, self.inputs))
+        inputs = as_shaped_raws(x, "x", INT8_RANGE, (-1, -1, self.inputs))
         state = self.reset_state(len(inputs))
         first_hidden = state[0] if hidden is None else hidden
         first_cell = state[1] if cell is None else cell
@@ -686,14 +682,14 @@ def _split(factor: np.float32, what: str) -> tuple[int, int]:
     if not factor < 2.0**30:
         raise ValueError(
             f"The scales of {what} must give an effective multiplier below 2^30, not {factor}; "
-            "quantise with finer steps."
+            "quantise with finer resolutions."
         )
     return split_multiplier(float(factor))
 
 
 def _split_quotient(intermediate_scale: float) -> tuple[int, int]:
     with np.errstate(over="ignore"):
-        factor = float(_PRODUCT_STEP / np.float32(intermediate_scale))
+        factor = float(_PRODUCT_RESOLUTION / np.float32(intermediate_scale))
     if factor >= 2.0**30:
         raise ValueError(f"intermediate_scale must be above 2^-60, not {intermediate_scale}.")
     return split_multiplier(factor)

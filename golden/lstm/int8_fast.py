@@ -1,6 +1,7 @@
 """The steps of the integer LSTM in as few passes over the arrays as numpy needs: same bits.
 
-What `golden.lstm.int8_step` says plainly is done here in ways that give the same integers:
+What `fewbit.golden.lstm.integer_step` says plainly is done here in ways that give the same
+integers:
 
 - A row's sum is a product of real matrices. With all partial sums below 2^24 it is exact in
   binary32, below 2^53 in binary64; the folded bias is the weight of an input that is 1.
@@ -22,10 +23,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golden.activations import ACTIVATIONS, ActivationKind
-from golden.arithmetic import SIGNIFICAND_POSITION, Raws, Rounding, as_shaped_raws
-from golden.layer_norm import layer_norm
-from golden.lstm.int8_step import INT8, INT16, Int8Constants
+from fewbit.golden.activation.integer import ACTIVATIONS, ActivationKind
+from fewbit.golden.arithmetic import INT8_RANGE, INT16_RANGE, SIGNIFICAND_POSITION, Raws, Rounding
+from fewbit.golden.checks import as_shaped_raws
+from fewbit.golden.lstm.int8_constants import Int8Constants
+from fewbit.golden.lstm.layer_norm import layer_norm
 
 __all__ = ["FastSteps", "State", "order"]
 
@@ -33,9 +35,9 @@ Reals = npt.NDArray[np.float64]
 
 _FEWER = 1 << 28
 """Sums stay below this in size."""
-_MULTIPLIER_STEP = 1 << SIGNIFICAND_POSITION
+_MULTIPLIER_RESOLUTION = 1 << SIGNIFICAND_POSITION
 _EXCESS = 1 + 2.0**-40
-_LOWEST, _HIGHEST = float(INT16[0]), float(INT16[1])
+_LOWEST, _HIGHEST = float(INT16_RANGE[0]), float(INT16_RANGE[1])
 _BLOCK = 1 << 18
 """Gate values whose input part is computed at once: a size that stays in the cache."""
 
@@ -69,7 +71,7 @@ class _Rows:
         largest = 128 * np.abs(weights.astype(np.int64)).sum(axis=2) + np.abs(bias.astype(np.int64))
         left = np.maximum(shifts, 0)
         if ((largest << left[:, np.newaxis]) >= _FEWER).any() or (
-            multipliers % _MULTIPLIER_STEP
+            multipliers % _MULTIPLIER_RESOLUTION
         ).any():
             return None
         kind = np.float32 if largest.max() < 1 << 24 else np.float64
@@ -135,8 +137,8 @@ class _Words:
 def _tables(kind: ActivationKind, cell_exponent: int) -> tuple[Reals, Reals, Reals]:
     """Sigmoid, scaled tanh of a gate, tanh of a cell, at all 65,536 raws from the lowest."""
     activation = ACTIVATIONS[kind]
-    every = np.arange(INT16[0], INT16[1] + 1)
-    # The cell adds i*g, in steps of 2^-30, after it is rounded to the cell's step.
+    every = np.arange(INT16_RANGE[0], INT16_RANGE[1] + 1)
+    # The cell adds i*g, in units of 2^-30, after it is rounded to the cell's resolution.
     step = np.float64(_exactly_scaled(2.0 ** -(30 + cell_exponent)))
     sigmoids = activation.sigmoid(every).astype(np.float64)
     cell_tanhs = activation.tanh(every, 15 + cell_exponent).astype(np.float64)
@@ -225,7 +227,7 @@ class FastSteps:
             If a shape is wrong or a number is no raw.
         """
         constants = self._constants
-        inputs = as_shaped_raws(x, "x", INT8, (-1, -1, constants.inputs))
+        inputs = as_shaped_raws(x, "x", INT8_RANGE, (-1, -1, constants.inputs))
         batch, time, _ = inputs.shape
         state = self.state(hidden, cell, batch)
         hiddens = np.empty((time, constants.outputs, batch), np.int8)
@@ -252,8 +254,10 @@ class FastSteps:
         """
         constants = self._constants
         state = State(self._recurrent, self._projection, constants, batch)
-        state.hidden[:-1] = as_shaped_raws(hidden, "hidden", INT8, (batch, constants.outputs)).T
-        state.cell[:] = as_shaped_raws(cell, "cell", INT16, (batch, constants.hidden)).T
+        state.hidden[:-1] = as_shaped_raws(
+            hidden, "hidden", INT8_RANGE, (batch, constants.outputs)
+        ).T
+        state.cell[:] = as_shaped_raws(cell, "cell", INT16_RANGE, (batch, constants.hidden)).T
         return state
 
     def input_part(self, x: Raws) -> Reals:
@@ -307,7 +311,7 @@ class FastSteps:
         np.copyto(state.wide, state.tanhs, casting="unsafe")
         self._hidden(state.wide, state.tanhs)
         np.add(state.tanhs, constants.hidden_offset, out=state.tanhs)
-        np.clip(state.tanhs, *INT8, out=state.tanhs)
+        np.clip(state.tanhs, *INT8_RANGE, out=state.tanhs)
         if self._projection is None:
             np.copyto(state.hidden[:-1].reshape(-1), state.tanhs, casting="unsafe")
         else:
@@ -364,7 +368,7 @@ class FastSteps:
         state.units[:-1].reshape(-1)[:] = state.tanhs
         projection.words(state.units, state.projected_sums, state.projected)
         np.add(state.projected, constants.projection_offset, out=state.projected)
-        np.clip(state.projected, *INT8, out=state.projected)
+        np.clip(state.projected, *INT8_RANGE, out=state.projected)
         clip = constants.projection_clip
         if clip:
             np.clip(state.projected, -clip, clip, out=state.projected)

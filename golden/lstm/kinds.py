@@ -5,11 +5,11 @@ import re
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, TypeVar
 
-from golden.lstm.contract import LONGEST_TEXT, Lstm, StoredArray
-from golden.lstm.float64 import Float64Lstm
-from golden.lstm.floatsd8 import FloatSD8Lstm
-from golden.lstm.int8 import Int8Lstm
-from golden.lstm.ternary import TernaryLstm
+from fewbit.golden.lstm.contract import LONGEST_TEXT, Lstm, StoredArray
+from fewbit.golden.lstm.float64 import Float64Lstm
+from fewbit.golden.lstm.floatsd8 import FloatSD8Lstm
+from fewbit.golden.lstm.int8 import Int8Lstm
+from fewbit.golden.lstm.ternary import TernaryLstm
 
 __all__ = ["KINDS", "check_kind", "check_kind_is_free", "register_kind"]
 
@@ -65,7 +65,7 @@ def check_kind(lstm: type[Lstm]) -> None:
     given: Any = lstm
     if not (inspect.isclass(given) and issubclass(given, Lstm)):
         raise TypeError(
-            f"An LSTM's class must inherit from golden.lstm.contract.Lstm, not be {lstm!r}."
+            f"An LSTM's class must inherit from fewbit.golden.lstm.contract.Lstm, not be {lstm!r}."
         )
     name = lstm.__name__
     if inspect.isabstract(lstm):
@@ -74,7 +74,8 @@ def check_kind(lstm: type[Lstm]) -> None:
     for needed in ("kind", "title", "stored"):
         if not hasattr(lstm, needed):
             raise TypeError(
-                f"{name} must have a class variable '{needed}'; see golden.lstm.contract.Lstm."
+                f"{name} must have a class variable '{needed}'; see"
+                " fewbit.golden.lstm.contract.Lstm."
             )
     kind: Any = lstm.kind
     title: Any = lstm.title

@@ -1,4 +1,4 @@
-"""Registers and signals of the precision chosen per step, see `golden.lstm.dynamic`."""
+"""Registers and signals of the precision chosen per step, see `fewbit.golden.lstm.dynamic`."""
 
 from typing import Literal
 

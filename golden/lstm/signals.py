@@ -1,7 +1,7 @@
 """Other signals for the precision chosen per step, to compare the change of the cell with.
 
 None of them is in a circuit; the change of the cell and the output gate, which are, stand in
-`golden.lstm.dynamic`. `RandomChoice` says what a share of LOW steps costs when they are
+`fewbit.golden.lstm.dynamic`. `RandomChoice` says what a share of LOW steps costs when they are
 chosen without looking; a signal is worth its gates where it does better. All but it use the last
 step's values for the next one, as those two do, and take the first two
 steps of a sequence whole.
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from golden.activations import ACTIVATIONS
-from golden.arithmetic import Raws
-from golden.lstm.dynamic import FIRST_STEPS, SignalStep
-from golden.lstm.variant import GATES
-from golden.shapes import valid_steps
+from fewbit.golden.activation.integer import ACTIVATIONS
+from fewbit.golden.arithmetic import Raws
+from fewbit.golden.lstm.dynamic import FIRST_STEPS, SignalStep
+from fewbit.golden.lstm.integer_variant import GATES
+from fewbit.golden.lstm.padding import valid_steps
 
 __all__ = [
     "CellInput",
@@ -115,7 +115,7 @@ class LayerChange(_Memoryless):
 
 
 class Saturation(_Memoryless):
-    """Minus the least of the four gates' absolute pre-activations, in steps of 2^-12.
+    """Minus the least of the four gates' absolute pre-activations, in units of 2^-12.
 
     A threshold of -4096 t makes a unit LOW once all gates are beyond t.
     """
@@ -126,7 +126,7 @@ class Saturation(_Memoryless):
 
 
 class CellInput(_Memoryless):
-    """What the step wrote: the size of i*g, in steps of 2^-15."""
+    """What the step wrote: the size of i*g, in units of 2^-15."""
 
     def measure(self, step: SignalStep) -> Raws:
         """Size of the product."""
@@ -135,7 +135,7 @@ class CellInput(_Memoryless):
 
 
 class OpenInput(_Memoryless):
-    """``i - |i g|``, in steps of 2^-15: how far an error in the cell gate can reach the cell.
+    """``i - |i g|``, in units of 2^-15: how far an error in the cell gate can reach the cell.
 
     The slope of tanh is ``1 - g^2``, from one to two times ``1 - |g|``; the input gate passes i of
     it on. A neuron has the product i g already: the signal costs it a subtractor, as the change of

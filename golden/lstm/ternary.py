@@ -14,12 +14,12 @@ Weights are small integers, their *levels*:
 Inputs and hidden values are signed raws of `activation_width` bits, A, without a zero point. A unit
 has eight rows, for each of the gates i, f, g, o one over the inputs and one over the old hidden
 values. Their sums are exact modulo 2^32; each is then requantised to Q3.12 by its row's multiplier
-and shift, rounded twice, and all that follows is `golden.lstm.int8_step.update_unit`::
+and shift, rounded twice, and all that follows is `fewbit.golden.lstm.integer_step.update_unit`::
 
-    gate = saturate(saturate(R_x(bias + T_x x)) + R_h(T_h h))       16 bits, the step 2^-12
-    i, f, o = sigmoid(gate)     g = tanh(gate)                      the step 2^-15
+    gate = saturate(saturate(R_x(bias + T_x x)) + R_h(T_h h))       16 bits, the resolution 2^-12
+    i, f, o = sigmoid(gate)     g = tanh(gate)                      the resolution 2^-15
     cell = saturate(f cell + i g)                                   16 bits, 2^cell_exponent
-    h = saturate(o tanh(cell))                                      A bits, the step 2^-(A - 1)
+    h = saturate(o tanh(cell))                                     A bits, the resolution 2^-(A - 1)
 
 where the inner saturate is of 16 bits, too. At reset, hidden values and cells are 0.
 
@@ -41,35 +41,34 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
-from golden.activations import ActivationKind
-from golden.arithmetic import (
+from fewbit.golden.activation.integer import ActivationKind
+from fewbit.golden.arithmetic import (
     HIGHEST_SHIFT,
+    INT16_RANGE,
+    INT32_RANGE,
     LOWEST_SHIFT,
     SIGNIFICAND_POSITION,
     Raws,
-    as_shaped_raws,
     split_multiplier,
     wrap,
 )
-from golden.codecs import Codec, RawCodec
-from golden.lstm.contract import Lstm, StoredArray
-from golden.lstm.int8_step import (
+from fewbit.golden.checks import as_shaped_raws, check_choice, freeze_integer
+from fewbit.golden.codecs import Codec, RawCodec
+from fewbit.golden.lstm.contract import Lstm, StoredArray
+from fewbit.golden.lstm.integer_step import update_unit
+from fewbit.golden.lstm.integer_variant import (
+    GATES,
     HIGHEST_CELL_EXPONENT,
-    INT16,
-    INT32,
     LOWEST_CELL_EXPONENT,
     PARTS,
-    check_choice,
-    check_integer,
-    update_unit,
 )
-from golden.lstm.variant import GATES
 
 __all__ = [
     "HIGHEST_ACTIVATION_WIDTH",
     "LOWEST_ACTIVATION_WIDTH",
     "MOST_EXPONENTS",
     "LevelKind",
+    "ScaleKind",
     "TernaryLstm",
     "WeightKind",
     "accumulators",
@@ -77,14 +76,16 @@ __all__ = [
 ]
 
 WeightKind = Literal["ternary", "binary", "pow2"]
+ScaleKind = Literal["any", "powers_of_two"]
+"""What scales rows may have: any that a multiplier says, or powers of two alone."""
 LevelKind = WeightKind | Literal["int12"]
 """With the baseline of circuits, for which there is no quantiser."""
 
 LOWEST_ACTIVATION_WIDTH, HIGHEST_ACTIVATION_WIDTH = 4, 16
 MOST_EXPONENTS = 4
 _WEIGHT_AXES = ("gate", "unit", "operand")
-_MULTIPLIER_STEP = 1 << SIGNIFICAND_POSITION
-_HIGHEST_MULTIPLIER = (1 << 31) - _MULTIPLIER_STEP
+_MULTIPLIER_RESOLUTION = 1 << SIGNIFICAND_POSITION
+_HIGHEST_MULTIPLIER = (1 << 31) - _MULTIPLIER_RESOLUTION
 
 
 def levels_of(weights: LevelKind, exponents: int = 1) -> tuple[int, ...]:
@@ -138,7 +139,7 @@ class TernaryLstm(Lstm):
     cell_clip
         The cell saturates to ``-cell_clip...cell_clip``, in raws; 0 for no clip, to 32767.
     activation
-        "table" or "gemmlowp", a key of `golden.activations.ACTIVATIONS`.
+        "table" or "gemmlowp", a key of `fewbit.golden.activation.integer.ACTIVATIONS`.
 
     Raises
     ------
@@ -185,14 +186,14 @@ class TernaryLstm(Lstm):
         check_choice("weights", self.weights, (*get_args(WeightKind), "int12"))
         most = MOST_EXPONENTS if self.weights == "pow2" else 1
         if most > 1:
-            check_integer(self, "exponents", 1, most)
+            freeze_integer(self, "exponents", 1, most)
         elif self.exponents != 1:
             raise ValueError(
                 f"exponents must be 1 for {self.weights} weights, not {self.exponents!r}."
             )
-        check_integer(self, "activation_width", LOWEST_ACTIVATION_WIDTH, HIGHEST_ACTIVATION_WIDTH)
-        check_integer(self, "cell_exponent", LOWEST_CELL_EXPONENT, HIGHEST_CELL_EXPONENT)
-        check_integer(self, "cell_clip", 0, INT16[1])
+        freeze_integer(self, "activation_width", LOWEST_ACTIVATION_WIDTH, HIGHEST_ACTIVATION_WIDTH)
+        freeze_integer(self, "cell_exponent", LOWEST_CELL_EXPONENT, HIGHEST_CELL_EXPONENT)
+        freeze_integer(self, "cell_clip", 0, INT16_RANGE[1])
         check_choice("activation", self.activation, get_args(ActivationKind))
         object.__setattr__(self, "input_scale", _checked_scale(self.input_scale))
         shape = np.shape(self.input_weights)
@@ -205,14 +206,14 @@ class TernaryLstm(Lstm):
         self._freeze_levels("input_weights", (gates, hidden, inputs))
         self._freeze_levels("recurrent_weights", (gates, hidden, hidden))
         rows = gates, hidden
-        self._freeze("bias", np.int32, INT32, rows)
+        self._freeze("bias", np.int32, INT32_RANGE, rows)
         for part in PARTS:
             name = f"{part}_multipliers"
             self._freeze(name, np.int64, (0, _HIGHEST_MULTIPLIER), rows)
-            wrong = getattr(self, name) % _MULTIPLIER_STEP != 0
+            wrong = getattr(self, name) % _MULTIPLIER_RESOLUTION != 0
             if wrong.any():
                 raise ValueError(
-                    f"{name} must be multiples of {_MULTIPLIER_STEP}, not "
+                    f"{name} must be multiples of {_MULTIPLIER_RESOLUTION}, not "
                     f"{getattr(self, name)[wrong][0]}."
                 )
             self._freeze(f"{part}_shifts", np.int64, (LOWEST_SHIFT, HIGHEST_SHIFT), rows)
@@ -301,7 +302,7 @@ class TernaryLstm(Lstm):
         inputs = as_shaped_raws(x, "x", self.activation_bounds, (-1, self.inputs))
         state = len(inputs), self.hidden
         old_hidden = as_shaped_raws(hidden, "hidden", self.activation_bounds, state)
-        old_cell = as_shaped_raws(cell, "cell", INT16, state)
+        old_cell = as_shaped_raws(cell, "cell", INT16_RANGE, state)
         return update_unit(
             accumulators(self, inputs, old_hidden),
             self.multipliers,
@@ -354,7 +355,7 @@ class TernaryLstm(Lstm):
 
     @property
     def _hidden_split(self) -> tuple[int, int]:
-        # The product of two numbers in steps of 2^-15 is in steps of 2^-30.
+        # The product of two numbers in units of 2^-15 is in units of 2^-30.
         return split_multiplier(2.0**-30 / self.hidden_scale)
 
     @cached_property

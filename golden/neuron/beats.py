@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden.arithmetic import SIGNIFICAND_POSITION, as_shaped_raws
-from golden.formats import INT8, INT16, INT32
-from golden.lstm.int8 import GATES
-from golden.neuron.int8 import SHIFT
+from fewbit.golden.arithmetic import SIGNIFICAND_POSITION
+from fewbit.golden.checks import as_shaped_raws
+from fewbit.golden.formats import INT8, INT16, INT32
+from fewbit.golden.lstm.int8 import GATES
+from fewbit.golden.neuron.int8 import SHIFT
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from golden.lstm.int8 import Int8Lstm
+    from fewbit.golden.lstm.int8 import Int8Lstm
 
     Codes = npt.NDArray[np.int64]
     Raws = npt.NDArray[np.int64]
@@ -80,7 +81,7 @@ def step_beats(model: Int8Lstm, x: Raws, hidden: Raws, cell: Raws, lanes: int) -
     Returns
     -------
     dict
-        Codes by operand of :class:`golden.neuron.int8.Int8LstmNeuron`, a row a beat.
+        Codes by operand of :class:`fewbit.golden.neuron.int8.Int8LstmNeuronContract`, a row a beat.
 
     Raises
     ------

@@ -7,29 +7,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden.accumulate.float_sum import window_parameter
-from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
-from golden.contract import Contract, describe, random_codes
-from golden.floatsd8_activations import HIDDEN_FORMAT
-from golden.formats import BINARY16, FLOATSD8, FixedPoint
-from golden.lstm.floatsd8 import (
+from fewbit.golden.accumulate.float_sum import window_parameter
+from fewbit.golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
+from fewbit.golden.activation.floatsd8 import HIDDEN_FORMAT
+from fewbit.golden.contract import Contract, describe, random_codes
+from fewbit.golden.formats import BINARY16, FLOATSD8, FixedPoint
+from fewbit.golden.lstm.floatsd8 import (
     FEWEST_PRODUCTS,
     LOWEST_CONSTANT_BIAS,
     MOST_PRODUCTS,
     add_products,
     update_unit,
 )
-from golden.operands import FLAG, Operand, checked
-from golden.parameter import check_parameters, parameter
+from fewbit.golden.operands import FLAG, Operand, checked
+from fewbit.golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from golden.contract import Arrays
+    from fewbit.golden.contract import Arrays
 
     Codes = npt.NDArray[np.int64]
 
-__all__ = ["PAIRS", "FloatSD8LstmNeuron", "lively_starts"]
+__all__ = ["PAIRS", "FloatSD8LstmNeuronContract", "lively_starts"]
 
 PAIRS = (("i", "f"), ("g", "o"))
 """Gates whose sums take turns, in the order in which a unit gets them."""
@@ -38,13 +38,13 @@ OFFSET = FixedPoint(5, signed=False)
 
 
 @dataclass(frozen=True)
-class FloatSD8LstmNeuron(Contract):
+class FloatSD8LstmNeuronContract(Contract):
     """One hidden unit of the FloatSD8 LSTM at a time, from its weights to its new state.
 
     A unit is two pairs of gates, i and f, then g and o. The beats of a pair's two gates take turns,
     the first gate's first; a gate's sum starts from the binary16 code that comes with its first
     beat, and is rounded to binary16 after each beat. What follows the sums is
-    :func:`golden.lstm.floatsd8.update_unit`.
+    :func:`fewbit.golden.lstm.floatsd8.update_unit`.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class FloatSD8LstmNeuron(Contract):
     window
         Bits that a sum keeps below its top; None for exact sums.
 
-    Source: arXiv 2001.08450 for the formats; see :mod:`golden.lstm.floatsd8`.
+    Source: arXiv 2001.08450 for the formats; see :mod:`fewbit.golden.lstm.floatsd8`.
     """
 
     lanes: int = parameter(4, "products a beat, added and rounded", FEWEST_PRODUCTS, MOST_PRODUCTS)

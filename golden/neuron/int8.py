@@ -7,31 +7,33 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden.activations import ActivationKind, activation_parameter
-from golden.arithmetic import SIGNIFICAND_POSITION
-from golden.formats import INT8, FixedPoint
-from golden.neuron.rows import ROWS, SHIFT, SIGNIFICAND, RowNeuron
-from golden.operands import Operand
-from golden.parameter import check_parameters, parameter
+from fewbit.golden.activation.integer import ActivationKind, activation_parameter
+from fewbit.golden.arithmetic import SIGNIFICAND_POSITION
+from fewbit.golden.formats import INT8, FixedPoint
+from fewbit.golden.neuron.rows import ROWS, SHIFT, SIGNIFICAND, RowNeuronContract
+from fewbit.golden.operands import Operand
+from fewbit.golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     Codes = npt.NDArray[np.int64]
 
-__all__ = ["ROWS", "SHIFT", "Int8LstmNeuron"]
+__all__ = ["ROWS", "SHIFT", "Int8LstmNeuronContract"]
 
 
 @dataclass(frozen=True)
-class Int8LstmNeuron(RowNeuron):
-    """One hidden unit of the integer LSTM at a time, see :class:`golden.neuron.rows.RowNeuron`.
+class Int8LstmNeuronContract(RowNeuronContract):
+    """One hidden unit of the integer LSTM at a time.
+
+    Beats, rows and configuration are those of `RowNeuronContract`.
 
     Parameters
     ----------
     lanes
         Products of a beat.
     activation
-        "table" or "gemmlowp", see :mod:`golden.activations`.
+        "table" or "gemmlowp", see :mod:`fewbit.golden.activation.integer`.
 
     Source: Li and Alvarez, "On the quantization of recurrent neural networks", arXiv 2101.05453.
     """
@@ -81,7 +83,7 @@ class Int8LstmNeuron(RowNeuron):
         )
 
     def lively_scale(self, rng: np.random.Generator, drawn: dict[str, Codes]) -> dict[str, Codes]:
-        # A hidden scale near 1/128: output gate times tanh is in steps of 2^-30.
+        # A hidden scale near 1/128: output gate times tanh is in units of 2^-30.
         return {
             "hidden_zero_point": rng.integers(-32, 32, size=1) & 0xFF,
             "hidden_multiplier": drawn["hidden_multiplier"] | 1 << 23,

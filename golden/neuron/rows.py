@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden.accumulate.rows import row_flags, row_sums
-from golden.activations import ActivationKind
-from golden.arithmetic import SIGNIFICAND_POSITION, wrap
-from golden.contract import Contract, describe, random_codes
-from golden.formats import INT16, INT32, FixedPoint
-from golden.lstm.int8_step import PARTS, update_unit
-from golden.lstm.variant import GATES
-from golden.operands import FLAG, Operand, checked
+from fewbit.golden.accumulate.rows import row_flags, row_sums
+from fewbit.golden.activation.integer import ActivationKind
+from fewbit.golden.arithmetic import SIGNIFICAND_POSITION, wrap
+from fewbit.golden.contract import Contract, describe, random_codes
+from fewbit.golden.formats import INT16, INT32, FixedPoint
+from fewbit.golden.lstm.integer_step import update_unit
+from fewbit.golden.lstm.integer_variant import GATES, PARTS
+from fewbit.golden.operands import FLAG, Operand, checked
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from golden.contract import Arrays
+    from fewbit.golden.contract import Arrays
 
     Codes = npt.NDArray[np.int64]
 
-__all__ = ["ROWS", "SHIFT", "SIGNIFICAND", "RowNeuron"]
+__all__ = ["ROWS", "SHIFT", "SIGNIFICAND", "RowNeuronContract"]
 
 ROWS = len(GATES) * len(PARTS)
 """Rows of a unit: gate i, f, g, o, and for each the input part, then the recurrent part."""
@@ -37,14 +37,14 @@ LOWEST_SHIFT, HIGHEST_SHIFT = -31, 30
 HIGHEST_INTEGER_BITS = 6
 
 
-class RowNeuron(Contract):
+class RowNeuronContract(Contract):
     """One hidden unit at a time, from its weights to its new state.
 
     A unit is eight rows of beats in the order i input, i recurrent, f input, f recurrent, g input,
     g recurrent, o input, o recurrent. A row is one beat or more; its accumulator is the bias plus
     the sum over beats and lanes of weight times activation, modulo 2^32. What follows is
-    :func:`golden.lstm.int8_step.update_unit` with double rounding. Multipliers are given as their
-    upper 24 bits, since a binary32 has no more.
+    :func:`fewbit.golden.lstm.integer_step.update_unit` with double rounding. Multipliers are given
+    as their upper 24 bits, since a binary32 has no more.
     """
 
     activation: ActivationKind
@@ -111,7 +111,7 @@ class RowNeuron(Contract):
             Operand(
                 "cell_integer_bits",
                 FixedPoint(3, signed=False),
-                "integer bits of the cell, 0 to 6: its step is 2^(cell_integer_bits - 15)",
+                "integer bits of the cell, 0 to 6: its resolution is 2^(cell_integer_bits - 15)",
             ),
             Operand(
                 "cell_clip",

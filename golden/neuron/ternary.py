@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from golden.accumulate.binary import BinaryAccumulate
-from golden.accumulate.int12_mac import Int12Mac
-from golden.accumulate.pow2 import Pow2, Pow2Accumulate
-from golden.accumulate.ternary import TernaryAccumulate
-from golden.activations import ActivationKind, activation_parameter
-from golden.arithmetic import split_multiplier
-from golden.formats import TERNARY, Binary, FixedPoint
-from golden.lstm.int8_step import check_choice
-from golden.lstm.ternary import (
+from fewbit.golden.accumulate.binary_accumulate import BinaryAccumulateContract
+from fewbit.golden.accumulate.int12_mac import Int12MacContract
+from fewbit.golden.accumulate.packing import TERNARY_DENSE, PackingKind
+from fewbit.golden.accumulate.pow2_accumulate import Pow2, Pow2AccumulateContract
+from fewbit.golden.accumulate.ternary_accumulate import TernaryAccumulateContract
+from fewbit.golden.activation.integer import ActivationKind, activation_parameter
+from fewbit.golden.arithmetic import split_multiplier
+from fewbit.golden.checks import check_choice, check_whole
+from fewbit.golden.formats import TERNARY, Binary, FixedPoint
+from fewbit.golden.lstm.ternary import (
     HIGHEST_ACTIVATION_WIDTH,
     LOWEST_ACTIVATION_WIDTH,
     MOST_EXPONENTS,
     LevelKind,
 )
-from golden.neuron.rows import RowNeuron
-from golden.operands import Operand
-from golden.packing import TERNARY_DENSE
-from golden.parameter import check_parameters, check_whole, parameter
+from fewbit.golden.neuron.rows import RowNeuronContract
+from fewbit.golden.operands import Operand
+from fewbit.golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from golden.accumulate.rows import RowAccumulate
+    from fewbit.golden.accumulate.rows import RowAccumulateContract
 
     Codes = npt.NDArray[np.int64]
 
@@ -38,16 +38,13 @@ __all__ = [
     "ACCUMULATOR_WIDTH",
     "WEIGHTS",
     "LaneWeights",
-    "Packing",
-    "TernaryLstmNeuron",
+    "TernaryLstmNeuronContract",
     "exponents_parameter",
     "value_width_parameter",
     "weights_parameter",
 ]
 
 WEIGHTS: tuple[LevelKind, ...] = ("ternary", "binary", "pow2", "int12")
-Packing = Literal["fields", "dense"]
-PACKINGS: tuple[Packing, ...] = get_args(Packing)
 
 ACCUMULATOR_WIDTH = 32
 MOST_LANES = 256
@@ -74,12 +71,12 @@ class LaneWeights:
     lanes: int
     weights: LevelKind = "ternary"
     exponents: int = 1
-    packing: Packing = "fields"
+    packing: PackingKind = "fields"
 
     def __post_init__(self) -> None:
         check_whole("lanes", self.lanes, 1, MOST_LANES)
         check_choice("weights", self.weights, WEIGHTS)
-        check_choice("packing", self.packing, get_args(Packing))
+        check_choice("packing", self.packing, get_args(PackingKind))
         check_whole("exponents", self.exponents, 1, MOST_EXPONENTS if self.weights == "pow2" else 1)
         if self.packing != "fields" and self.weights != "ternary":
             raise ValueError(
@@ -92,16 +89,16 @@ class LaneWeights:
         """Bits of a power-of-two weight's exponent."""
         return (self.exponents - 1).bit_length()
 
-    def accumulate(self, activation_width: int = 12) -> RowAccumulate:
+    def accumulate(self, activation_width: int = 12) -> RowAccumulateContract:
         """The unit that sums the lanes."""
         sizes = self.lanes, activation_width, ACCUMULATOR_WIDTH
         if self.weights == "binary":
-            return BinaryAccumulate(*sizes)
+            return BinaryAccumulateContract(*sizes)
         if self.weights == "pow2":
-            return Pow2Accumulate(*sizes, self.exponent_bits)
+            return Pow2AccumulateContract(*sizes, self.exponent_bits)
         if self.weights == "int12":
-            return Int12Mac(*sizes)
-        return TernaryAccumulate(*sizes)
+            return Int12MacContract(*sizes)
+        return TernaryAccumulateContract(*sizes)
 
     @property
     def operand(self) -> Operand:
@@ -179,8 +176,8 @@ def value_width_parameter() -> Any:
 
 
 @dataclass(frozen=True)
-class TernaryLstmNeuron(RowNeuron):
-    """One hidden unit at a time, see :class:`golden.neuron.rows.RowNeuron`.
+class TernaryLstmNeuronContract(RowNeuronContract):
+    """One hidden unit at a time, see :class:`fewbit.golden.neuron.rows.RowNeuronContract`.
 
     A lane must be given an activation of 0 where there is no weight: binary weights have no 0.
 
@@ -189,13 +186,13 @@ class TernaryLstmNeuron(RowNeuron):
     lanes
         Weights of a beat.
     weights, exponents
-        "ternary", "binary", "pow2" or "int12", see :mod:`golden.lstm.ternary`.
+        "ternary", "binary", "pow2" or "int12", see :mod:`fewbit.golden.lstm.ternary`.
     activation_width
         Bits of inputs and hidden values.
     activation
-        "table" or "gemmlowp", see :mod:`golden.activations`.
+        "table" or "gemmlowp", see :mod:`fewbit.golden.activation.integer`.
 
-    Source: see :mod:`golden.lstm.ternary`.
+    Source: see :mod:`fewbit.golden.lstm.ternary`.
     """
 
     lanes: int = parameter(16, "weights a beat", 1, MOST_LANES)
@@ -236,7 +233,7 @@ class TernaryLstmNeuron(RowNeuron):
         return ()
 
     def last_scale_of(self, configuration: dict[str, int]) -> tuple[int, int, int]:
-        # From steps of 2^-30 to those of a hidden value.
+        # From units of 2^-30 to those of a hidden value.
         return (*split_multiplier(2.0 ** (self.activation_width - 1 - 30)), 0)
 
     def lively_scale(self, rng: np.random.Generator, drawn: dict[str, Codes]) -> dict[str, Codes]:

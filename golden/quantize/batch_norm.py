@@ -11,15 +11,16 @@ norm of a cell has a negative gain, the unit's cell changes its sign instead, an
 and the bias of its row of gate g; tanh is odd, so the hidden values remain.
 
 In integers a scale is ``multiplier / 2^31 * 2^shift`` and a bias a number of steps of the gate:
-see `golden.arithmetic.multiply_by_split_multiplier`. A scale is rounded to `bits` significant bits,
-in the value, ties to even; one bit makes it a power of two, so that no multiplier is left. The
-power of two nearest in the value is from 2/3 to 4/3 of the scale. The one nearest in the logarithm,
-from 0.71 to 1.41 of it, would never be nearer, and it is the difference that the sum multiplies.
+see `fewbit.golden.arithmetic.multiply_by_split_multiplier`. A scale is rounded to `bits`
+significant bits, in the value, ties to even; one bit makes it a power of two, so that no multiplier
+is left. The power of two nearest in the value is from 2/3 to 4/3 of the scale. The one nearest in
+the logarithm, from 0.71 to 1.41 of it, would never be nearer, and it is the difference that the sum
+multiplies.
 
 Error of an integer pre-activation against z: of each part, the error of its scale times its sum and
 half a step of the gate, rounded once; and half a step for the bias.
 
-Source: this project's, from the equations of `golden.lstm.batch_norm`.
+Source: this project's, from the equations of `fewbit.golden.lstm.batch_norm`.
 """
 
 import math
@@ -29,21 +30,16 @@ from numbers import Integral
 import numpy as np
 import numpy.typing as npt
 
-from golden.arithmetic import (
-    Raws,
-    Rounding,
-    as_shaped_raws,
-    multiply_by_split_multiplier,
-    split_multiplier,
-)
-from golden.lstm.batch_norm import BatchNormLstm, freeze_reals
-from golden.lstm.float64 import WEIGHT_AXES, Reals
-from golden.lstm.variant import GATES
-from golden.quantize.ternary import ScaledWeights
+from fewbit.golden.arithmetic import Raws, Rounding, multiply_by_split_multiplier, split_multiplier
+from fewbit.golden.checks import as_shaped_raws
+from fewbit.golden.lstm.batch_norm import BatchNormLstm, freeze_reals
+from fewbit.golden.lstm.float64 import WEIGHT_AXES, Reals
+from fewbit.golden.lstm.integer_variant import GATES
+from fewbit.golden.quantize.ternary import ScaledWeights
 
 __all__ = ["FixedLstm", "FixedScales", "FoldedLstm", "fix", "fix_scales", "fold"]
 
-_GATE_STEP = 2.0**-12
+_GATE_RESOLUTION = 2.0**-12
 _MOST_BITS = 24
 _BIAS_WIDTH = 32
 _INT32 = -(1 << 31), (1 << 31) - 1
@@ -212,7 +208,7 @@ class FixedScales:
         return np.ldexp(self.multipliers.astype(np.float64), self.shifts - 31)
 
     def multiply(self, raw: npt.ArrayLike, rounding: Rounding = "single") -> Raws:
-        """Raws times the scales: `golden.arithmetic.multiply_by_split_multiplier`."""
+        """Raws times the scales: `fewbit.golden.arithmetic.multiply_by_split_multiplier`."""
         return multiply_by_split_multiplier(raw, self.multipliers, self.shifts, rounding)
 
     def error(self, raw: npt.ArrayLike, rounding: Rounding = "single") -> Reals:
@@ -264,7 +260,7 @@ class FixedLstm:
         gate, unit and part, input before recurrent.
     bias
         In steps of the gate, of 32 bits, shape (4, hidden).
-    gate_step
+    gate_resolution
         Real of a pre-activation of 1, and of what tanh sees of a cell.
     cell_scales, cell_bias
         From steps of the cell to steps of the gate, and in those; shape (hidden,). None for no norm
@@ -274,7 +270,7 @@ class FixedLstm:
     folded: FoldedLstm
     scales: FixedScales
     bias: Raws
-    gate_step: float
+    gate_resolution: float
     cell_scales: FixedScales | None = None
     cell_bias: Raws | None = None
 
@@ -340,10 +336,10 @@ class FixedLstm:
 def fix(
     folded: FoldedLstm,
     *,
-    input_step: float,
-    hidden_step: float,
-    cell_step: float | None = None,
-    gate_step: float = _GATE_STEP,
+    input_resolution: float,
+    hidden_resolution: float,
+    cell_resolution: float | None = None,
+    gate_resolution: float = _GATE_RESOLUTION,
     bits: int = _MOST_BITS,
 ) -> FixedLstm:
     """Round the scales and biases of a folded layer to integers.
@@ -352,7 +348,7 @@ def fix(
     ----------
     folded
         The layer.
-    input_step, hidden_step, cell_step, gate_step
+    input_resolution, hidden_resolution, cell_resolution, gate_resolution
         Reals of the raw 1 of inputs, hidden values, cells and pre-activations; that of cells is
         read where they have a norm.
     bits
@@ -363,32 +359,36 @@ def fix(
     ValueError
         If a step is not above 0, a scale 2^30 or more, or a bias too large for 32 bits.
     """
-    if cell_step is None and folded.cell_scales is not None:
-        raise ValueError("cell_step must be given, because the layer has a norm of the cell.")
+    if cell_resolution is None and folded.cell_scales is not None:
+        raise ValueError("cell_resolution must be given, because the layer has a norm of the cell.")
     for name, step in (
-        ("input_step", input_step),
-        ("hidden_step", hidden_step),
-        ("cell_step", 1.0 if cell_step is None else cell_step),
-        ("gate_step", gate_step),
+        ("input_resolution", input_resolution),
+        ("hidden_resolution", hidden_resolution),
+        ("cell_resolution", 1.0 if cell_resolution is None else cell_resolution),
+        ("gate_resolution", gate_resolution),
     ):
         if not 0 < step < math.inf:
             raise ValueError(f"{name} must be a finite number above 0, not {step}.")
     scales = np.stack(
         [
-            folded.input_scales * (input_step / gate_step),
-            folded.recurrent_scales * (hidden_step / gate_step),
+            folded.input_scales * (input_resolution / gate_resolution),
+            folded.recurrent_scales * (hidden_resolution / gate_resolution),
         ],
         axis=-1,
     )
     cell_scales = cell_bias = None
-    if folded.cell_scales is not None and folded.cell_bias is not None and cell_step is not None:
-        cell_scales = fix_scales(folded.cell_scales * (cell_step / gate_step), bits)
-        cell_bias = _fix_bias(folded.cell_bias, gate_step)
+    if (
+        folded.cell_scales is not None
+        and folded.cell_bias is not None
+        and cell_resolution is not None
+    ):
+        cell_scales = fix_scales(folded.cell_scales * (cell_resolution / gate_resolution), bits)
+        cell_bias = _fix_bias(folded.cell_bias, gate_resolution)
     return FixedLstm(
         folded,
         fix_scales(scales, bits),
-        _fix_bias(folded.bias, gate_step),
-        gate_step,
+        _fix_bias(folded.bias, gate_resolution),
+        gate_resolution,
         cell_scales,
         cell_bias,
     )

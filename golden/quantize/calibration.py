@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from golden.lstm.contract import expect
-from golden.lstm.float64 import Float64Lstm, Reals
-from golden.network import Node
-from golden.shapes import valid_steps
+from fewbit.golden.lstm.contract import expect
+from fewbit.golden.lstm.float64 import Float64Lstm, Reals
+from fewbit.golden.lstm.padding import valid_steps
+from fewbit.golden.network import Node
 
 __all__ = ["calibration_batch", "real_layer"]
 

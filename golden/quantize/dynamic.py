@@ -13,21 +13,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from golden.arithmetic import Raws, saturate
-from golden.lstm import dynamic
-from golden.lstm.contract import Lstm, expect
-from golden.lstm.dynamic import (
+from fewbit.golden.arithmetic import Raws, saturate
+from fewbit.golden.lstm import dynamic
+from fewbit.golden.lstm.contract import Lstm, expect
+from fewbit.golden.lstm.dynamic import (
     ALWAYS_HIGH,
     FIRST_STEPS,
     HIGHEST_THRESHOLD,
-    OFFSET_STEP,
+    OFFSET_RESOLUTION,
     SignalStep,
     decision_of,
 )
-from golden.lstm.int8 import Int8Lstm, PrecisionSignal
-from golden.network import Network, Node, Values, golden_backend, join, trace
-from golden.network import run as run_network
-from golden.shapes import valid_steps
+from fewbit.golden.lstm.int8 import Int8Lstm, PrecisionSignal
+from fewbit.golden.lstm.padding import valid_steps
+from fewbit.golden.network import Network, Node, Values, golden_backend, join, trace
+from fewbit.golden.network import run as run_network
 
 __all__ = [
     "HOLDS",
@@ -56,7 +56,7 @@ class Point:
     Parameters
     ----------
     threshold, hold
-        Of the layer, see `golden.lstm.dynamic`.
+        Of the layer, see `fewbit.golden.lstm.dynamic`.
     low_share
         Share of LOW steps among those of its units.
     loss
@@ -70,7 +70,7 @@ class Point:
 
     @property
     def speed_up(self) -> float:
-        """See `golden.lstm.dynamic.speed_up`."""
+        """See `fewbit.golden.lstm.dynamic.speed_up`."""
         return dynamic.speed_up(self.low_share)
 
 
@@ -118,7 +118,7 @@ def low_offsets(
         (weights.astype(np.int64) % 16 - 8) @ vectors[valid].mean(axis=0)
         for weights, vectors in ((model.input_weights, read), (model.recurrent_weights, old))
     ]
-    steps = np.rint(np.stack(rows, axis=1) / OFFSET_STEP).astype(np.int64)
+    steps = np.rint(np.stack(rows, axis=1) / OFFSET_RESOLUTION).astype(np.int64)
     return saturate(steps, 8).astype(np.int8)
 
 

@@ -27,10 +27,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
-from golden.formats import BINARY16, E5M2, FLOATSD8, FloatSD8, Minifloat
-from golden.lstm.float64 import Float64Lstm
-from golden.lstm.floatsd8 import (
+from fewbit.golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
+from fewbit.golden.formats import BINARY16, E5M2, FLOATSD8, FloatSD8, Minifloat
+from fewbit.golden.lstm.float64 import Float64Lstm
+from fewbit.golden.lstm.floatsd8 import (
     GATES,
     HIDDEN_FORMAT,
     HIGHEST_BIAS,
@@ -39,9 +39,9 @@ from golden.lstm.floatsd8 import (
     LOWEST_CONSTANT_BIAS,
     FloatSD8Lstm,
 )
-from golden.network import NETWORK_INPUT, Network
-from golden.quantize.calibration import calibration_batch, real_layer
-from golden.shapes import valid_steps
+from fewbit.golden.lstm.padding import valid_steps
+from fewbit.golden.network import NETWORK_INPUT, Network
+from fewbit.golden.quantize.calibration import calibration_batch, real_layer
 
 __all__ = ["quantize_lstm", "quantize_network", "relative_errors"]
 

@@ -33,14 +33,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golden.activations import ActivationKind
-from golden.arithmetic import Raws, Rounding, saturate
-from golden.codecs import quantize
-from golden.lstm.float64 import Float64Lstm, Reals, Trace
-from golden.lstm.int8 import HIGHEST_CELL_EXPONENT, LOWEST_CELL_EXPONENT, Int8Lstm
-from golden.network import NETWORK_INPUT, Network, join
-from golden.quantize.calibration import calibration_batch, real_layer
-from golden.shapes import valid_steps
+from fewbit.golden.activation.integer import ActivationKind
+from fewbit.golden.arithmetic import Raws, Rounding, saturate
+from fewbit.golden.codecs import quantize
+from fewbit.golden.lstm.float64 import Float64Lstm, Reals, Trace
+from fewbit.golden.lstm.int8 import HIGHEST_CELL_EXPONENT, LOWEST_CELL_EXPONENT, Int8Lstm
+from fewbit.golden.lstm.padding import valid_steps
+from fewbit.golden.network import NETWORK_INPUT, Network, join
+from fewbit.golden.quantize.calibration import calibration_batch, real_layer
 
 __all__ = [
     "asymmetric_parameters",
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 _CODES = 1 << 8
-_GATE_STEP = 2.0**-12
+_GATE_RESOLUTION = 2.0**-12
 _INPUTS = "calibration inputs"
 _HIDDEN = "hidden values of the model on the calibration data"
 # Leaves the accumulator as much room for the products as the bias takes.
@@ -101,7 +101,7 @@ def asymmetric_parameters(low: float, high: float, name: str = "values") -> tupl
 
 
 def cell_exponent(largest: float) -> int:
-    """Exponent of the cell's step: ``ceil(log2 largest) - 15``, saturated to -15...-9.
+    """Exponent of the cell's resolution: ``ceil(log2 largest) - 15``, saturated to -15...-9.
 
     A cell beyond 64 therefore saturates; so does one of exactly `largest` where that is a power of
     two, to a step less.
@@ -212,8 +212,8 @@ def quantize_network(
             node,
             lstm=_quantize_layer(
                 real_layer(node),
-                shared.parameters(node.sources[0], _HIDDEN if node.sources[0] >= 0 else _INPUTS),
-                shared.parameters(index, _HIDDEN),
+                shared.quantisation(node.sources[0], _HIDDEN if node.sources[0] >= 0 else _INPUTS),
+                shared.quantisation(index, _HIDDEN),
                 traced.product,
                 float(np.abs(traced.cell).max()),
                 activation,
@@ -243,7 +243,7 @@ class _Ranges:
         low, high = self._extremes.get(leader, (0.0, 0.0))
         self._extremes[leader] = min(low, float(values.min())), max(high, float(values.max()))
 
-    def parameters(self, index: int, name: str) -> tuple[float, int]:
+    def quantisation(self, index: int, name: str) -> tuple[float, int]:
         return asymmetric_parameters(*self._extremes[self._leaders[index]], name)
 
 
@@ -263,11 +263,11 @@ def _quantize_layer(
     input_weights, input_weight_scales = _quantize_weights(
         model.input_weights,
         8,
-        _GATE_STEP / input_scale,
+        _GATE_RESOLUTION / input_scale,
         np.abs(model.bias).max(axis=1) / input_scale,
     )
     recurrent_weights, recurrent_weight_scales = _quantize_weights(
-        model.recurrent_weights, 8, _GATE_STEP / hidden_scale, np.zeros(gates)
+        model.recurrent_weights, 8, _GATE_RESOLUTION / hidden_scale, np.zeros(gates)
     )
     bias_steps = input_weight_scales * np.float32(input_scale)
     exponent = cell_exponent(largest_cell)
@@ -299,7 +299,7 @@ def _quantize_layer(
                 "as there are outputs."
             )
         weights, scales = _quantize_weights(
-            model.peephole_weights, 16, _GATE_STEP / 2.0**exponent, np.zeros(gates - 1)
+            model.peephole_weights, 16, _GATE_RESOLUTION / 2.0**exponent, np.zeros(gates - 1)
         )
         variants["peephole_weights"] = weights.astype(np.int16)
         variants["peephole_weight_scales"] = scales

@@ -34,8 +34,8 @@ from numbers import Integral
 import numpy as np
 import numpy.typing as npt
 
-from golden.arithmetic import Raws
-from golden.lstm.float64 import WEIGHT_AXES, Reals
+from fewbit.golden.arithmetic import Raws
+from fewbit.golden.lstm.float64 import WEIGHT_AXES, Reals
 
 __all__ = [
     "HIGHEST_EXPONENT",

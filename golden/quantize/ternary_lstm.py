@@ -10,8 +10,8 @@ binary    sign, times the mean magnitude of the row     `ardakani_binary`, a sca
 pow2      least squared error of the row                the same as of a plain layer
 ========  ============================================  =======================================
 
-The norms are folded into one scale a row and one bias, see `golden.quantize.batch_norm`. Weights
-quantised by another rule go through `fold` and `quantize_folded`.
+The norms are folded into one scale a row and one bias, see `fewbit.golden.quantize.batch_norm`.
+Weights quantised by another rule go through `fold` and `quantize_folded`.
 
 Then the integers, for activations of A bits:
 
@@ -31,7 +31,7 @@ quarters; and half of the input row's scale for the bias, which is coarse where 
 few bits.
 
 In a network, every layer is calibrated on what the folded layers before it give. A layer that reads
-hidden values and the network's input side by side takes both with the step of hidden values.
+hidden values and the network's input side by side takes both with the resolution of hidden values.
 
 Sources: arXiv 1809.11086 for the rules of trained weights; arXiv 1603.05279 for the scale of binary
 weights, arXiv 1605.04711 for ternary ones; least squares, and all that follows, are this project's.
@@ -39,50 +39,48 @@ weights, arXiv 1605.04711 for ternary ones; least squares, and all that follows,
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from golden.activations import ActivationKind
-from golden.arithmetic import Raws
-from golden.lstm.batch_norm import BatchNormLstm, run_with_cell
-from golden.lstm.float64 import Float64Lstm, Reals
-from golden.lstm.int8_step import check_choice
-from golden.lstm.ternary import (
+from fewbit.golden.activation.integer import ActivationKind
+from fewbit.golden.arithmetic import Raws
+from fewbit.golden.checks import check_choice
+from fewbit.golden.lstm.batch_norm import BatchNormLstm, run_with_cell
+from fewbit.golden.lstm.float64 import Float64Lstm, Reals
+from fewbit.golden.lstm.integer_variant import GATES
+from fewbit.golden.lstm.padding import valid_steps
+from fewbit.golden.lstm.ternary import (
     HIGHEST_ACTIVATION_WIDTH,
     LOWEST_ACTIVATION_WIDTH,
     MOST_EXPONENTS,
+    ScaleKind,
     TernaryLstm,
     WeightKind,
     levels_of,
 )
-from golden.lstm.variant import GATES
-from golden.network import NETWORK_INPUT, Network, Node, join
-from golden.quantize.batch_norm import FoldedLstm, fix_scales, fold
-from golden.quantize.calibration import calibration_batch, real_layer
-from golden.quantize.int8 import cell_exponent
-from golden.quantize.ternary import (
+from fewbit.golden.network import NETWORK_INPUT, Network, Node, join
+from fewbit.golden.quantize.batch_norm import FoldedLstm, fix_scales, fold
+from fewbit.golden.quantize.calibration import calibration_batch, real_layer
+from fewbit.golden.quantize.int8 import cell_exponent
+from fewbit.golden.quantize.ternary import (
     ScaledWeights,
     ardakani_binary,
     ardakani_ternary,
     normalized_ternary,
 )
-from golden.shapes import valid_steps
 
 __all__ = [
     "MOST_EXPONENTS",
-    "Scales",
     "quantize_folded",
     "quantize_lstm",
     "quantize_network",
     "quantize_rows",
 ]
 
-Scales = Literal["fixed", "powers_of_two"]
-
-_GATE_STEP = 2.0**-12
-_SIGNIFICANT_BITS = {"fixed": 24, "powers_of_two": 1}
+_GATE_RESOLUTION = 2.0**-12
+_SIGNIFICANT_BITS = {"any": 24, "powers_of_two": 1}
 _HIGHEST_BIAS = 1 << 30
 _INT32 = -(1 << 31), (1 << 31) - 1
 _LEAST_SCALE, _LARGEST_SCALE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
@@ -101,12 +99,12 @@ class _Target:
     to: WeightKind
     exponents: int
     activation_width: int
-    scales: Scales
+    scales: ScaleKind
     activation: ActivationKind
 
     def __post_init__(self) -> None:
         check_choice("to", self.to, get_args(WeightKind))
-        check_choice("scales", self.scales, get_args(Scales))
+        check_choice("scales", self.scales, get_args(ScaleKind))
         low, high = LOWEST_ACTIVATION_WIDTH, HIGHEST_ACTIVATION_WIDTH
         if not low <= self.activation_width <= high:
             raise ValueError(
@@ -114,10 +112,10 @@ class _Target:
             )
 
     @property
-    def hidden_step(self) -> float:
+    def hidden_resolution(self) -> float:
         return 2.0 ** (1 - self.activation_width)
 
-    def input_step(self, x: Reals) -> float:
+    def input_resolution(self, x: Reals) -> float:
         """Step at which the largest of the reals is the largest raw."""
         largest = float(np.abs(x).max())
         if largest == 0:
@@ -134,7 +132,7 @@ class _Target:
 
     def rows(self, weights: Reals, step: float) -> ScaledWeights:
         """Weights of a plain layer, whose operands have this step."""
-        unit = _GATE_STEP / step if self.scales == "powers_of_two" else None
+        unit = _GATE_RESOLUTION / step if self.scales == "powers_of_two" else None
         return quantize_rows(weights, self.to, self.exponents, unit)
 
     def trained(self, weights: Reals) -> ScaledWeights:
@@ -161,7 +159,7 @@ def quantize_rows(
     weights
         Finite reals, shape (gate, unit, operand).
     to, exponents
-        Which levels, see `golden.lstm.ternary.levels_of`.
+        Which levels, see `fewbit.golden.lstm.ternary.levels_of`.
     unit
         Scales are this times powers of two, of the least squared error; None for any.
     """
@@ -233,7 +231,7 @@ def quantize_lstm(
     to: WeightKind = "ternary",
     exponents: int | None = None,
     activation_width: int = 12,
-    scales: Scales = "fixed",
+    scales: ScaleKind = "any",
     activation: ActivationKind = "table",
 ) -> TernaryLstm:
     """Quantise a layer; ranges of input and cell are those it shows on `x`.
@@ -256,7 +254,7 @@ def quantize_lstm(
     activation_width
         Bits of inputs and hidden values, 4 to 16.
     scales
-        "fixed", or "powers_of_two", so that no multiplier is left.
+        "any", or "powers_of_two", so that no multiplier is left.
     activation
         Of the resulting layer.
 
@@ -269,7 +267,7 @@ def quantize_lstm(
     target = _Target(to, _exponents(to, exponents), activation_width, scales, activation)
     padded, counts = calibration_batch(model.inputs, x, lengths)
     valid = valid_steps(padded, counts)
-    step = target.input_step(padded[valid])
+    step = target.input_resolution(padded[valid])
     return _quantised(_folded(model, target, step), padded, valid, target, step)[0]
 
 
@@ -281,7 +279,7 @@ def quantize_folded(
     to: WeightKind = "ternary",
     exponents: int | None = None,
     activation_width: int = 12,
-    scales: Scales = "fixed",
+    scales: ScaleKind = "any",
     activation: ActivationKind = "table",
 ) -> TernaryLstm:
     """Integers of a layer whose weights have been quantised by any rule and whose norms are folded.
@@ -292,12 +290,12 @@ def quantize_folded(
     Parameters
     ----------
     folded
-        As `golden.quantize.batch_norm.fold` makes it; its cell without a norm.
+        As `fewbit.golden.quantize.batch_norm.fold` makes it; its cell without a norm.
     """
     target = _Target(to, _exponents(to, exponents), activation_width, scales, activation)
     padded, counts = calibration_batch(folded.inputs, x, lengths)
     valid = valid_steps(padded, counts)
-    return _quantised(folded, padded, valid, target, target.input_step(padded[valid]))[0]
+    return _quantised(folded, padded, valid, target, target.input_resolution(padded[valid]))[0]
 
 
 def quantize_network(
@@ -307,7 +305,7 @@ def quantize_network(
     to: WeightKind = "ternary",
     exponents: int | None = None,
     activation_width: int = 12,
-    scales: Scales = "fixed",
+    scales: ScaleKind = "any",
     activation: ActivationKind = "table",
     done: Callable[[], None] = lambda: None,
 ) -> Network:
@@ -333,12 +331,12 @@ def quantize_network(
     target = _Target(to, _exponents(to, exponents), activation_width, scales, activation)
     given, counts = calibration_batch(network.inputs, x, None)
     valid = valid_steps(given, counts)
-    input_step = _network_input_step(network, given, target)
+    input_resolution = _network_input_step(network, given, target)
     nodes: list[Node] = []
     outputs: list[Reals] = []
     for node in network.nodes:
         read = join(node.sources, given, outputs)
-        step = input_step if NETWORK_INPUT in node.sources else target.hidden_step
+        step = input_resolution if NETWORK_INPUT in node.sources else target.hidden_resolution
         folded = _folded(real_layer(node), target, step, node.name)
         lstm, hidden = _quantised(
             folded, read[:, ::-1] if node.reverse else read, valid, target, step
@@ -364,7 +362,7 @@ def _network_input_step(network: Network, given: Reals, target: _Target) -> floa
     readers = [node for node in network.nodes if NETWORK_INPUT in node.sources]
     mixed = [node for node in readers if set(node.sources) != {NETWORK_INPUT}]
     if not mixed:
-        return target.input_step(given)
+        return target.input_resolution(given)
     largest = float(np.abs(given).max())
     if largest > 1:
         raise ValueError(
@@ -372,7 +370,7 @@ def _network_input_step(network: Network, given: Reals, target: _Target) -> floa
             f"from -1 to 1: so must the calibration inputs be, not {largest:g} in size; rescale "
             "the model's input."
         )
-    return target.hidden_step
+    return target.hidden_resolution
 
 
 def _folded(
@@ -398,7 +396,7 @@ def _folded(
     return fold(
         plain,
         target.rows(model.input_weights, step),
-        target.rows(model.recurrent_weights, target.hidden_step),
+        target.rows(model.recurrent_weights, target.hidden_resolution),
     )
 
 
@@ -416,11 +414,13 @@ def _quantised(
         )
     hidden, cell = run_with_cell(folded, x)
     bits = _SIGNIFICANT_BITS[target.scales]
-    bias = folded.bias / _GATE_STEP
-    exact = folded.input_scales * (step / _GATE_STEP)
+    bias = folded.bias / _GATE_RESOLUTION
+    exact = folded.input_scales * (step / _GATE_RESOLUTION)
     least = np.abs(bias) / _HIGHEST_BIAS
     input_scales = fix_scales(np.maximum(exact, least), bits)
-    recurrent_scales = fix_scales(folded.recurrent_scales * (target.hidden_step / _GATE_STEP), bits)
+    recurrent_scales = fix_scales(
+        folded.recurrent_scales * (target.hidden_resolution / _GATE_RESOLUTION), bits
+    )
     reals = input_scales.reals
     # Without a multiplier there is no bias, which is then below a quarter of a step.
     units = np.divide(bias, reals, out=np.zeros_like(bias), where=reals > 0)

@@ -2,9 +2,10 @@
 
 from amaranth.hdl import Module, Mux, Value
 
-from golden.accumulate.binary import BinaryAccumulate as Contract
-from hdl.accumulate.rows import Lane, SelectedLanes, Structure
-from hdl.arithmetic import wire
+from fewbit.golden.accumulate.binary_accumulate import BinaryAccumulateContract
+from fewbit.hdl.accumulate.rows import Lane, SelectedLanes
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.structure import LaneStructure
 
 __all__ = ["BinaryAccumulate"]
 
@@ -13,18 +14,20 @@ class BinaryAccumulate(SelectedLanes):
     """Sum of a row of binary weights times activations, a beat a cycle.
 
     The sum follows the last beat of a row by one cycle. While it waits, no beat is taken. Bit for
-    bit :meth:`golden.accumulate.binary.BinaryAccumulate.compute`.
+    bit :meth:`fewbit.golden.accumulate.binary_accumulate.BinaryAccumulateContract.compute`.
 
     Parameters
     ----------
     contract
         The unit's parameters; None for the usual ones.
     structure
-        "gates", "fpga" or "plain", see :mod:`hdl.accumulate.rows`.
+        "gates", "fpga" or "plain", see :mod:`fewbit.hdl.accumulate.rows`.
     """
 
-    def __init__(self, contract: Contract | None = None, structure: Structure = "gates") -> None:
-        self.contract = contract or Contract()
+    def __init__(
+        self, contract: BinaryAccumulateContract | None = None, structure: LaneStructure = "gates"
+    ) -> None:
+        self.contract = contract or BinaryAccumulateContract()
         super().__init__(self.contract, structure)
 
     def _lanes(self, m: Module) -> list[Lane]:

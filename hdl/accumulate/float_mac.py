@@ -6,12 +6,14 @@ from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.accumulate.float_mac import FloatMac as Contract
-from hdl.accumulate.float_sum import FloatSum, Objective, Term
-from hdl.adders import add_with_carry
-from hdl.arithmetic import Structure, product_rows, sum_of_rows, wire
-from hdl.formats import stream_of
-from hdl.pipeline import Pipeline
+from fewbit.golden.accumulate.float_mac import FloatMacContract
+from fewbit.hdl.accumulate.float_sum import FloatSum, Objective, Term
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.formats import stream_of
+from fewbit.hdl.pipeline import Pipeline
+from fewbit.hdl.structure import Structure
+from fewbit.hdl.sums.addends import product_addends, sum_of_addends
+from fewbit.hdl.sums.adders import add_with_carry
 
 __all__ = ["FloatMac", "Multiplier"]
 
@@ -25,7 +27,8 @@ _SMALLEST_RECODED = 6
 class FloatMac(wiring.Component):
     """accumulator + sum of weight * activation, rounded once, a beat a cycle.
 
-    Latency: ``stages`` cycles. Bit for bit :meth:`golden.accumulate.float_mac.FloatMac.compute`.
+    Latency: ``stages`` cycles. Bit for bit
+    :meth:`fewbit.golden.accumulate.float_mac.FloatMacContract.compute`.
 
     Parameters
     ----------
@@ -35,9 +38,9 @@ class FloatMac(wiring.Component):
         Register stages: 1 the result; 2 also the sum before normalisation, the narrowest cut;
         3 also the products before alignment; 4 also the normalised sum; 5 also the aligned ones.
     structure
-        How products and their sum are built: "gates" or "fpga", see :mod:`hdl.arithmetic`.
+        How products and their sum are built: "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
     objective
-        As that of :class:`hdl.accumulate.float_sum.FloatSum`.
+        As that of :class:`fewbit.hdl.accumulate.float_sum.FloatSum`.
     multiplier
         "plain": products are left to synthesis, as those of ``floatsd8_mac`` are; "booth": rows of
         recoded digits in a carry-save tree, smaller for wide significands.
@@ -45,7 +48,7 @@ class FloatMac(wiring.Component):
 
     def __init__(
         self,
-        contract: Contract,
+        contract: FloatMacContract,
         *,
         stages: int = 2,
         structure: Structure = "gates",
@@ -130,7 +133,7 @@ class FloatMac(wiring.Component):
             return wire(m, first * second, name)
         # Digits are those of a signed number of an even width.
         spare = 2 - len(second) % 2
-        rows, constant = product_rows(
+        rows, constant = product_addends(
             m, first, Cat(second, Const(0, spare)), Const(0, 1), name, self.structure
         )
-        return sum_of_rows(m, rows, width, f"{name}_sum", constant, self.structure)
+        return sum_of_addends(m, rows, width, f"{name}_sum", constant, self.structure)

@@ -18,12 +18,13 @@ from typing import Literal, NamedTuple, get_args
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import data
 
-from golden.formats import Minifloat
-from hdl.adders import add_rows
-from hdl.alignment import largest, normalize, normalize_by_count, shift_down, shift_up
-from hdl.arithmetic import Structure, check_structure, wire
-from hdl.columns import Columns
-from hdl.pipeline import Pipeline
+from fewbit.golden.formats import Minifloat
+from fewbit.hdl.alignment import largest, normalize, normalize_by_count, shift_down, shift_up
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.pipeline import Pipeline
+from fewbit.hdl.structure import Structure, check_structure
+from fewbit.hdl.sums.adders import add_words
+from fewbit.hdl.sums.columns import Columns
 
 __all__ = ["MOST_STAGES", "FloatSum", "Objective", "Term"]
 
@@ -57,7 +58,7 @@ class _Normal(NamedTuple):
 class FloatSum:
     """accumulator format(start + sum of products), rounded once: nearest, ties to even.
 
-    Bit for bit :func:`golden.accumulate.float_sum.round_sum` over the products, fields of
+    Bit for bit :func:`fewbit.golden.accumulate.float_sum.round_sum` over the products, fields of
     ``product_width`` bits, and the start value, a field of its significand's width. Latency:
     ``stages`` cycles.
 
@@ -84,7 +85,7 @@ class FloatSum:
         3 also the terms before alignment; 4 also the normalised sum before rounding; 5 also the
         aligned fields.
     structure
-        How the terms are added: "gates" or "fpga", see :mod:`hdl.arithmetic`.
+        How the terms are added: "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
     objective
         "area" normalises step by step, "delay" by a count of zeros.
     """
@@ -324,7 +325,7 @@ class FloatSum:
             rows.append(row)
         constant = -self.products % 2 ** (self._growth + 1)
         rows.append(Cat(fields[-1], Const(constant, self._growth + 1)))
-        return add_rows(m, rows, signs, "total", self.structure)
+        return add_words(m, rows, signs, "total", self.structure)
 
     @staticmethod
     def _sum_by_columns(
@@ -335,13 +336,13 @@ class FloatSum:
         Synthesis makes a prefix adder of each addition, which none of the areas here asks for.
         """
         columns = Columns(m, width, "total")
-        columns.add_row(fields[-1])
+        columns.add_word(fields[-1])
         for index, (field, sign) in enumerate(zip(fields, signs, strict=False)):
             row = wire(m, field ^ sign.replicate(len(field)), f"row_{index}")
-            columns.add_row(row[1:], 1)
+            columns.add_word(row[1:], 1)
             # The complement's lowest bit, and the one that makes it the negative.
             columns.add_pair(sign, field[0])
-            columns.add_row(wire(m, ~sign, f"positive_{index}"), len(field))
+            columns.add_word(wire(m, ~sign, f"positive_{index}"), len(field))
             columns.add_constant(-1 << len(field))
         return columns.sum()
 

@@ -4,13 +4,13 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.accumulate.floatsd8_mac import FloatSD8Mac as Contract
-from golden.formats import BINARY16
-from hdl.accumulate.float_sum import FloatSum, Objective, Term
-from hdl.adders import add_with_carry
-from hdl.arithmetic import Structure
-from hdl.formats import stream_of
-from hdl.pipeline import Pipeline
+from fewbit.golden.accumulate.floatsd8_mac import FloatSD8MacContract
+from fewbit.golden.formats import BINARY16
+from fewbit.hdl.accumulate.float_sum import FloatSum, Objective, Term
+from fewbit.hdl.formats import stream_of
+from fewbit.hdl.pipeline import Pipeline
+from fewbit.hdl.structure import Structure
+from fewbit.hdl.sums.adders import add_with_carry
 
 __all__ = ["PRODUCT_WIDTH", "FloatSD8Mac", "floatsd8_magnitude", "floatsd8_product"]
 
@@ -77,7 +77,7 @@ class FloatSD8Mac(wiring.Component):
     """binary16(accumulator + sum of weight * activation), rounded once, a beat a cycle.
 
     Latency: ``stages`` cycles. Bit for bit
-    :meth:`golden.accumulate.floatsd8_mac.FloatSD8Mac.compute`.
+    :meth:`fewbit.golden.accumulate.floatsd8_mac.FloatSD8MacContract.compute`.
 
     Parameters
     ----------
@@ -87,20 +87,20 @@ class FloatSD8Mac(wiring.Component):
         Register stages: 1 the result; 2 also the sum before normalisation, the narrowest cut;
         3 also the products before alignment; 4 also the normalised sum; 5 also the aligned ones.
     structure
-        How the products are added: "gates" or "fpga", see :mod:`hdl.arithmetic`.
+        How the products are added: "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
     objective
-        As that of :class:`hdl.accumulate.float_sum.FloatSum`.
+        As that of :class:`fewbit.hdl.accumulate.float_sum.FloatSum`.
     """
 
     def __init__(
         self,
-        contract: Contract | None = None,
+        contract: FloatSD8MacContract | None = None,
         *,
         stages: int = 2,
         structure: Structure = "gates",
         objective: Objective = "area",
     ) -> None:
-        self.contract = contract = contract or Contract()
+        self.contract = contract = contract or FloatSD8MacContract()
         self.products = contract.products
         self.window = contract.window
         self.activation_bias = contract.activation_bias

@@ -2,10 +2,12 @@
 
 from amaranth.hdl import Cat, Const, Module, Value
 
-from golden.accumulate.int12_mac import Int12Mac as Contract
-from hdl.accumulate.rows import RowAccumulate, Structure
-from hdl.arithmetic import Row, product_rows, sum_of_rows, wire
-from hdl.columns import Columns
+from fewbit.golden.accumulate.int12_mac import Int12MacContract
+from fewbit.hdl.accumulate.rows import RowAccumulate
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.structure import LaneStructure
+from fewbit.hdl.sums.addends import Addend, product_addends, sum_of_addends
+from fewbit.hdl.sums.columns import Columns
 
 __all__ = ["Int12Mac", "add_product"]
 
@@ -14,18 +16,20 @@ class Int12Mac(RowAccumulate):
     """Sum of a row of signed 12-bit weights times activations, a beat a cycle.
 
     The sum follows the last beat of a row by one cycle. While it waits, no beat is taken. Bit for
-    bit :meth:`golden.accumulate.int12_mac.Int12Mac.compute`.
+    bit :meth:`fewbit.golden.accumulate.int12_mac.Int12MacContract.compute`.
 
     Parameters
     ----------
     contract
         The unit's parameters; None for the usual ones.
     structure
-        "gates", "fpga" or "plain", see :mod:`hdl.accumulate.rows`.
+        "gates", "fpga" or "plain", see :mod:`fewbit.hdl.accumulate.rows`.
     """
 
-    def __init__(self, contract: Contract | None = None, structure: Structure = "gates") -> None:
-        self.contract = contract or Contract()
+    def __init__(
+        self, contract: Int12MacContract | None = None, structure: LaneStructure = "gates"
+    ) -> None:
+        self.contract = contract or Int12MacContract()
         super().__init__(self.contract, structure)
 
     def _add_lanes(self, m: Module, columns: Columns) -> None:
@@ -34,10 +38,10 @@ class Int12Mac(RowAccumulate):
             add_product(m, columns, beat.activations[lane], beat.weights[lane], f"lane_{lane}")
 
     def _chained_lanes(self, m: Module, before: Value) -> Value:
-        rows: list[Row] = []
+        rows: list[Addend] = []
         constant = 0
         for lane in range(self.lanes):
-            partial, offset = product_rows(
+            partial, offset = product_addends(
                 m,
                 self.i.payload.activations[lane],
                 self.i.payload.weights[lane],
@@ -47,7 +51,9 @@ class Int12Mac(RowAccumulate):
             )
             rows += partial
             constant += offset
-        return sum_of_rows(m, [*rows, Row(before)], self.accumulator_width, "sum", constant, "fpga")
+        return sum_of_addends(
+            m, [*rows, Addend(before)], self.accumulator_width, "sum", constant, "fpga"
+        )
 
     def _plain_products(self, m: Module) -> list[Value]:
         beat = self.i.payload

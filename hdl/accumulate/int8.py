@@ -4,7 +4,8 @@ from amaranth.hdl import Const, Module, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.arithmetic import Row, Structure, check_structure, product_rows, sum_of_rows
+from fewbit.hdl.structure import Structure, check_structure
+from fewbit.hdl.sums.addends import Addend, product_addends, sum_of_addends
 
 __all__ = ["Int8Products"]
 
@@ -17,7 +18,7 @@ class Int8Products(wiring.Component):
     lanes
         Products, at least 1.
     structure
-        "gates" or "fpga", see :mod:`hdl.arithmetic`.
+        "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
     """
 
     def __init__(self, lanes: int, structure: Structure = "gates") -> None:
@@ -37,10 +38,10 @@ class Int8Products(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        rows: list[Row] = []
+        rows: list[Addend] = []
         constant = 0
         for lane in range(self.lanes):
-            partial, offset = product_rows(
+            partial, offset = product_addends(
                 m,
                 self.activations[lane],
                 self.weights[lane],
@@ -50,6 +51,6 @@ class Int8Products(wiring.Component):
             )
             rows += partial
             constant += offset
-        rows.append(Row(self.start))
-        m.d.comb += self.total.eq(sum_of_rows(m, rows, 32, "sum", constant, self.structure))
+        rows.append(Addend(self.start))
+        m.d.comb += self.total.eq(sum_of_addends(m, rows, 32, "sum", constant, self.structure))
         return m

@@ -4,7 +4,9 @@ from amaranth.hdl import Cat, Const, Module, Mux, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.arithmetic import Row, Structure, check_structure, product_rows, sum_of_rows, wire
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.structure import Structure, check_structure
+from fewbit.hdl.sums.addends import Addend, product_addends, sum_of_addends
 
 __all__ = ["Int8HalfProducts", "nibbles"]
 
@@ -12,7 +14,7 @@ HALVES = ("first", "second")
 CORRECTION_PLACE = 3
 """The middle of a low half is 2^3."""
 OFFSET_PLACE = 6
-"""golden.lstm.dynamic.OFFSET_STEP is 2^6."""
+"""fewbit.golden.lstm.dynamic.OFFSET_RESOLUTION is 2^6."""
 HALF = 4
 """Bits of half a weight."""
 
@@ -38,7 +40,7 @@ class Int8HalfProducts(wiring.Component):
     correction_width
         Bits of ``correction``, signed.
     structure
-        "gates" or "fpga", see :mod:`hdl.arithmetic`.
+        "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
     width
         Bits of ``start`` and ``total``, signed.
 
@@ -83,33 +85,35 @@ class Int8HalfProducts(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        rows = [Row(self.start)]
+        rows = [Addend(self.start)]
         constant = 0
         for row in (
             *(self._raised(m, index) for index in range(len(HALVES))),
-            Row(self.correction, CORRECTION_PLACE),
-            Row(self.offset, OFFSET_PLACE),
+            Addend(self.correction, CORRECTION_PLACE),
+            Addend(self.offset, OFFSET_PLACE),
         ):
             # The sign's weight is taken off by the constant, as for partial products.
             bits = row.bits
-            rows.append(Row(Cat(bits[:-1], ~bits[-1]), row.offset))
+            rows.append(Addend(Cat(bits[:-1], ~bits[-1]), row.offset))
             constant -= 1 << (len(bits) - 1 + row.offset)
-        m.d.comb += self.total.eq(sum_of_rows(m, rows, self.width, "sum", constant, self.structure))
+        m.d.comb += self.total.eq(
+            sum_of_addends(m, rows, self.width, "sum", constant, self.structure)
+        )
         return m
 
-    def _raised(self, m: Module, index: int) -> Row:
+    def _raised(self, m: Module, index: int) -> Addend:
         """Sum of one half's products, at its place."""
         name = HALVES[index]
         total = self._sum(m, name)
         low, high = Cat(total, total[-1].replicate(HALF)), Cat(Const(0, HALF), total)
-        return Row(wire(m, Mux(self.raises[index], high, low), f"{name}_raised"))
+        return Addend(wire(m, Mux(self.raises[index], high, low), f"{name}_raised"))
 
     def _sum(self, m: Module, name: str) -> Value:
         """Sum of one half's products."""
-        rows: list[Row] = []
+        rows: list[Addend] = []
         constant = 0
         for lane in range(self.lanes):
-            partial, offset = product_rows(
+            partial, offset = product_addends(
                 m,
                 self.activations[name][lane],
                 self.weights[name][lane],
@@ -121,4 +125,4 @@ class Int8HalfProducts(wiring.Component):
             constant += offset
         # |sum| is at most lanes * 8 * 128, reached with the sign that has room for it.
         width = 11 + (self.lanes - 1).bit_length() + 1
-        return sum_of_rows(m, rows, width, f"{name}_sum", constant, self.structure)
+        return sum_of_addends(m, rows, width, f"{name}_sum", constant, self.structure)

@@ -6,10 +6,12 @@ from amaranth.hdl import Cat, Const, Module, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.accumulate.int8_mac import Int8Mac as Contract
-from hdl.arithmetic import Row, Structure, check_structure, product_rows, sum_of_rows, wire
-from hdl.formats import stream_of
-from hdl.pipeline import Pipeline
+from fewbit.golden.accumulate.int8_mac import Int8MacContract
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.formats import stream_of
+from fewbit.hdl.pipeline import Pipeline
+from fewbit.hdl.structure import Structure, check_structure
+from fewbit.hdl.sums.addends import Addend, product_addends, sum_of_addends
 
 __all__ = ["Int8Mac"]
 
@@ -20,7 +22,8 @@ _WIDTH = 32
 class Int8Mac(wiring.Component):
     """accumulator + sum of weight * activation, modulo 2^32, a beat a cycle.
 
-    Latency: ``stages`` cycles. Bit for bit :meth:`golden.accumulate.int8_mac.Int8Mac.compute`.
+    Latency: ``stages`` cycles. Bit for bit
+    :meth:`fewbit.golden.accumulate.int8_mac.Int8MacContract.compute`.
 
     Parameters
     ----------
@@ -30,12 +33,12 @@ class Int8Mac(wiring.Component):
         Register stages: 1 the result; 2 also the sum of the products, before the accumulator is
         added; 3 also the products.
     structure
-        How products and sums are built: "gates" or "fpga", see :mod:`hdl.arithmetic`.
+        How products and sums are built: "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
     """
 
     def __init__(
         self,
-        contract: Contract | None = None,
+        contract: Int8MacContract | None = None,
         *,
         stages: int = 2,
         structure: Structure = "gates",
@@ -43,7 +46,7 @@ class Int8Mac(wiring.Component):
         if stages not in (1, 2, 3):
             raise ValueError(f"stages must be 1, 2 or 3, not {stages}.")
         check_structure(structure)
-        self.contract = contract or Contract()
+        self.contract = contract or Int8MacContract()
         self.products = self.contract.products
         self.stages = stages
         self.structure: Structure = structure
@@ -59,10 +62,10 @@ class Int8Mac(wiring.Component):
         pipeline = Pipeline(m, self.i.valid)
         beat = self.i.payload
         start: Value = beat.accumulator
-        rows: list[Row] = []
+        rows: list[Addend] = []
         constant = 0
         for lane in range(self.products):
-            partial, offset = product_rows(
+            partial, offset = product_addends(
                 m,
                 beat.activations[lane],
                 beat.weights[lane],
@@ -71,10 +74,10 @@ class Int8Mac(wiring.Component):
                 self.structure,
             )
             if self.stages >= 3:
-                product = sum_of_rows(
+                product = sum_of_addends(
                     m, partial, _PRODUCT_WIDTH, f"product_{lane}", offset, self.structure
                 )
-                partial, offset = [Row(product.as_signed())], 0
+                partial, offset = [Addend(product.as_signed())], 0
             rows += partial
             constant += offset
         if self.stages >= 3:
@@ -84,11 +87,13 @@ class Int8Mac(wiring.Component):
             )
             rows, constant = self._rows(products)
         if self.stages == 1:
-            total = sum_of_rows(m, [*rows, Row(start)], _WIDTH, "total", constant, self.structure)
+            total = sum_of_addends(
+                m, [*rows, Addend(start)], _WIDTH, "total", constant, self.structure
+            )
         else:
             # Products of -2**7 * -2**7 = 2**14 leave a bit to spare in each.
             width = _PRODUCT_WIDTH + (self.products - 1).bit_length()
-            added = sum_of_rows(m, rows, width, "added", constant, self.structure)
+            added = sum_of_addends(m, rows, width, "added", constant, self.structure)
             staged, start = pipeline.register(staged_total=added.as_signed(), total_start=start)
             total = wire(m, (start + staged)[:_WIDTH], "total")
         (result,) = pipeline.register(result_code=total)
@@ -96,10 +101,10 @@ class Int8Mac(wiring.Component):
         pipeline.connect(self.i.ready, self.o.valid, self.o.ready)
         return m
 
-    def _rows(self, words: Sequence[Value]) -> tuple[list[Row], int]:
+    def _rows(self, words: Sequence[Value]) -> tuple[list[Addend], int]:
         """Signed words as rows of a sum, and the constant that belongs to it."""
         if self.structure == "fpga":
-            return [Row(word) for word in words], 0
+            return [Addend(word) for word in words], 0
         # Carry-save trees take unsigned rows: an inverted sign bit weighs 2**(width - 1) too much.
-        rows = [Row(Cat(word[:-1], ~word[-1])) for word in words]
+        rows = [Addend(Cat(word[:-1], ~word[-1])) for word in words]
         return rows, -sum(1 << (len(word) - 1) for word in words)

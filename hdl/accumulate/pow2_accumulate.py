@@ -2,9 +2,10 @@
 
 from amaranth.hdl import Cat, Module, Mux, Value
 
-from golden.accumulate.pow2 import Pow2Accumulate as Contract
-from hdl.accumulate.rows import Lane, SelectedLanes, Structure
-from hdl.arithmetic import wire
+from fewbit.golden.accumulate.pow2_accumulate import Pow2AccumulateContract
+from fewbit.hdl.accumulate.rows import Lane, SelectedLanes
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.structure import LaneStructure
 
 __all__ = ["Pow2Accumulate"]
 
@@ -13,18 +14,20 @@ class Pow2Accumulate(SelectedLanes):
     """Sum of a row of weights 0 and ±2**-e times activations, a beat a cycle.
 
     The sum follows the last beat of a row by one cycle. While it waits, no beat is taken. Bit for
-    bit :meth:`golden.accumulate.pow2.Pow2Accumulate.compute`.
+    bit :meth:`fewbit.golden.accumulate.pow2_accumulate.Pow2AccumulateContract.compute`.
 
     Parameters
     ----------
     contract
         The unit's parameters; None for the usual ones.
     structure
-        "gates", "fpga" or "plain", see :mod:`hdl.accumulate.rows`.
+        "gates", "fpga" or "plain", see :mod:`fewbit.hdl.accumulate.rows`.
     """
 
-    def __init__(self, contract: Contract | None = None, structure: Structure = "gates") -> None:
-        self.contract = contract or Contract()
+    def __init__(
+        self, contract: Pow2AccumulateContract | None = None, structure: LaneStructure = "gates"
+    ) -> None:
+        self.contract = contract or Pow2AccumulateContract()
         self.exponent_bits = self.contract.exponent_bits
         super().__init__(self.contract, structure)
 

@@ -1,39 +1,35 @@
 """What the units that sum rows have in common: the stream, the registers, the sum of the lanes."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.accumulate.rows import RowAccumulate as Contract
-from hdl.arithmetic import wire
-from hdl.columns import Columns
-from hdl.formats import stream_of
+from fewbit.golden.accumulate.rows import RowAccumulateContract
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.formats import stream_of
+from fewbit.hdl.structure import LaneStructure, check_structure
+from fewbit.hdl.sums.adders import signed_sum
+from fewbit.hdl.sums.columns import Columns
 
-__all__ = ["Lane", "RowAccumulate", "SelectedLanes", "Structure", "signed_sum"]
-
-Structure = Literal["gates", "fpga", "plain"]
-"""How a beat is summed: full adders column by column for gates, adders on carry chains for FPGAs,
-or operators alone, left to synthesis, to compare with."""
+__all__ = ["Lane", "RowAccumulate", "SelectedLanes"]
 
 
 class RowAccumulate(wiring.Component):
     """Sum of a row of weights times activations, a beat a cycle.
 
     The sum follows the last beat of a row by one cycle. While it waits, no beat is taken. Bit for
-    bit :meth:`golden.accumulate.rows.RowAccumulate.compute`.
+    bit :meth:`fewbit.golden.accumulate.rows.RowAccumulateContract.compute`.
     """
 
-    def __init__(self, contract: Contract, structure: Structure) -> None:
-        if structure not in get_args(Structure):
-            raise ValueError(f'structure must be "gates", "fpga" or "plain", not {structure!r}.')
+    def __init__(self, contract: RowAccumulateContract, structure: LaneStructure) -> None:
+        check_structure(structure, LaneStructure)
         self.lanes = contract.lanes
         self.activation_width = contract.activation_width
         self.accumulator_width = contract.accumulator_width
-        self.structure: Structure = structure
+        self.structure: LaneStructure = structure
         super().__init__(
             {
                 "i": In(stream_of(contract.operands)),
@@ -59,7 +55,7 @@ class RowAccumulate(wiring.Component):
             case "gates":
                 columns = Columns(m, self.accumulator_width, "sum")
                 self._add_lanes(m, columns)
-                columns.add_row(before)
+                columns.add_word(before)
                 return columns.sum()
             case "fpga":
                 return self._chained_lanes(m, before)
@@ -122,19 +118,3 @@ class SelectedLanes(RowAccumulate):
             [lane.negate for lane in lanes],
             self.accumulator_width,
         )
-
-
-def signed_sum(m: Module, rows: Sequence[Value], carries: Sequence[Value], width: int) -> Value:
-    """Sum modulo 2**width of signed rows, and of a carry for each row but one, by as many adders.
-
-    A balanced tree of sums as wide as they need to be; the rows come in ascending width.
-    """
-    waiting = list(rows)
-    for index, carry in enumerate(carries):
-        first, second = waiting[:2]
-        size = min(max(len(first), len(second)) + 1, width)
-        # A bit below the lowest turns the carry into a plain operand of the same adder.
-        total = Signal(signed(size + 1), name=f"sum_{index}_with_carry")
-        m.d.comb += total.eq(Cat(Const(1, 1), first).as_signed() + Cat(carry, second).as_signed())
-        waiting = [*waiting[2:], wire(m, total[1:].as_signed(), f"sum_{index}")]
-    return waiting[0]

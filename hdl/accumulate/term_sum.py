@@ -4,10 +4,10 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.accumulate.term_sum import TermSum as Contract
-from hdl.accumulate.float_sum import FloatSum, Term
-from hdl.formats import stream_of
-from hdl.pipeline import Pipeline
+from fewbit.golden.accumulate.term_sum import TermSumContract
+from fewbit.hdl.accumulate.float_sum import FloatSum, Term
+from fewbit.hdl.formats import stream_of
+from fewbit.hdl.pipeline import Pipeline
 
 __all__ = ["TermSum"]
 
@@ -15,7 +15,8 @@ __all__ = ["TermSum"]
 class TermSum(wiring.Component):
     """accumulator + sum of terms, rounded once, a beat a cycle: :class:`FloatSum` and no more.
 
-    Latency: ``stages`` cycles. Bit for bit :meth:`golden.accumulate.term_sum.TermSum.compute`.
+    Latency: ``stages`` cycles. Bit for bit
+    :meth:`fewbit.golden.accumulate.term_sum.TermSumContract.compute`.
 
     Parameters
     ----------
@@ -25,7 +26,7 @@ class TermSum(wiring.Component):
         As those of `FloatSum`.
     """
 
-    def __init__(self, contract: Contract, *, stages: int) -> None:
+    def __init__(self, contract: TermSumContract, *, stages: int) -> None:
         self.contract = contract
         self.stages = stages
         super().__init__(

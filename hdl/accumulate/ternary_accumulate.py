@@ -2,10 +2,11 @@
 
 from amaranth.hdl import Module, Mux, Value
 
-from golden.accumulate.ternary import TernaryAccumulate as Contract
-from hdl.accumulate.packed import Digit, unpack_dense
-from hdl.accumulate.rows import Lane, SelectedLanes, Structure
-from hdl.arithmetic import wire
+from fewbit.golden.accumulate.ternary_accumulate import TernaryAccumulateContract
+from fewbit.hdl.accumulate.packing import Digit, unpack_dense
+from fewbit.hdl.accumulate.rows import Lane, SelectedLanes
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.structure import LaneStructure
 
 __all__ = ["TernaryAccumulate"]
 
@@ -14,18 +15,20 @@ class TernaryAccumulate(SelectedLanes):
     """Sum of a row of ternary weights times activations, a beat a cycle.
 
     The sum follows the last beat of a row by one cycle. While it waits, no beat is taken. Bit for
-    bit :meth:`golden.accumulate.ternary.TernaryAccumulate.compute`.
+    bit :meth:`fewbit.golden.accumulate.ternary_accumulate.TernaryAccumulateContract.compute`.
 
     Parameters
     ----------
     contract
         The unit's parameters; None for the usual ones.
     structure
-        "gates", "fpga" or "plain", see :mod:`hdl.accumulate.rows`.
+        "gates", "fpga" or "plain", see :mod:`fewbit.hdl.accumulate.rows`.
     """
 
-    def __init__(self, contract: Contract | None = None, structure: Structure = "gates") -> None:
-        self.contract = contract or Contract()
+    def __init__(
+        self, contract: TernaryAccumulateContract | None = None, structure: LaneStructure = "gates"
+    ) -> None:
+        self.contract = contract or TernaryAccumulateContract()
         self.packing = self.contract.packing
         super().__init__(self.contract, structure)
 

@@ -2,8 +2,8 @@
 
 Both functions are monotone, so each result is a comparison of the argument with thresholds: the
 real arguments whose function values lie in the middle of two neighbouring results. All thresholds
-are constants, and the circuit is the decision diagram (:mod:`hdl.decision`) of the two staircases
-that they make.
+are constants, and the circuit is the decision diagram (:mod:`fewbit.hdl.decision`) of the two
+staircases that they make.
 """
 
 import math
@@ -15,10 +15,10 @@ from amaranth.hdl import Cat, Const, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.floatsd8_activations import GATE_FORMAT, HIDDEN_FORMAT
-from golden.formats import Format
-from hdl.arithmetic import wire
-from hdl.decision import decision_diagram, first_binary16, staircase
+from fewbit.golden.activation.floatsd8 import GATE_FORMAT, HIDDEN_FORMAT
+from fewbit.golden.formats import Format
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.decision import decision_diagram, first_binary16, staircase
 
 __all__ = ["FloatSD8Activation"]
 
@@ -26,8 +26,8 @@ __all__ = ["FloatSD8Activation"]
 class FloatSD8Activation(wiring.Component):
     """Sigmoid or tanh of a binary16 number, to the nearest 8-bit result; combinational.
 
-    Bit for bit :mod:`golden.floatsd8_activations`, for all 65,536 codes: the nearest value of the
-    format to the real function's, so at most half the distance of two neighbouring values away.
+    Bit for bit :mod:`fewbit.golden.activation.floatsd8`, for all 65,536 codes: the nearest value of
+    the format to the real function's, so at most half the distance of two neighbouring values away.
     Exponent 31 is one more octave of numbers.
 
     Ports

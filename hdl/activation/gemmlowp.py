@@ -11,7 +11,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.arithmetic import wire
+from fewbit.hdl.arithmetic import wire
 
 __all__ = ["FACTORS", "STEPS", "GemmlowpArgument", "Step"]
 
@@ -26,7 +26,7 @@ EXP_OF_MINUS_EIGHTH = _upper(1895147668)
 FORTY_EIGHT_SEVENTEENTHS = _upper(1515870810)
 THIRTY_TWO_SEVENTEENTHS = _upper(1010580540)
 POWERS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
-"""exp of -1/4, -1/2, -1, -2, -4, -8 and -16 in steps of 2^-31."""
+"""exp of -1/4, -1/2, -1, -2, -4, -8 and -16 in units of 2^-31."""
 
 FACTORS = len(POWERS) + 1
 """Steps that a raw may skip: a factor for each bit from 1/4 to 16, and 0 beyond 32."""
@@ -93,7 +93,7 @@ class GemmlowpArgument(wiring.Component):
     integer_bits
         K, 1 to 7: 3 for the sigmoid, one more than the raw's for tanh.
     x
-        Signed, in steps of 2^-15: the part below a quarter of the negated distance, plus 1/8.
+        Signed, in units of 2^-15: the part below a quarter of the negated distance, plus 1/8.
     factors
         The factors that the steps multiply by, see `FACTORS`.
     """
@@ -112,7 +112,7 @@ class GemmlowpArgument(wiring.Component):
         m = Module()
         negated = Signal(signed(16))
         m.d.comb += negated.eq(Mux(self.raw < 0, self.raw, -self.raw))
-        # In steps of 2^-15, whatever the raw's own step.
+        # In units of 2^-15, whatever the raw's own step.
         aligned = wire(m, (negated << self.integer_bits)[:23], "aligned")
         m.d.comb += [
             self.x.eq(Cat(aligned[:12], ~aligned[12]).as_signed()),

@@ -1,6 +1,6 @@
 """Sigmoid and tanh by a table of 256 entries and interpolation, but for the multiplication.
 
-The table is that of the sigmoid in steps of 1/24; tanh(x) is 2*sigmoid(2x) - 1. A raw's distance
+The table is that of the sigmoid in units of 1/24; tanh(x) is 2*sigmoid(2x) - 1. A raw's distance
 from zero in table steps gives the entry and the fraction; the height above the entry is fraction
 times slope, which the circuit around it multiplies, with the multiplier that it has anyway.
 """
@@ -12,8 +12,10 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from golden.activations import interpolation_table
-from hdl.arithmetic import Row, Structure, check_structure, product_rows, sum_of_rows, wire
+from fewbit.golden.activation.table import interpolation_table
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.structure import Structure, check_structure
+from fewbit.hdl.sums.addends import Addend, product_addends, sum_of_addends
 
 __all__ = ["FRACTION", "Interpolation", "TableLookup", "shift_of", "start_of"]
 
@@ -33,7 +35,7 @@ class TableLookup(wiring.Component):
     Parameters
     ----------
     structure
-        "gates" or "fpga", see :mod:`hdl.arithmetic`.
+        "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
     clocked
         The table lies in a memory that is read with the clock, and all outputs follow the raw by a
         cycle.
@@ -47,7 +49,7 @@ class TableLookup(wiring.Component):
     integer_bits
         Integer bits of the raw for tanh, 0 to 6; 3 for a gate. Not read for the sigmoid.
     entry
-        Signed, ``T[index] - 3 * 2^14`` in steps of 2^-16.
+        Signed, ``T[index] - 3 * 2^14`` in units of 2^-16.
     slope
         Unsigned, ``T[index + 1] - T[index]``.
     fraction
@@ -75,7 +77,7 @@ class TableLookup(wiring.Component):
         # For a negative raw this is one less than its distance from zero.
         distance = wire(m, self.raw[:15] ^ negative.replicate(15), "distance")
 
-        # Three table steps of 2^-3 are one step of 2^-12 times 2: hence the factor 3. Tanh of a
+        # Three table units of 2^-3 are one step of 2^-12 times 2: hence the factor 3. Tanh of a
         # finer raw drops up to three bits, rounding half up: half down for a negative distance.
         halves = Signal(3)
         with m.If(~self.is_sigmoid):
@@ -91,9 +93,9 @@ class TableLookup(wiring.Component):
             (halves + Mux(negative, Mux(rounds, Const(2, 2), Const(3, 2)), Const(0, 2)))[:3],
             "correction",
         )
-        tripled = sum_of_rows(
+        tripled = sum_of_addends(
             m,
-            [Row(distance), Row(distance, 1), Row(correction)],
+            [Addend(distance), Addend(distance, 1), Addend(correction)],
             17,
             "tripled",
             0,
@@ -132,7 +134,7 @@ class Interpolation(wiring.Component):
     Parameters
     ----------
     structure
-        "gates" or "fpga", see :mod:`hdl.arithmetic`.
+        "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
     clocked
         The result follows a cycle later, as the table lies in a memory that is read with the
         clock; else it is combinational. By default with "fpga".
@@ -142,7 +144,7 @@ class Interpolation(wiring.Component):
     raw, is_sigmoid, integer_bits
         As those of `TableLookup`.
     result
-        In steps of 2^-15.
+        In units of 2^-15.
     """
 
     def __init__(self, structure: Structure = "gates", *, clocked: bool | None = None) -> None:
@@ -178,7 +180,7 @@ class Interpolation(wiring.Component):
             Cat(~is_sigmoid, is_sigmoid | negative, negative.replicate(SUM - FRACTION - 1)),
             "half",
         )
-        rows, constant = product_rows(
+        rows, constant = product_addends(
             m,
             lookup.slope,
             Cat(lookup.fraction, Const(0, 1)).as_signed(),
@@ -186,8 +188,8 @@ class Interpolation(wiring.Component):
             "digit",
             self.structure,
         )
-        rows += [Row(height, FRACTION), Row(half, FRACTION - 1)]
-        total = sum_of_rows(m, rows, SUM, "total", constant, self.structure)
+        rows += [Addend(height, FRACTION), Addend(half, FRACTION - 1)]
+        total = sum_of_addends(m, rows, SUM, "total", constant, self.structure)
         sign = total[-1]
         rounded = Mux(is_sigmoid, Cat(total[FRACTION + 1 : -1], ~sign, negative), total[FRACTION:])
         m.d.comb += self.result.eq(rounded ^ negative.replicate(16))
@@ -195,7 +197,7 @@ class Interpolation(wiring.Component):
 
 
 def shift_of(is_sigmoid: Value) -> Value:
-    """Right shift that takes ``entry * 2^FRACTION + slope * fraction`` to steps of 2^-15."""
+    """Right shift that takes ``entry * 2^FRACTION + slope * fraction`` to units of 2^-15."""
     return Mux(is_sigmoid, Const(FRACTION + 1, 4), Const(FRACTION, 4))
 
 

@@ -1,8 +1,8 @@
 """The layer engine: memories, sequencer and streams, the same for every number system.
 
-It walks a schedule (:mod:`golden.layer.schedule`): each cycle a word of weights for the lanes of
-all neurons and a word of activations, the same for all. What a neuron does with its rows is the
-number system's own.
+It walks a schedule (:mod:`fewbit.golden.layer.schedule`): each cycle a word of weights for the
+lanes of all neurons and a word of activations, the same for all. What a neuron does with its rows
+is the number system's own.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,17 +16,17 @@ from amaranth.lib.data import View
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from golden.layer.contract import LayerContract
-from golden.layer.image import Plan
-from golden.layer.packets import OPERANDS, RESULTS, Reply, value_bytes
-from golden.layer.schedule import Row, Schedule, Task, chunks
-from hdl.arithmetic import wire
-from hdl.formats import stream_of
-from hdl.layer.front import Front, Place
-from hdl.layer.image import BYTE, ImageStore, Writer
-from hdl.layer.normalize import GateReading, normalize_gates
-from hdl.layer.selection import bits_of, case, choose, is_one_of
-from hdl.layer.vectors import VectorMemory, Vectors
+from fewbit.golden.layer.contract import LayerContract
+from fewbit.golden.layer.image import Plan
+from fewbit.golden.layer.packets import OPERANDS, RESULTS, Reply, value_bytes
+from fewbit.golden.layer.schedule import Row, Schedule, Task, chunks
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.formats import stream_of
+from fewbit.hdl.layer.front import Front, Place
+from fewbit.hdl.layer.image import BYTE, ImageStore, Writer
+from fewbit.hdl.layer.normalize import GateReading, normalize_gates
+from fewbit.hdl.layer.selection import bits_of, case, choose, is_one_of
+from fewbit.hdl.layer.vectors import VectorMemory, Vectors
 
 __all__ = ["Collected", "Issue", "LayerArithmetic", "LayerEngine"]
 
@@ -131,7 +131,7 @@ class LayerEngine(wiring.Component):
     Ports
     -----
     i, o
-        Packets, see :mod:`golden.layer.packets`.
+        Packets, see :mod:`fewbit.golden.layer.packets`.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class LayerEngine(wiring.Component):
             self.plan,
             self.system.cell_width // BYTE,
             value_bytes(self.system.activation_width),
-            is_fixed=self.image is not None,
+            holds_image=self.image is not None,
             registers=self._registers,
             can_be_held_off=self.vectors is not None,
         )

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from amaranth.hdl import Const, Module, Value
 from amaranth.lib import wiring
 
-from golden.floatsd8_activations import HIDDEN_FORMAT
-from golden.formats import BINARY16
-from golden.layer.floatsd8 import OFFSETS
-from golden.layer.floatsd8 import FloatSD8LstmLayer as Contract
-from hdl.layer.engine import LayerEngine
-from hdl.layer.image import ImageStore
-from hdl.layer.normalize import GateReading
-from hdl.neuron.floatsd8 import SUM_CYCLES, FloatSD8LayerNeuron
+from fewbit.golden.activation.floatsd8 import HIDDEN_FORMAT
+from fewbit.golden.formats import BINARY16
+from fewbit.golden.layer.floatsd8 import OFFSETS, FloatSD8LstmLayerContract
+from fewbit.hdl.layer.engine import LayerEngine
+from fewbit.hdl.layer.image import ImageStore
+from fewbit.hdl.layer.normalize import GateReading
+from fewbit.hdl.neuron.floatsd8 import SUM_CYCLES, FloatSD8LayerNeuron
 
 __all__ = ["FloatSD8LstmLayer"]
 
@@ -28,7 +27,7 @@ class _FloatSD8System:
     cells_apart = True
     tells_part = True
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: FloatSD8LstmLayerContract) -> None:
         self.contract = contract
 
     def segment(self, name: str) -> int:
@@ -57,7 +56,8 @@ class _FloatSD8System:
 class FloatSD8LstmLayer(LayerEngine):
     """A layer of the FloatSD8 LSTM with its parameters and its state.
 
-    Bit for bit :class:`golden.layer.floatsd8.FloatSD8LstmLayer`, which says what the packets mean.
+    Bit for bit :class:`fewbit.golden.layer.floatsd8.FloatSD8LstmLayerContract`, which says what the
+    packets mean.
 
     Parameters
     ----------
@@ -71,8 +71,8 @@ class FloatSD8LstmLayer(LayerEngine):
         If the contract interleaves other than so many sums as the neuron is deep.
     """
 
-    def __init__(self, contract: Contract | None = None) -> None:
-        contract = contract or Contract()
+    def __init__(self, contract: FloatSD8LstmLayerContract | None = None) -> None:
+        contract = contract or FloatSD8LstmLayerContract()
         if contract.interleave != SUM_CYCLES:
             raise ValueError(
                 f"The neuron takes {SUM_CYCLES} cycles for a sum, so the layer's interleave must be"

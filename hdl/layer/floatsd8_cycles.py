@@ -1,7 +1,7 @@
 """Cycles of a layer of the FloatSD8 LSTM."""
 
-from golden.layer.floatsd8 import FloatSD8LstmLayer as Contract
-from hdl.layer.cycles import PhaseCycles, StepCycles
+from fewbit.golden.layer.floatsd8 import FloatSD8LstmLayerContract
+from fewbit.hdl.layer.cycles import PhaseCycles, StepCycles
 
 __all__ = ["step_cycles"]
 
@@ -13,7 +13,7 @@ SUM = 3
 """From an update's beat to the cycle in which what follows from its sum is there."""
 
 
-def step_cycles(contract: Contract) -> StepCycles:
+def step_cycles(contract: FloatSD8LstmLayerContract) -> StepCycles:
     """What a time step takes.
 
     A unit's update is done beside the next unit's beats; that of the last unit waits for each of

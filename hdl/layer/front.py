@@ -7,12 +7,12 @@ from operator import xor
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 
-from golden.layer.image import CHECKSUM_BYTES, Plan
-from golden.layer.packets import PASSES_SIZE, Kind, Status
-from golden.layer.schedule import Schedule
-from hdl.arithmetic import wire
-from hdl.layer.image import BYTE, Writer
-from hdl.layer.selection import case
+from fewbit.golden.layer.image import CHECKSUM_BYTES, Plan
+from fewbit.golden.layer.packets import PASSES_SIZE, Kind, Status
+from fewbit.golden.layer.schedule import Schedule
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.layer.image import BYTE, Writer
+from fewbit.hdl.layer.selection import case
 
 __all__ = ["Front", "Place"]
 
@@ -54,7 +54,7 @@ class Front:
         Of the layer.
     cell_bytes, value_bytes
         Of a cell raw, and of an input or a hidden value.
-    is_fixed
+    holds_image
         Whether the parameters are inside the circuit.
     registers
         Registers of a byte each that a packet which asks for the state may write. With any, the
@@ -72,13 +72,13 @@ class Front:
         cell_bytes: int,
         value_bytes: int = 1,
         *,
-        is_fixed: bool,
+        holds_image: bool,
         registers: int = 0,
         can_be_held_off: bool = False,
     ) -> None:
         self._sizes = {section.name: section.word_bytes for section in plan.sections}
-        self.loaded = Const(1, 1) if is_fixed else Signal(name="loaded")
-        self.fresh = Signal(init=is_fixed, name="fresh")
+        self.loaded = Const(1, 1) if holds_image else Signal(name="loaded")
+        self.fresh = Signal(init=holds_image, name="fresh")
         """The state is that at reset, whatever the memories hold."""
         self.full = Signal(2, name="full")
         """Which page of the input memory holds a vector to be used."""
@@ -111,7 +111,7 @@ class Front:
         if registers:
             places.append((PASSES_SIZE, 0, PASSES_SIZE - 1))
         image_place = len(places)
-        if not is_fixed:
+        if not holds_image:
             places += [(s.word_bytes, s.words - 1, s.word_bytes - 1) for s in plan.sections]
             places.append((CHECKSUM_BYTES, 0, CHECKSUM_BYTES - 1))
         checksum = len(places) - 1
@@ -184,15 +184,14 @@ class Front:
                 byte.eq(0),
                 # The byte that asks for the state is none of the state's.
                 complete.eq(
-                    (new_kind == Kind.SAVE_STATE)
-                    | ((new_kind == Kind.PARAMETERS) & Const(is_fixed))
+                    (new_kind == Kind.SAVE_STATE) | ((new_kind == Kind.IMAGE) & Const(holds_image))
                 ),
                 checks.eq(0xFFFF),
             ]
             with m.If(is_input):
                 m.d.sync += place.eq(Place.INPUT)
-            with m.Elif(new_kind == Kind.PARAMETERS):
-                m.d.sync += place.eq(0 if is_fixed else image_place)
+            with m.Elif(new_kind == Kind.IMAGE):
+                m.d.sync += place.eq(0 if holds_image else image_place)
             if registers:
                 with m.Elif(new_kind == Kind.SAVE_STATE):
                     m.d.sync += place.eq(Place.PASSES)
@@ -201,8 +200,8 @@ class Front:
             can_take = Mux(is_input, ~self.full.bit_select(self.write_page, 1), idle)
             with m.If(i.valid & can_take):
                 m.d.sync += state.eq(_State.TAKE)
-                if not is_fixed:
-                    with m.If(new_kind == Kind.PARAMETERS):
+                if not holds_image:
+                    with m.If(new_kind == Kind.IMAGE):
                         m.d.sync += self.loaded.eq(0)
         with m.Elif(state == _State.TAKE):
             with m.If(takes):
@@ -213,10 +212,10 @@ class Front:
                     state.eq(_State.DISPATCH),
                     status.eq(Status.WRONG_LENGTH),
                 ]
-                with m.If(kind == Kind.PARAMETERS):
+                with m.If(kind == Kind.IMAGE):
                     m.d.sync += state.eq(_State.STATUS)
-                    if is_fixed:
-                        m.d.sync += status.eq(Status.FIXED)
+                    if holds_image:
+                        m.d.sync += status.eq(Status.IMAGE_INSIDE)
                     else:
                         is_right = wire(m, ~next_checks.any(), "is_right")
                         m.d.sync += [
@@ -228,7 +227,7 @@ class Front:
                 with m.Elif(~self.loaded):
                     m.d.sync += [
                         state.eq(_State.STATUS),
-                        status.eq(Status.NO_PARAMETERS),
+                        status.eq(Status.NO_IMAGE),
                     ]
                 with m.Elif(kind == Kind.SAVE_STATE):
                     m.d.sync += [

@@ -1,4 +1,4 @@
-"""Where the parameter image goes: memories and registers, written by a stream or fixed."""
+"""Where the image goes: memories and registers, written by a stream or fixed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy.typing as npt
 from amaranth.hdl import Const, Module, Signal, Value, unsigned
 from amaranth.lib.memory import Memory, WritePort
 
-from golden.layer.image import Plan
+from fewbit.golden.layer.image import Plan
 
 __all__ = ["BYTE", "ImageStore", "Writer"]
 
@@ -35,13 +35,13 @@ class Writer:
 
 
 class ImageStore:
-    """The sections of a parameter image in the circuit.
+    """The sections of an image in the circuit.
 
     Parameters
     ----------
     plan
         The image's plan.
-    fixed
+    held
         Bytes of each section, shape (words, bytes of a word), which the memories hold for good;
         None where the stream writes them.
     writer
@@ -51,19 +51,19 @@ class ImageStore:
     def __init__(
         self,
         plan: Plan,
-        fixed: Mapping[str, npt.NDArray] | None,
+        held: Mapping[str, npt.NDArray] | None,
         writer: Callable[[str], Writer],
     ) -> None:
         self._sections = {section.name: section for section in plan.sections}
-        self._fixed = fixed
+        self._held = held
         self._writer = writer
 
     def memory(self, m: Module, name: str) -> Memory:
         """A memory, named as its section, that holds the section's words."""
         section = self._sections[name]
         init: list[int] = []
-        if self._fixed is not None:
-            init = [int.from_bytes(word.tobytes(), "little") for word in self._fixed[name]]
+        if self._held is not None:
+            init = [int.from_bytes(word.tobytes(), "little") for word in self._held[name]]
         memory = Memory(
             shape=unsigned(BYTE * section.word_bytes),
             # An address has at least one bit.
@@ -71,7 +71,7 @@ class ImageStore:
             init=init,
         )
         m.submodules[name] = memory
-        if self._fixed is None:
+        if self._held is None:
             self._writer(name).connect(m, memory.write_port(granularity=BYTE))
         return memory
 
@@ -80,14 +80,14 @@ class ImageStore:
 
         So many of the last ones are registers, whether the memories are fixed or not.
         """
-        if self._fixed is not None:
-            fixed = [int(byte) for byte in self._fixed[name][0]]
-            constant = len(fixed) - writable
+        if self._held is not None:
+            held = [int(byte) for byte in self._held[name][0]]
+            constant = len(held) - writable
             return [
                 Const(byte, BYTE)
                 if index < constant
                 else Signal(BYTE, name=f"{name}_{index}", init=byte)
-                for index, byte in enumerate(fixed)
+                for index, byte in enumerate(held)
             ]
         writer = self._writer(name)
         registers: list[Value] = []

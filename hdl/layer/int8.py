@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from amaranth.hdl import Cat, Module, Value
 from amaranth.lib import wiring
 
-from golden.layer.int8 import Int8LstmLayer as Contract
-from hdl.arithmetic import Structure
-from hdl.layer.engine import LayerEngine
-from hdl.layer.image import ImageStore
-from hdl.layer.int8_cycles import step_cycles, update_of, waiting_rows
-from hdl.layer.normalize import GateReading
-from hdl.neuron.int8 import Int8LayerNeuron
-from hdl.neuron.layer_norm import LayerNorm
+from fewbit.golden.layer.int8 import Int8LstmLayerContract
+from fewbit.hdl.layer.engine import LayerEngine
+from fewbit.hdl.layer.image import ImageStore
+from fewbit.hdl.layer.integer_cycles import step_cycles, update_of, waiting_rows
+from fewbit.hdl.layer.normalize import GateReading
+from fewbit.hdl.neuron.int8 import IntegerLayerNeuron
+from fewbit.hdl.neuron.layer_norm import LayerNorm
+from fewbit.hdl.structure import Structure
 
 __all__ = ["Int8LstmLayer", "Int8System", "step_cycles", "update_of"]
 
@@ -33,16 +33,16 @@ class Int8System:
     registers = 0
     """Bytes at the end of the configuration that packets write one by one."""
 
-    def __init__(self, contract: Contract, structure: Structure) -> None:
+    def __init__(self, contract: Int8LstmLayerContract, structure: Structure) -> None:
         self.contract = contract
         self.structure: Structure = structure
         self.update = update_of(contract)
         self.variant = contract.variant
         self.waiting_rows = waiting_rows(contract, self.update, structure)
-        self._neurons: list[Int8LayerNeuron] = []
+        self._neurons: list[IntegerLayerNeuron] = []
 
-    def _neuron(self) -> Int8LayerNeuron:
-        return Int8LayerNeuron(
+    def _neuron(self) -> IntegerLayerNeuron:
+        return IntegerLayerNeuron(
             lanes=self.contract.lanes,
             activation=self.contract.activation,
             chunk=self.update.chunk,
@@ -114,7 +114,8 @@ class Int8System:
 class Int8LstmLayer(LayerEngine):
     """A layer of the integer LSTM with its parameters and its state.
 
-    Bit for bit :class:`golden.layer.int8.Int8LstmLayer`, which says what the packets mean.
+    Bit for bit :class:`fewbit.golden.layer.int8.Int8LstmLayerContract`, which says what the packets
+    mean.
 
     Parameters
     ----------
@@ -122,10 +123,12 @@ class Int8LstmLayer(LayerEngine):
         The layer's parameters, and the image that it holds for good, if it does; None for the
         usual ones.
     structure
-        "gates" or "fpga", see :mod:`hdl.arithmetic`.
+        "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
     """
 
-    def __init__(self, contract: Contract | None = None, structure: Structure = "gates") -> None:
+    def __init__(
+        self, contract: Int8LstmLayerContract | None = None, structure: Structure = "gates"
+    ) -> None:
         self.structure: Structure = structure
-        contract = contract or Contract()
+        contract = contract or Int8LstmLayerContract()
         super().__init__(contract, Int8System(contract, structure))

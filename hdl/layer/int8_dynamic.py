@@ -7,18 +7,19 @@ from amaranth.lib import wiring
 from amaranth.lib.data import View
 from amaranth.lib.memory import Memory
 
-from golden.layer.int8_dynamic import DynamicInt8LstmLayer as Contract
-from golden.layer.packets import PASSES_SIZE, Reply
-from hdl.accumulate.int8_halves import HALVES, Int8HalfProducts
-from hdl.activation.table import Interpolation
-from hdl.arithmetic import Structure, wire
-from hdl.layer.engine import Collected, Issue, LayerEngine
-from hdl.layer.front import Place
-from hdl.layer.image import BYTE, ImageStore
-from hdl.layer.int8 import Int8System
-from hdl.layer.int8_cycles import SHARERS, shares_activation
-from hdl.layer.selection import choose
-from hdl.neuron.int8 import Int8LayerNeuron
+from fewbit.golden.layer.int8_dynamic import DynamicInt8LstmLayerContract
+from fewbit.golden.layer.packets import PASSES_SIZE, Reply
+from fewbit.hdl.accumulate.int8_halves import HALVES, Int8HalfProducts
+from fewbit.hdl.activation.table import Interpolation
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.layer.engine import Collected, Issue, LayerEngine
+from fewbit.hdl.layer.front import Place
+from fewbit.hdl.layer.image import BYTE, ImageStore
+from fewbit.hdl.layer.int8 import Int8System
+from fewbit.hdl.layer.integer_cycles import SHARERS, shares_activation
+from fewbit.hdl.layer.selection import choose
+from fewbit.hdl.neuron.int8 import IntegerLayerNeuron
+from fewbit.hdl.structure import Structure
 
 __all__ = ["DynamicInt8LstmLayer"]
 
@@ -26,7 +27,7 @@ REGISTERS = 3
 """Bytes of threshold and hold."""
 
 
-def sum_width(contract: Contract) -> int:
+def sum_width(contract: DynamicInt8LstmLayerContract) -> int:
     """Bits of the signed sum of a vector."""
     return BYTE + (max(contract.inputs, contract.hidden) - 1).bit_length()
 
@@ -36,7 +37,7 @@ class _DynamicSystem(Int8System):
 
     registers = REGISTERS
 
-    def __init__(self, contract: Contract, structure: Structure) -> None:
+    def __init__(self, contract: DynamicInt8LstmLayerContract, structure: Structure) -> None:
         super().__init__(contract, structure)
         self.start_width = BYTE * (contract.start_bytes + 1)
         self._sum_width = sum_width(contract)
@@ -65,7 +66,7 @@ class _DynamicSystem(Int8System):
             self.contract.lanes, self._sum_width, self.structure, self._accumulator_width
         )
 
-    def _share(self, m: Module, neurons: Sequence[Int8LayerNeuron], name: str) -> None:
+    def _share(self, m: Module, neurons: Sequence[IntegerLayerNeuron], name: str) -> None:
         """Add an interpolation for some neurons; the first one that asks gets it."""
         m.submodules[name] = shared = Interpolation(self.structure)
         asked: Value = Const(0, 1)
@@ -126,9 +127,9 @@ def _or_one(word: Value, bit: Value) -> Value:
 class DynamicInt8LstmLayer(LayerEngine):
     """A layer of the integer LSTM whose weights count with 8 or with 4 bits.
 
-    Bit for bit :class:`golden.layer.int8_dynamic.DynamicInt8LstmLayer`, which says what the packets
-    mean. With whole weights a beat is ``lanes`` products, each of them a high and a low half; with
-    high halves alone it is twice as many. The low halves are then not read.
+    Bit for bit :class:`fewbit.golden.layer.int8_dynamic.DynamicInt8LstmLayerContract`, which says
+    what the packets mean. With whole weights a beat is ``lanes`` products, each of them a high and
+    a low half; with high halves alone it is twice as many. The low halves are then not read.
 
     Parameters
     ----------
@@ -136,15 +137,17 @@ class DynamicInt8LstmLayer(LayerEngine):
         The layer's parameters, and the image that it holds for good, if it does; None for the
         usual ones.
     structure
-        "gates" or "fpga", see :mod:`hdl.arithmetic`.
+        "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
     """
 
-    contract: Contract
+    contract: DynamicInt8LstmLayerContract
     _registers = REGISTERS
 
-    def __init__(self, contract: Contract | None = None, structure: Structure = "gates") -> None:
+    def __init__(
+        self, contract: DynamicInt8LstmLayerContract | None = None, structure: Structure = "gates"
+    ) -> None:
         self.structure: Structure = structure
-        contract = contract or Contract()
+        contract = contract or DynamicInt8LstmLayerContract()
         self.dynamic_system = _DynamicSystem(contract, structure)
         super().__init__(contract, self.dynamic_system)
 

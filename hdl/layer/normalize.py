@@ -7,9 +7,9 @@ from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.memory import ReadPort, WritePort
 
-from golden.layer.schedule import Schedule, chunks
-from hdl.arithmetic import wire
-from hdl.layer.selection import bits_of, choose, is_one_of
+from fewbit.golden.layer.schedule import Schedule, chunks
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.layer.selection import bits_of, choose, is_one_of
 
 __all__ = ["GateReading", "normalize_gates"]
 

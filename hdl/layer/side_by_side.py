@@ -5,20 +5,19 @@ from collections.abc import Sequence
 from amaranth.hdl import Cat, Const, Module, Value
 from amaranth.lib import wiring
 
-from golden.layer.ternary import NONZERO, SIDE_BY_SIDE, START_BYTES
-from golden.layer.ternary import TernaryLstmLayer as Contract
-from golden.lstm.ternary import levels_of
-from hdl.accumulate.rows import Structure as LaneStructure
-from hdl.layer.image import BYTE, ImageStore
-from hdl.layer.normalize import GateReading
-from hdl.neuron.side_by_side import SideBySideNeuron
+from fewbit.golden.layer.ternary import NONZERO, SIDE_BY_SIDE, START_BYTES, TernaryLstmLayerContract
+from fewbit.golden.lstm.ternary import levels_of
+from fewbit.hdl.layer.image import BYTE, ImageStore
+from fewbit.hdl.layer.normalize import GateReading
+from fewbit.hdl.neuron.side_by_side import SideBySideNeuron
+from fewbit.hdl.structure import LaneStructure
 
 __all__ = ["SideBySideSystem", "sum_width", "sums_wait"]
 
 _WIDEST = 32
 
 
-def sum_width(contract: Contract) -> int:
+def sum_width(contract: TernaryLstmLayerContract) -> int:
     """Bits that hold every row's sum without its start value; sums are modulo 2^32."""
     levels = levels_of(contract.weights, contract.exponents)
     highest = max(abs(level) for level in levels) << (contract.activation_width - 1)
@@ -26,7 +25,7 @@ def sum_width(contract: Contract) -> int:
     return min(_WIDEST, (longest * highest).bit_length() + 1)
 
 
-def sums_wait(contract: Contract) -> bool:
+def sums_wait(contract: TernaryLstmLayerContract) -> bool:
     """Whether a second place for sums saves cycles: where a row is too short to use up four."""
     beats = [contract.schedule.beats(row) for row in contract.schedule.rows]
     count = len(SIDE_BY_SIDE)
@@ -41,7 +40,7 @@ class SideBySideSystem:
     tells_part = True
     start_width = 0
 
-    def __init__(self, contract: Contract, structure: LaneStructure) -> None:
+    def __init__(self, contract: TernaryLstmLayerContract, structure: LaneStructure) -> None:
         self.contract = contract
         self.activation_width = contract.activation_width
         self.masks_padding = contract.weights == "binary"

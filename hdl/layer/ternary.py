@@ -5,18 +5,16 @@ from collections.abc import Sequence
 from amaranth.hdl import Cat, Const, Module, Value
 from amaranth.lib import wiring
 
-from golden.layer.ternary import START_BYTES
-from golden.layer.ternary import TernaryLstmLayer as Contract
-from golden.neuron.ternary import TernaryLstmNeuron
-from hdl.accumulate.rows import Structure as LaneStructure
-from hdl.arithmetic import Structure
-from hdl.layer.engine import LayerEngine
-from hdl.layer.image import BYTE, ImageStore
-from hdl.layer.int8_cycles import update_of, waiting_rows
-from hdl.layer.normalize import GateReading
-from hdl.layer.side_by_side import SideBySideSystem
-from hdl.neuron.int8 import Int8LayerNeuron
-from hdl.neuron.ternary import LaneSum, hidden_scale
+from fewbit.golden.layer.ternary import START_BYTES, TernaryLstmLayerContract
+from fewbit.golden.neuron.ternary import TernaryLstmNeuronContract
+from fewbit.hdl.layer.engine import LayerEngine
+from fewbit.hdl.layer.image import BYTE, ImageStore
+from fewbit.hdl.layer.integer_cycles import update_of, waiting_rows
+from fewbit.hdl.layer.normalize import GateReading
+from fewbit.hdl.layer.side_by_side import SideBySideSystem
+from fewbit.hdl.neuron.int8 import IntegerLayerNeuron
+from fewbit.hdl.neuron.ternary import LaneSum, hidden_scale
+from fewbit.hdl.structure import LaneStructure, Structure
 
 __all__ = ["TernaryLstmLayer"]
 
@@ -28,7 +26,7 @@ class _TernarySystem:
     cells_apart = False
     tells_part = False
 
-    def __init__(self, contract: Contract, structure: LaneStructure) -> None:
+    def __init__(self, contract: TernaryLstmLayerContract, structure: LaneStructure) -> None:
         self.contract = contract
         self.lane_structure: LaneStructure = structure
         self.structure: Structure = "fpga" if structure == "fpga" else "gates"
@@ -42,9 +40,9 @@ class _TernarySystem:
         """Code of a task's program: there is one only."""
         return 0
 
-    def _neuron(self) -> Int8LayerNeuron:
+    def _neuron(self) -> IntegerLayerNeuron:
         contract, update = self.contract, self.update
-        return Int8LayerNeuron(
+        return IntegerLayerNeuron(
             contract.lanes,
             contract.activation,
             update.chunk,
@@ -61,7 +59,7 @@ class _TernarySystem:
         contract = self.contract
         configuration = image.registers(m, "configuration")
         multiplier, shift = hidden_scale(
-            TernaryLstmNeuron(activation_width=contract.activation_width)
+            TernaryLstmNeuronContract(activation_width=contract.activation_width)
         )
         neurons = [self._neuron() for _ in range(contract.neurons)]
         for index, neuron in enumerate(neurons):
@@ -82,7 +80,8 @@ class _TernarySystem:
 class TernaryLstmLayer(LayerEngine):
     """A layer of ternary, binary or power-of-two weights with its parameters and its state.
 
-    Bit for bit :class:`golden.layer.ternary.TernaryLstmLayer`, which says what the packets mean.
+    Bit for bit :class:`fewbit.golden.layer.ternary.TernaryLstmLayerContract`, which says what the
+    packets mean.
 
     Parameters
     ----------
@@ -90,16 +89,16 @@ class TernaryLstmLayer(LayerEngine):
         The layer's parameters, and the image that it holds for good, if it does; None for the
         usual ones.
     structure
-        "gates" or "fpga", see :mod:`hdl.arithmetic`; "plain" is "gates" with lanes of operators
-        alone, left to synthesis, to compare with.
+        "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`; "plain" is "gates" with lanes of
+        operators alone, left to synthesis, to compare with.
     """
 
     def __init__(
-        self, contract: Contract | None = None, structure: LaneStructure = "gates"
+        self, contract: TernaryLstmLayerContract | None = None, structure: LaneStructure = "gates"
     ) -> None:
         self.structure: LaneStructure = structure
-        contract = contract or Contract()
-        if contract.gates == "side_by_side":
+        contract = contract or TernaryLstmLayerContract()
+        if contract.gate_order == "side_by_side":
             system = SideBySideSystem(contract, structure)
             vectors = system.neuron.vectors
         else:

@@ -2,11 +2,11 @@
 
 from functools import cache
 
-from golden.layer.ternary import SIDE_BY_SIDE, TernaryLstmLayer
-from hdl.accumulate.rows import Structure as LaneStructure
-from hdl.layer import int8_cycles
-from hdl.layer.cycles import PhaseCycles, StepCycles
-from hdl.layer.side_by_side import sums_wait
+from fewbit.golden.layer.ternary import SIDE_BY_SIDE, TernaryLstmLayerContract
+from fewbit.hdl.layer import integer_cycles
+from fewbit.hdl.layer.cycles import PhaseCycles, StepCycles
+from fewbit.hdl.layer.side_by_side import sums_wait
+from fewbit.hdl.structure import LaneStructure
 
 __all__ = ["step_cycles"]
 
@@ -15,10 +15,10 @@ _RESULT = 6
 
 
 @cache
-def step_cycles(contract: TernaryLstmLayer, structure: LaneStructure) -> StepCycles:
+def step_cycles(contract: TernaryLstmLayerContract, structure: LaneStructure) -> StepCycles:
     """What a time step takes."""
-    if contract.gates == "in_turn":
-        return int8_cycles.step_cycles(contract, "fpga" if structure == "fpga" else "gates")
+    if contract.gate_order == "in_turn":
+        return integer_cycles.step_cycles(contract, "fpga" if structure == "fpga" else "gates")
     schedule = contract.schedule
     given = _results(contract)
     end, first = given[-1], given[0]
@@ -45,7 +45,7 @@ def step_cycles(contract: TernaryLstmLayer, structure: LaneStructure) -> StepCyc
     )
 
 
-def _results(contract: TernaryLstmLayer) -> list[int]:
+def _results(contract: TernaryLstmLayerContract) -> list[int]:
     """The cycle in which the last byte of each unit's hidden value leaves, from a step's start."""
     waits = sums_wait(contract)
     beats = [contract.schedule.beats(row) for row in contract.schedule.rows]

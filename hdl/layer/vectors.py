@@ -12,10 +12,10 @@ from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, 
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
-from golden.layer.schedule import chunks
-from hdl.arithmetic import wire
-from hdl.layer.image import Writer
-from hdl.layer.selection import bits_of
+from fewbit.golden.layer.schedule import chunks
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.layer.image import Writer
+from fewbit.hdl.layer.selection import bits_of
 
 __all__ = ["PairedVectors", "PlainVectors", "TripledVectors", "VectorMemory", "Vectors"]
 

@@ -6,18 +6,18 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike, unsi
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
-from golden.floatsd8_activations import GATE_FORMAT, HIDDEN_FORMAT
-from golden.formats import BINARY16, FLOATSD8, Format
-from golden.lstm.floatsd8 import CELL_PIECES, LOWEST_CONSTANT_BIAS
-from golden.neuron.floatsd8 import FloatSD8LstmNeuron as Contract
-from hdl.accumulate.float_sum import FloatSum, Term
-from hdl.accumulate.floatsd8_mac import PRODUCT_WIDTH, floatsd8_magnitude
-from hdl.activation.floatsd8 import FloatSD8Activation
-from hdl.adders import add_with_carry
-from hdl.arithmetic import wire
-from hdl.formats import shape_of, stream_of
-from hdl.pipeline import Pipeline
+from fewbit.golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
+from fewbit.golden.activation.floatsd8 import GATE_FORMAT, HIDDEN_FORMAT
+from fewbit.golden.formats import BINARY16, FLOATSD8, Format
+from fewbit.golden.lstm.floatsd8 import CELL_PIECES, LOWEST_CONSTANT_BIAS
+from fewbit.golden.neuron.floatsd8 import FloatSD8LstmNeuronContract
+from fewbit.hdl.accumulate.float_sum import FloatSum, Term
+from fewbit.hdl.accumulate.floatsd8_mac import PRODUCT_WIDTH, floatsd8_magnitude
+from fewbit.hdl.activation.floatsd8 import FloatSD8Activation
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.formats import shape_of, stream_of
+from fewbit.hdl.pipeline import Pipeline
+from fewbit.hdl.sums.adders import add_with_carry
 
 __all__ = ["SUM_CYCLES", "FloatSD8LayerNeuron", "FloatSD8LstmNeuron"]
 
@@ -33,7 +33,7 @@ _SCALED_OFFSET = _GATED_OFFSET + _HIGHEST_PIECE
 _HALF = int(GATE_FORMAT.encode(0.5))
 
 
-class _Step(IntEnum):
+class _Stage(IntEnum):
     """What a sum in the pipeline is for, where it is more than the sum of a later beat."""
 
     NONE = 0
@@ -74,8 +74,8 @@ class FloatSD8LayerNeuron(wiring.Component):
     i times gate g, and gate o times the new cell's tanh. They belong to the unit before, whose
     update thus takes until the end of the next one; where no unit follows, until it is done.
 
-    Bit for bit :class:`golden.neuron.floatsd8.FloatSD8LstmNeuron`, which says what the fields of a
-    beat and the configuration mean.
+    Bit for bit :class:`fewbit.golden.neuron.floatsd8.FloatSD8LstmNeuronContract`, which says what
+    the fields of a beat and the configuration mean.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class FloatSD8LayerNeuron(wiring.Component):
     """
 
     def __init__(self, lanes: int = 4, window: int | None = DEFAULT_WINDOW) -> None:
-        contract = Contract(lanes, window)
+        contract = FloatSD8LstmNeuronContract(lanes, window)
         self.lanes = lanes
         self.window = window
         fields = [each for each in contract.operands if each.name != "old_cell"]
@@ -125,44 +125,44 @@ class FloatSD8LayerNeuron(wiring.Component):
 
         # The pipeline: one sum on its way to be rounded, one rounded.
         advances = Signal()
-        step = Signal(_Step)
+        step = Signal(_Stage)
         """What is fed now."""
-        adding = Signal(_Step)
-        done = Signal(_Step)
+        adding = Signal(_Stage)
+        done = Signal(_Stage)
         result = Signal(BINARY16.width)
         hidden_waits = Signal()
         blocked = wire(
             m,
-            ((done == _Step.CELL) & ~self.cells.ready)
-            | ((done == _Step.HIDDEN) & hidden_waits & ~self.o.ready),
+            ((done == _Stage.CELL) & ~self.cells.ready)
+            | ((done == _Stage.HIDDEN) & hidden_waits & ~self.o.ready),
             "blocked",
         )
         with m.If(advances):
             m.d.sync += [adding.eq(step), done.eq(adding)]
         with m.Elif(~blocked):
             # What is done is used at once, and no more than once.
-            m.d.sync += done.eq(_Step.NONE)
+            m.d.sync += done.eq(_Stage.NONE)
 
         # What results leave behind: gates, the cell on its way, the tanh that a gate multiplies.
         m.submodules.activation = activation = FloatSD8Activation()
         m.d.comb += [
             activation.x.eq(result),
-            activation.is_tanh.eq(done.matches(_Step.GATE_G, _Step.CELL)),
+            activation.is_tanh.eq(done.matches(_Stage.GATE_G, _Stage.CELL)),
         ]
         sigmoid = Cat(activation.result[:4], activation.complement, activation.result[5:])
         gates = {name: _code(FLOATSD8, f"gate_{name}") for name in "ifo"}
         for name, gate in gates.items():
-            with m.If(done == _Step[f"GATE_{name.upper()}"]):
+            with m.If(done == _Stage[f"GATE_{name.upper()}"]):
                 m.d.sync += gate.eq(sigmoid)
         factor = _code(HIDDEN_FORMAT, "factor")
         with m.If(activation.is_tanh):
             m.d.sync += factor.eq(activation.result)
         kept = Signal(BINARY16.width, reset_less=True)
-        with m.If(done == _Step.KEPT):
+        with m.If(done == _Stage.KEPT):
             m.d.sync += kept.eq(result)
         hidden = Signal(HIDDEN_FORMAT.width, reset_less=True)
         m.d.comb += [
-            self.cells.valid.eq(done == _Step.CELL),
+            self.cells.valid.eq(done == _Stage.CELL),
             self.cells.payload.eq(result),
             self.o.valid.eq(hidden_waits),
             self.o.payload.result.eq(hidden),
@@ -170,7 +170,7 @@ class FloatSD8LayerNeuron(wiring.Component):
         with m.If(self.o.ready):
             m.d.sync += hidden_waits.eq(0)
         narrow = _narrow(m, result)
-        with m.If((done == _Step.HIDDEN) & ~blocked):
+        with m.If((done == _Stage.HIDDEN) & ~blocked):
             m.d.sync += [hidden.eq(narrow), hidden_waits.eq(1)]
 
         # The order of beats. All that the update needs is there where a pair begins.
@@ -182,17 +182,17 @@ class FloatSD8LayerNeuron(wiring.Component):
         cell_waits = Signal()
         hidden_can_be_fed = Signal()
         is_last = wire(m, beat.last & is_second_gate, "is_last_of_pair")
-        feeds = Signal(_Step)
+        feeds = Signal(_Stage)
         with m.If(within):
             m.d.comb += [self.i.ready.eq(~blocked), advances.eq(takes)]
         with m.Else():
             m.d.comb += advances.eq(~blocked)
             with m.If(hidden_can_be_fed):
-                m.d.comb += feeds.eq(_Step.HIDDEN)
+                m.d.comb += feeds.eq(_Stage.HIDDEN)
             with m.Elif(scale_waits):
-                m.d.comb += feeds.eq(_Step.KEPT)
+                m.d.comb += feeds.eq(_Stage.KEPT)
             with m.Elif(cell_waits & (is_second_pair | self.drains)):
-                m.d.comb += feeds.eq(_Step.CELL)
+                m.d.comb += feeds.eq(_Stage.CELL)
             with m.Else():
                 m.d.comb += self.i.ready.eq(~blocked)
         m.d.comb += step.eq(feeds)
@@ -202,30 +202,30 @@ class FloatSD8LayerNeuron(wiring.Component):
                 m.d.comb += step.eq(Cat(is_second_gate, is_second_pair, Const(1, 1)))
             with m.If(is_last):
                 m.d.sync += [is_second_pair.eq(~is_second_pair), scale_waits.eq(is_second_pair)]
-        is_fed = {each: wire(m, feeds == each, f"feeds_{each.name.lower()}") for each in _Step}
+        is_fed = {each: wire(m, feeds == each, f"feeds_{each.name.lower()}") for each in _Stage}
         with m.If(advances):
-            with m.If(is_fed[_Step.KEPT]):
+            with m.If(is_fed[_Stage.KEPT]):
                 m.d.sync += scale_waits.eq(0)
-            with m.If(is_fed[_Step.CELL]):
+            with m.If(is_fed[_Stage.CELL]):
                 m.d.sync += cell_waits.eq(0)
-            with m.If(is_fed[_Step.HIDDEN]):
+            with m.If(is_fed[_Stage.HIDDEN]):
                 m.d.sync += hidden_can_be_fed.eq(0)
-        with m.If(done == _Step.KEPT):
+        with m.If(done == _Stage.KEPT):
             m.d.sync += cell_waits.eq(1)
-        with m.If((done == _Step.CELL) & self.cells.ready):
+        with m.If((done == _Stage.CELL) & self.cells.ready):
             m.d.sync += hidden_can_be_fed.eq(1)
 
         # The sums.
-        is_own = is_fed[_Step.NONE]
+        is_own = is_fed[_Stage.NONE]
         """The products are those of the beat."""
-        scales = is_fed[_Step.KEPT]
+        scales = is_fed[_Stage.KEPT]
         gate = _code(FLOATSD8, "gate")
         """The gate value of the update: q, or with a sign -q, which is then added to one."""
         m.d.comb += gate.eq(
             Mux(
                 scales,
                 gates["f"].as_value(),
-                Mux(is_fed[_Step.CELL], gates["i"].as_value(), gates["o"].as_value()),
+                Mux(is_fed[_Stage.CELL], gates["i"].as_value(), gates["o"].as_value()),
             )
         )
         start = _code(BINARY16, "start_code")
@@ -234,7 +234,7 @@ class FloatSD8LayerNeuron(wiring.Component):
             _masked(beat.start.as_value(), is_own & beat.first)
             | _masked(result, is_own & ~beat.first)
             | _masked(old_cell.as_value(), scales & gates["f"].sign)
-            | _masked(kept, is_fed[_Step.CELL])
+            | _masked(kept, is_fed[_Stage.CELL])
         )
         offset = Signal(_OFFSET_BITS)
         m.d.comb += offset.eq(
@@ -369,7 +369,8 @@ class FloatSD8LstmNeuron(wiring.Component):
 
     Takes a beat a cycle, as :class:`FloatSD8LayerNeuron`, and keeps a unit's cells beside it.
 
-    Bit for bit :class:`golden.neuron.floatsd8.FloatSD8LstmNeuron`, which says what each port means.
+    Bit for bit :class:`fewbit.golden.neuron.floatsd8.FloatSD8LstmNeuronContract`, which says what
+    each port means.
 
     Parameters
     ----------
@@ -377,8 +378,8 @@ class FloatSD8LstmNeuron(wiring.Component):
         The neuron's parameters; None for the usual ones.
     """
 
-    def __init__(self, contract: Contract | None = None) -> None:
-        self.contract = contract = contract or Contract()
+    def __init__(self, contract: FloatSD8LstmNeuronContract | None = None) -> None:
+        self.contract = contract = contract or FloatSD8LstmNeuronContract()
         self.lanes = contract.lanes
         self.window = contract.window
         self.neuron = FloatSD8LayerNeuron(contract.lanes, contract.window)

@@ -20,16 +20,17 @@ from amaranth.hdl import (
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.activations import ActivationKind
-from golden.lstm.variant import Int8Variant
-from golden.neuron.int8 import Int8LstmNeuron as Contract
-from hdl.accumulate.int8 import Int8Products
-from hdl.arithmetic import Structure, wire
-from hdl.formats import shape_of, stream_of
-from hdl.neuron.int8_update import Int8Update, configuration_of
-from hdl.pipeline import Pipeline
+from fewbit.golden.activation.integer import ActivationKind
+from fewbit.golden.lstm.integer_variant import IntegerVariant
+from fewbit.golden.neuron.int8 import Int8LstmNeuronContract
+from fewbit.hdl.accumulate.int8 import Int8Products
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.formats import shape_of, stream_of
+from fewbit.hdl.neuron.integer_update import IntegerUpdate, configuration_of
+from fewbit.hdl.pipeline import Pipeline
+from fewbit.hdl.structure import Structure
 
-__all__ = ["Int8LayerNeuron", "Int8LstmNeuron", "RowScales", "default_chunk"]
+__all__ = ["Int8LstmNeuron", "IntegerLayerNeuron", "RowScales", "default_chunk"]
 
 
 def default_chunk(lanes: int, activation: ActivationKind) -> int:
@@ -41,12 +42,12 @@ def default_chunk(lanes: int, activation: ActivationKind) -> int:
 _ASKED = ("asks", "raw", "is_sigmoid", "integer_bits")
 """What goes to a shared interpolation."""
 
-RowScales = Literal["shared", "fixed", "powers_of_two"]
+RowScales = Literal["shared", "any", "powers_of_two"]
 """Where a row's scale comes from: a memory that all units share, or the row itself; then any, or
 only powers of two."""
 
 
-class Int8LayerNeuron(wiring.Component):
+class IntegerLayerNeuron(wiring.Component):
     """Rows of products in, one hidden unit of any variant out: what a layer is made of.
 
     Takes a beat a cycle. A row's accumulator is handed over with its last beat, so that the rows
@@ -67,7 +68,7 @@ class Int8LayerNeuron(wiring.Component):
         and ``shift`` are those of "hidden" alone.
     activation, chunk, variant, interpolates, structure, hidden_width, shares_activation,
     tells_output_gate
-        As those of :class:`hdl.neuron.int8_update.Int8Update`.
+        As those of :class:`fewbit.hdl.neuron.integer_update.IntegerUpdate`.
 
     Ports
     -----
@@ -88,7 +89,7 @@ class Int8LayerNeuron(wiring.Component):
         lanes: int,
         activation: ActivationKind = "table",
         chunk: int = 16,
-        variant: Int8Variant | None = None,
+        variant: IntegerVariant | None = None,
         *,
         interpolates: bool | None = None,
         structure: Structure = "gates",
@@ -105,7 +106,7 @@ class Int8LayerNeuron(wiring.Component):
             raise ValueError("With a layer norm no rows can wait; leave waiting_rows at 0.")
         self.lanes = lanes
         self.waiting_rows = waiting_rows
-        self.update = Int8Update(
+        self.update = IntegerUpdate(
             activation,
             chunk,
             variant,
@@ -136,7 +137,7 @@ class Int8LayerNeuron(wiring.Component):
             "old_cell": signed(16),
             **self.extras,
         }
-        if row_scales == "fixed":
+        if row_scales == "any":
             beat["start"] = data.StructLayout(
                 {"value": signed(32), "multiplier": 24, "shift": signed(6)}
             )
@@ -258,10 +259,11 @@ class Int8LayerNeuron(wiring.Component):
 class Int8LstmNeuron(wiring.Component):
     """One hidden unit of the integer LSTM at a time, from its weights to its new state.
 
-    Takes a beat a cycle, as :class:`Int8LayerNeuron`, of the plain LSTM, of which it is one that
+    Takes a beat a cycle, as :class:`IntegerLayerNeuron`, of the plain LSTM, of which it is one that
     gets the scales with the rows.
 
-    Bit for bit :class:`golden.neuron.int8.Int8LstmNeuron`, which says what each port means.
+    Bit for bit :class:`fewbit.golden.neuron.int8.Int8LstmNeuronContract`, which says what each port
+    means.
 
     Parameters
     ----------
@@ -271,18 +273,18 @@ class Int8LstmNeuron(wiring.Component):
         Bits of the other factor that the update's multiplier of 24 bits takes a cycle: 4, 8 or
         16; by default as few as keep up with the lanes where rows are long enough to pay.
     interpolates, structure
-        As those of :class:`hdl.neuron.int8_update.Int8Update`.
+        As those of :class:`fewbit.hdl.neuron.integer_update.IntegerUpdate`.
     """
 
     def __init__(
         self,
-        contract: Contract | None = None,
+        contract: Int8LstmNeuronContract | None = None,
         chunk: int | None = None,
         *,
         interpolates: bool = False,
         structure: Structure = "gates",
     ) -> None:
-        self.contract = contract = contract or Contract()
+        self.contract = contract = contract or Int8LstmNeuronContract()
         lanes, activation = contract.lanes, contract.activation
         if chunk is None:
             chunk = default_chunk(lanes, activation)
@@ -291,7 +293,7 @@ class Int8LstmNeuron(wiring.Component):
         self.lanes = lanes
         self.activation: ActivationKind = activation
         self.chunk = chunk
-        self.neuron = Int8LayerNeuron(
+        self.neuron = IntegerLayerNeuron(
             lanes, activation, chunk, interpolates=interpolates, structure=structure
         )
         super().__init__(

@@ -8,15 +8,9 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.parameter import check_whole
-from hdl.arithmetic import (
-    Row,
-    booth_rows,
-    carry_save_sum,
-    rounding_shift_right,
-    saturate,
-    wire,
-)
+from fewbit.golden.checks import check_whole
+from fewbit.hdl.arithmetic import rounding_shift_right, saturate, wire
+from fewbit.hdl.sums.addends import Addend, booth_addends, carry_save_sum
 
 __all__ = ["MOST_UNITS", "LayerNorm"]
 
@@ -28,9 +22,9 @@ NEWTON_STEPS = 5
 HALF = 1 << 30
 """Half of the unit of a product of which the upper word is kept."""
 HALF_OF_SQUARE_ROOT_OF_TWO = 1518500250
-"""In steps of 2^-31."""
+"""In units of 2^-31."""
 MEAN_BITS = 26
-"""Bits of the mean's magnitude in steps of 2^-10: at most 2^25."""
+"""Bits of the mean's magnitude in units of 2^-10: at most 2^25."""
 
 
 class LayerNorm(wiring.Component):
@@ -48,7 +42,7 @@ class LayerNorm(wiring.Component):
     A variance of 1 needs no root: 44 + 2 * K cycles.
     For 20 units and a variance of 2^20 that is 20 + 99 + 200 or 40 + 135 + 340.
 
-    Bit for bit :func:`golden.layer_norm.layer_norm` with double rounding.
+    Bit for bit :func:`fewbit.golden.lstm.layer_norm.layer_norm` with double rounding.
 
     Parameters
     ----------
@@ -67,7 +61,7 @@ class LayerNorm(wiring.Component):
         Variance that stands in for one below 1, from 1 to 2^31 - 1. It and the next two hold still
         from a gate's first beat until its last result is taken.
     multiplier
-        Upper 24 bits of the split multiplier from the gain's step to 2^-12.
+        Upper 24 bits of the split multiplier from the gain's resolution to 2^-12.
     shift
         Its shift, from -31 to 30.
     """
@@ -146,7 +140,7 @@ class LayerNorm(wiring.Component):
                 with m.Case(index):
                     m.d.comb += digits.eq(word[low : low + chunk] ^ negates.replicate(chunk))
                     m.d.comb += below.eq((word[low - 1] if index else below_word) ^ negates)
-        rows, constant = booth_rows(m, multiplicand, digits, below, "digit")
+        rows, constant = booth_addends(m, multiplicand, digits, below, "digit")
         completes = wire(m, is_last_step & (second | ~has_second), "completes")
         addend = Signal(signed(width))
         with m.If(holds | second):
@@ -155,7 +149,7 @@ class LayerNorm(wiring.Component):
             m.d.comb += addend.eq(start)
         with m.Else():
             m.d.comb += addend.eq(product[chunk:].as_signed())
-        total = carry_save_sum(m, [*rows, Row(addend)], width, "total", constant)
+        total = carry_save_sum(m, [*rows, Addend(addend)], width, "total", constant)
         # Places that the variance, or the rounding of a product by a gain, needs of what the steps
         # have shifted out.
         lost = (square_steps - 1) * chunk
@@ -303,7 +297,7 @@ class LayerNorm(wiring.Component):
                     m.d.sync += value.eq(result)
                     m.next = "CORRECT"
             with m.State("CORRECT"):
-                # (3x + 8) / 16 less what WEIGH has found, all in steps of 2^(1 - chunk).
+                # (3x + 8) / 16 less what WEIGH has found, all in units of 2^(1 - chunk).
                 rounding = Const(1 << (chunk - 2), chunk - 1)
                 multiply(
                     root,

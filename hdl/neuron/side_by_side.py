@@ -4,14 +4,14 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.layer.ternary import SIDE_BY_SIDE
-from golden.lstm.int8_step import PARTS
-from golden.neuron.ternary import LaneWeights
-from hdl.accumulate.rows import Structure as LaneStructure
-from hdl.arithmetic import wire
-from hdl.neuron.gates_update import GatesUpdate
-from hdl.neuron.prepared_sum import PreparedSum
-from hdl.pipeline import Pipeline
+from fewbit.golden.layer.ternary import SIDE_BY_SIDE
+from fewbit.golden.lstm.integer_variant import PARTS
+from fewbit.golden.neuron.ternary import LaneWeights
+from fewbit.hdl.arithmetic import wire
+from fewbit.hdl.neuron.side_by_side_sum import SideBySideSum
+from fewbit.hdl.neuron.side_by_side_update import SideBySideUpdate
+from fewbit.hdl.pipeline import Pipeline
+from fewbit.hdl.structure import LaneStructure
 
 __all__ = ["SideBySideNeuron"]
 
@@ -45,7 +45,7 @@ class SideBySideNeuron(wiring.Component):
     row, cell_address
         The number of the row, and of the unit, to be read next; after a layer's last the first.
     fresh, reads_row, start, shift, nonzero, reads_cell, old_cell, cells, o, and the configuration
-        Those of :class:`hdl.neuron.gates_update.GatesUpdate`.
+        Those of :class:`fewbit.hdl.neuron.side_by_side_update.SideBySideUpdate`.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class SideBySideNeuron(wiring.Component):
         self.units = units
         self.sums_wait = sums_wait
         self.structure: LaneStructure = structure
-        self.update = GatesUpdate(
+        self.update = SideBySideUpdate(
             sum_width, activation_width, "fpga" if structure == "fpga" else "gates"
         )
         self.lane_sums = [
-            PreparedSum(weights, activation_width, sum_width, structure) for _ in SIDE_BY_SIDE
+            SideBySideSum(weights, activation_width, sum_width, structure) for _ in SIDE_BY_SIDE
         ]
         lanes = self.lane_sums[0]
         self.vectors = lanes.vectors

@@ -8,31 +8,29 @@ from amaranth.hdl import Cat, Const, Module, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.accumulate.binary import BinaryAccumulate as BinaryContract
-from golden.accumulate.int12_mac import Int12Mac as Int12Contract
-from golden.accumulate.pow2 import Pow2Accumulate as Pow2Contract
-from golden.accumulate.ternary import TernaryAccumulate as TernaryContract
-from golden.arithmetic import SIGNIFICAND_POSITION
-from golden.neuron.ternary import ACCUMULATOR_WIDTH, LaneWeights
-from golden.neuron.ternary import TernaryLstmNeuron as Contract
-from hdl.accumulate.binary_accumulate import BinaryAccumulate
-from hdl.accumulate.int12_mac import Int12Mac
-from hdl.accumulate.packed import unpack_dense
-from hdl.accumulate.pow2_accumulate import Pow2Accumulate
-from hdl.accumulate.rows import RowAccumulate
-from hdl.accumulate.rows import Structure as LaneStructure
-from hdl.accumulate.ternary_accumulate import TernaryAccumulate
-from hdl.arithmetic import Structure
-from hdl.formats import payload_layout, shape_of, stream_of
-from hdl.neuron.int8 import Int8LayerNeuron, default_chunk
+from fewbit.golden.accumulate.binary_accumulate import BinaryAccumulateContract
+from fewbit.golden.accumulate.int12_mac import Int12MacContract
+from fewbit.golden.accumulate.pow2_accumulate import Pow2AccumulateContract
+from fewbit.golden.accumulate.ternary_accumulate import TernaryAccumulateContract
+from fewbit.golden.arithmetic import SIGNIFICAND_POSITION
+from fewbit.golden.neuron.ternary import ACCUMULATOR_WIDTH, LaneWeights, TernaryLstmNeuronContract
+from fewbit.hdl.accumulate.binary_accumulate import BinaryAccumulate
+from fewbit.hdl.accumulate.int12_mac import Int12Mac
+from fewbit.hdl.accumulate.packing import unpack_dense
+from fewbit.hdl.accumulate.pow2_accumulate import Pow2Accumulate
+from fewbit.hdl.accumulate.rows import RowAccumulate
+from fewbit.hdl.accumulate.ternary_accumulate import TernaryAccumulate
+from fewbit.hdl.formats import payload_layout, shape_of, stream_of
+from fewbit.hdl.neuron.int8 import IntegerLayerNeuron, default_chunk
+from fewbit.hdl.structure import LaneStructure, Structure
 
 __all__ = ["LaneSum", "TernaryLstmNeuron", "hidden_scale"]
 
 _UNITS: dict[type, Callable[..., RowAccumulate]] = {
-    BinaryContract: BinaryAccumulate,
-    Pow2Contract: Pow2Accumulate,
-    Int12Contract: Int12Mac,
-    TernaryContract: TernaryAccumulate,
+    BinaryAccumulateContract: BinaryAccumulate,
+    Pow2AccumulateContract: Pow2Accumulate,
+    Int12MacContract: Int12Mac,
+    TernaryAccumulateContract: TernaryAccumulate,
 }
 """Circuits of the accumulate units' contracts."""
 
@@ -47,7 +45,7 @@ class LaneSum(wiring.Component):
     activation_width
         Bits of an activation.
     structure
-        "gates", "fpga" or "plain", see :mod:`hdl.accumulate.rows`.
+        "gates", "fpga" or "plain", see :mod:`fewbit.hdl.accumulate.rows`.
     """
 
     def __init__(
@@ -89,7 +87,7 @@ class LaneSum(wiring.Component):
         return m
 
 
-def hidden_scale(contract: Contract) -> tuple[Const, Const]:
+def hidden_scale(contract: TernaryLstmNeuronContract) -> tuple[Const, Const]:
     """Upper 24 bits of the last requantisation's multiplier, and its shift."""
     multiplier, shift, _ = contract.last_scale_of({})
     return Const(multiplier >> SIGNIFICAND_POSITION, 24), Const(shift, signed(6))
@@ -98,31 +96,34 @@ def hidden_scale(contract: Contract) -> tuple[Const, Const]:
 class TernaryLstmNeuron(wiring.Component):
     """One hidden unit at a time, from its weights to its new state.
 
-    Takes a beat a cycle, as :class:`hdl.neuron.int8.Int8LayerNeuron`, of which it is one with lanes
-    of additions.
+    Takes a beat a cycle, as :class:`fewbit.hdl.neuron.int8.IntegerLayerNeuron`, of which it is one
+    with lanes of additions.
 
-    Bit for bit :class:`golden.neuron.ternary.TernaryLstmNeuron`, which says what each port means.
+    Bit for bit :class:`fewbit.golden.neuron.ternary.TernaryLstmNeuronContract`, which says what
+    each port means.
 
     Parameters
     ----------
     contract
         The neuron's parameters; None for the usual ones.
     structure
-        "gates" or "fpga", see :mod:`hdl.arithmetic`.
+        "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
     """
 
-    def __init__(self, contract: Contract | None = None, structure: Structure = "gates") -> None:
-        self.contract = contract = contract or Contract()
+    def __init__(
+        self, contract: TernaryLstmNeuronContract | None = None, structure: Structure = "gates"
+    ) -> None:
+        self.contract = contract = contract or TernaryLstmNeuronContract()
         width = contract.activation_width
         self.chunk = default_chunk(contract.lanes, contract.activation)
-        self.neuron = Int8LayerNeuron(
+        self.neuron = IntegerLayerNeuron(
             contract.lanes,
             contract.activation,
             self.chunk,
             interpolates=False,
             structure=structure,
             products=LaneSum(contract.lane_weights, width, structure),
-            row_scales="fixed",
+            row_scales="any",
             hidden_width=width,
         )
         super().__init__(

@@ -4,11 +4,11 @@ Nothing of the project knows of it: `register` is all that joins them. The manua
 number system" walks through these modules.
 """
 
-from golden.activations import ActivationKind
-from golden.systems import NumberSystem, Option
-from hdl.systems import register as register_with_design
+from fewbit.golden.activation.integer import ActivationKind
+from fewbit.golden.systems import NumberSystem, Option
+from fewbit.hdl.systems import register as register_with_design
 from int2.circuit import DESIGN
-from int2.layer import Int2LstmLayer
+from int2.layer import Int2LstmLayerContract
 from int2.lstm import Int2Lstm
 from int2.quantize import quantize_network
 
@@ -26,7 +26,7 @@ SYSTEM = NumberSystem(
             choices=ActivationKind.__args__,
         ),
     ),
-    layer=Int2LstmLayer,
+    layer=Int2LstmLayerContract,
     design=DESIGN.name,
 )
 

@@ -6,16 +6,16 @@ from amaranth.hdl import Cat, Const, Module, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.arithmetic import SIGNIFICAND_POSITION, split_multiplier
-from golden.parameter import parameters_of
-from hdl.arithmetic import Structure
-from hdl.design import Design, Parameter
-from hdl.layer import int8_cycles
-from hdl.layer.engine import LayerEngine
-from hdl.layer.image import ImageStore
-from hdl.layer.normalize import GateReading
-from hdl.neuron.int8 import Int8LayerNeuron
-from int2.layer import Int2LstmLayer as Contract
+from fewbit.golden.arithmetic import SIGNIFICAND_POSITION, split_multiplier
+from fewbit.golden.parameter import parameters_of
+from fewbit.hdl.design import Design, Parameter
+from fewbit.hdl.layer import integer_cycles
+from fewbit.hdl.layer.engine import LayerEngine
+from fewbit.hdl.layer.image import ImageStore
+from fewbit.hdl.layer.normalize import GateReading
+from fewbit.hdl.neuron.int8 import IntegerLayerNeuron
+from fewbit.hdl.structure import Structure
+from int2.layer import Int2LstmLayerContract
 
 
 class Int2Sum(wiring.Component):
@@ -49,10 +49,10 @@ class Int2System:
     cells_apart = False
     tells_part = False
 
-    def __init__(self, contract: Contract, structure: Structure) -> None:
+    def __init__(self, contract: Int2LstmLayerContract, structure: Structure) -> None:
         self.contract = contract
         self.structure: Structure = structure
-        self.update = int8_cycles.update_of(contract)
+        self.update = integer_cycles.update_of(contract)
 
     def segment(self, name: str) -> int:
         """Code of a task's program: there is one only."""
@@ -64,15 +64,15 @@ class Int2System:
         (integer_bits,) = image.registers(m, "configuration")
         multiplier, shift = split_multiplier(2.0**-23)
         neurons = [
-            Int8LayerNeuron(
+            IntegerLayerNeuron(
                 contract.lanes,
                 contract.activation,
                 self.update.chunk,
                 interpolates=self.update.interpolates,
                 structure=self.structure,
-                waiting_rows=int8_cycles.waiting_rows(contract, self.update, self.structure),
+                waiting_rows=integer_cycles.waiting_rows(contract, self.update, self.structure),
                 products=Int2Sum(contract.lanes),
-                row_scales="fixed",
+                row_scales="any",
             )
             for _ in range(contract.neurons)
         ]
@@ -94,16 +94,18 @@ class Int2System:
 class Int2LstmLayer(LayerEngine):
     """A layer of 2-bit weights with its parameters and its state."""
 
-    def __init__(self, contract: Contract | None = None, structure: Structure = "gates") -> None:
-        contract = contract or Contract()
+    def __init__(
+        self, contract: Int2LstmLayerContract | None = None, structure: Structure = "gates"
+    ) -> None:
+        contract = contract or Int2LstmLayerContract()
         super().__init__(contract, Int2System(contract, structure))
 
 
 DESIGN = Design(
     name="int2_lstm_layer",
     summary="a layer of an LSTM of 2-bit weights with its parameters and state",
-    contract=Contract,
-    parameters=parameters_of(Contract),
+    contract=Int2LstmLayerContract,
+    parameters=parameters_of(Int2LstmLayerContract),
     component=Int2LstmLayer,
     build=(
         Parameter(
@@ -113,6 +115,6 @@ DESIGN = Design(
             choices=("gates", "fpga"),
         ),
     ),
-    cycles=int8_cycles.step_cycles,
+    cycles=integer_cycles.step_cycles,
     transaction="byte",
 )

@@ -6,10 +6,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from golden.activations import ActivationKind, activation_parameter
-from golden.arithmetic import HIGHEST_SHIFT, LOWEST_SHIFT
-from golden.layer.contract import LayerContract
-from golden.layer.image import (
+from fewbit.golden.activation.integer import ActivationKind, activation_parameter
+from fewbit.golden.arithmetic import HIGHEST_SHIFT, INT32_RANGE, LOWEST_SHIFT
+from fewbit.golden.layer.contract import LayerContract
+from fewbit.golden.layer.image import (
     Arrays,
     Bits,
     Codes,
@@ -21,9 +21,9 @@ from golden.layer.image import (
     WeightsPass,
     WeightsRow,
 )
-from golden.layer.int8_schedule import int8_schedule
-from golden.layer.schedule import Schedule
-from golden.layer.sections import (
+from fewbit.golden.layer.integer_schedule import integer_schedule
+from fewbit.golden.layer.schedule import Schedule
+from fewbit.golden.layer.sections import (
     cell_exponent_bits,
     cell_exponent_field,
     configuration_section,
@@ -34,9 +34,8 @@ from golden.layer.sections import (
     records,
     split_bits,
 )
-from golden.lstm.int8_step import INT32, PARTS
-from golden.lstm.variant import Int8Variant
-from golden.parameter import check_parameters, parameter
+from fewbit.golden.lstm.integer_variant import PARTS, IntegerVariant
+from fewbit.golden.parameter import check_parameters, parameter
 from int2.lstm import LEVELS, Int2Lstm
 
 Raws = npt.NDArray[np.int64]
@@ -44,7 +43,7 @@ WEIGHTS_IN_A_BYTE = 4
 
 
 @dataclass(frozen=True)
-class Int2LstmLayer(LayerContract[Int2Lstm]):
+class Int2LstmLayerContract(LayerContract[Int2Lstm]):
     """A layer of 2-bit weights with its parameters and its state; bit for bit `Int2Lstm.step`."""
 
     inputs: int = inputs_parameter()
@@ -69,18 +68,18 @@ class Int2LstmLayer(LayerContract[Int2Lstm]):
         return cls(model.inputs, model.hidden, activation=model.activation, **given)
 
     @staticmethod
-    def parameters_of(model: Int2Lstm) -> Any:
+    def constants_of(model: Int2Lstm) -> Any:
         return model
 
     @property
-    def variant(self) -> Int8Variant:
+    def variant(self) -> IntegerVariant:
         """Parts beside the four gates: none."""
-        return Int8Variant()
+        return IntegerVariant()
 
     @property
     def schedule(self) -> Schedule:
         sizes = self.inputs, self.hidden, self.hidden, self.lanes, self.neurons
-        return int8_schedule(self.variant, *sizes)
+        return integer_schedule(self.variant, *sizes)
 
     def make_plan(self) -> Plan:
         rows = self.schedule.rows
@@ -102,7 +101,7 @@ class Int2LstmLayer(LayerContract[Int2Lstm]):
             fields={
                 "input_weights": Field((*shape, self.inputs), *LEVELS),
                 "recurrent_weights": Field((*shape, self.hidden), *LEVELS),
-                "bias": Field(shape, *INT32),
+                "bias": Field(shape, *INT32_RANGE),
                 "multipliers": multipliers_field((4, 2)),
                 "shifts": Field((4, 2), LOWEST_SHIFT, HIGHEST_SHIFT),
                 "cell_exponent": cell_exponent_field(),
@@ -127,9 +126,9 @@ class Int2LstmLayer(LayerContract[Int2Lstm]):
             texts={"activation": self.activation},
         )
 
-    def check_fit(self, parameters: Int2Lstm) -> None:
+    def check_fit(self, constants: Int2Lstm) -> None:
         for name in ("inputs", "hidden", "activation"):
-            own, given = getattr(self, name), getattr(parameters, name)
+            own, given = getattr(self, name), getattr(constants, name)
             if own != given:
                 raise ValueError(f"The model's {name} must be {own}, not {given}.")
 
@@ -146,14 +145,14 @@ class Int2LstmLayer(LayerContract[Int2Lstm]):
             self.activation,
         )
 
-    def reset_state(self, parameters: Int2Lstm) -> tuple[Raws, Raws]:
-        hidden, cell = parameters.reset_state(1)
+    def reset_state(self, constants: Int2Lstm) -> tuple[Raws, Raws]:
+        hidden, cell = constants.reset_state(1)
         return hidden[0], cell[0]
 
     def next_state(
-        self, parameters: Int2Lstm, x: Raws, hidden: Raws, cell: Raws
+        self, constants: Int2Lstm, x: Raws, hidden: Raws, cell: Raws
     ) -> tuple[Raws, Raws]:
-        new = parameters.step(*(raws[np.newaxis] for raws in (x, hidden, cell)))
+        new = constants.step(*(raws[np.newaxis] for raws in (x, hidden, cell)))
         return new[0][0], new[1][0]
 
     def random_image(self, rng: np.random.Generator) -> bytes:

@@ -10,11 +10,12 @@ from typing import ClassVar, get_args
 import numpy as np
 import numpy.typing as npt
 
-from golden.activations import ActivationKind
-from golden.arithmetic import Raws, as_shaped_raws, split_multiplier, wrap
-from golden.codecs import Codec, RawCodec
-from golden.lstm.contract import Lstm, StoredArray
-from golden.lstm.int8_step import INT8, INT16, freeze, update_unit
+from fewbit.golden.activation.integer import ActivationKind
+from fewbit.golden.arithmetic import INT8_RANGE, INT16_RANGE, Raws, split_multiplier, wrap
+from fewbit.golden.checks import as_shaped_raws, freeze_array
+from fewbit.golden.codecs import Codec, RawCodec
+from fewbit.golden.lstm.contract import Lstm, StoredArray
+from fewbit.golden.lstm.integer_step import update_unit
 
 LEVELS = (-2, 1)
 """Lowest and highest weight."""
@@ -67,11 +68,11 @@ class Int2Lstm(Lstm):
     def __post_init__(self) -> None:
         """Check shapes and levels."""
         _, hidden, inputs = self.input_weights.shape
-        freeze(self, "input_weights", np.int8, (4, hidden, inputs))
-        freeze(self, "recurrent_weights", np.int8, (4, hidden, hidden))
-        freeze(self, "bias", np.int32, (4, hidden))
-        freeze(self, "multipliers", np.int32, (4, 2))
-        freeze(self, "shifts", np.int8, (4, 2))
+        freeze_array(self, "input_weights", np.int8, (4, hidden, inputs))
+        freeze_array(self, "recurrent_weights", np.int8, (4, hidden, hidden))
+        freeze_array(self, "bias", np.int32, (4, hidden))
+        freeze_array(self, "multipliers", np.int32, (4, 2))
+        freeze_array(self, "shifts", np.int8, (4, 2))
         for name in ("input_weights", "recurrent_weights"):
             values = getattr(self, name)
             if values.min() < LEVELS[0] or values.max() > LEVELS[1]:
@@ -104,10 +105,10 @@ class Int2Lstm(Lstm):
     def step(
         self, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike
     ) -> tuple[Raws, Raws]:
-        inputs = as_shaped_raws(x, "x", INT8, (-1, self.inputs))
+        inputs = as_shaped_raws(x, "x", INT8_RANGE, (-1, self.inputs))
         state = len(inputs), self.hidden
-        old_hidden = as_shaped_raws(hidden, "hidden", INT8, state)
-        old_cell = as_shaped_raws(cell, "cell", INT16, state)
+        old_hidden = as_shaped_raws(hidden, "hidden", INT8_RANGE, state)
+        old_cell = as_shaped_raws(cell, "cell", INT16_RANGE, state)
         # Shape (batch, hidden, gates, parts).
         sums = np.stack(
             [

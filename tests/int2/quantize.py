@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from golden.activations import ActivationKind
-from golden.arithmetic import split_multiplier
-from golden.lstm.float64 import Float64Lstm
-from golden.network import NETWORK_INPUT, Network
-from golden.quantize.calibration import calibration_batch, real_layer
-from golden.quantize.int8 import cell_exponent
+from fewbit.golden.activation.integer import ActivationKind
+from fewbit.golden.arithmetic import split_multiplier
+from fewbit.golden.lstm.float64 import Float64Lstm
+from fewbit.golden.network import NETWORK_INPUT, Network
+from fewbit.golden.quantize.calibration import calibration_batch, real_layer
+from fewbit.golden.quantize.int8 import cell_exponent
 from int2.lstm import HIDDEN_SCALE, LEVELS, Int2Lstm
 
-GATE_STEP = 2.0**-12
+GATE_RESOLUTION = 2.0**-12
 
 
 def quantize_network(
@@ -44,7 +44,7 @@ def _quantized(model: Float64Lstm, input_scale: float, activation: ActivationKin
         scales = np.abs(matrices).max(axis=(1, 2)) / 1.5
         levels = np.clip(np.rint(matrices / scales[:, None, None]), *LEVELS)
         weights.append(levels.astype(np.int8))
-        splits.append([split_multiplier(scale * step / GATE_STEP) for scale in scales])
+        splits.append([split_multiplier(scale * step / GATE_RESOLUTION) for scale in scales])
         bias.append(model.bias / (scales * step)[:, None])
     multipliers, shifts = np.array(splits).transpose(2, 1, 0)
     return Int2Lstm(

@@ -1,0 +1,97 @@
+"""Models of every kind of file, opened by the end of the name."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from fewbit.errors import UsageError
+from fewbit.golden.activation.integer import ActivationKind
+from fewbit.golden.files.network import load_network
+from fewbit.golden.network import Imported, Network
+
+__all__ = ["open_model", "told"]
+
+_READ = ".tflite, .safetensors, .onnx or .npz"
+_REMEDIES = {
+    ".pt": "a pickle, which may run anything; save its state dict with safetensors",
+    ".pth": "a pickle, which may run anything; save its state dict with safetensors",
+    ".ckpt": "a pickle, which may run anything; save its state dict with safetensors",
+    ".pkl": "a pickle, which may run anything; save its state dict with safetensors",
+    ".h5": "a Keras file; convert it to an integer .tflite",
+    ".keras": "a Keras file; convert it to an integer .tflite",
+}
+
+
+@contextmanager
+def told() -> Generator[None]:
+    """A file's fault within, told as a user's mistake.
+
+    Raises
+    ------
+    UsageError
+        For any ValueError, whose text is one sentence already.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def open_model(
+    path: Path, lstm: str | None = None, activation: ActivationKind | None = None
+) -> Imported:
+    """Network of a model file, with what its reader warns of.
+
+    Parameters
+    ----------
+    path
+        A file whose name ends in .tflite, .safetensors, .onnx or .npz.
+    lstm
+        Which LSTM of a foreign file; see its reader in `golden`.
+    activation
+        Of all layers of an integer network, in place of its own.
+
+    Raises
+    ------
+    UsageError
+        If the file can't be read, or an option doesn't go with it.
+    """
+    ending = path.suffix.lower()
+    if ending in _REMEDIES:
+        raise UsageError(f"'{path}' is {_REMEDIES[ending]}.")
+    with told():
+        if ending == ".tflite":
+            from fewbit.golden.files.tflite import read_tflite
+
+            return read_tflite(path, lstm=lstm, activation=activation or "gemmlowp")
+        if ending == ".npz":
+            if lstm is not None:
+                raise UsageError("A .npz model has no LSTMs to choose from; leave --lstm out.")
+            imported = Imported(load_network(path))
+        elif ending == ".safetensors":
+            from fewbit.golden.files.torch import read_safetensors
+
+            imported = read_safetensors(path, lstm=lstm)
+        elif ending == ".onnx":
+            from fewbit.golden.files.onnx import read_onnx
+
+            imported = read_onnx(path, lstm=lstm)
+        else:
+            raise UsageError(f"'{path}' must be a model whose name ends in {_READ}.")
+    if activation is None:
+        return imported
+    return replace(imported, network=_with_activation(path, imported.network, activation))
+
+
+def _with_activation(path: Path, network: Network, activation: ActivationKind) -> Network:
+    try:
+        nodes = tuple(
+            replace(node, lstm=node.lstm.with_activation(activation)) for node in network.nodes
+        )
+    except ValueError as error:
+        title = network.nodes[0].lstm.title
+        raise UsageError(
+            f"'{path}' is a {title} model, which has no such choice; leave --activation."
+        ) from error
+    return Network(nodes, network.outputs)

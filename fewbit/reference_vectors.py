@@ -1,0 +1,43 @@
+"""Reference vectors from the golden model, as a numpy archive."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from fewbit.errors import check_target, write_bytes
+from fewbit.hdl.design import ConfiguredDesign
+
+__all__ = ["reference_vectors", "write_vectors"]
+
+
+def reference_vectors(configured: ConfiguredDesign, count: int, seed: int) -> dict[str, np.ndarray]:
+    """Codes of every operand, configuration and result by port name, for ``count`` results.
+
+    Arrays have the smallest unsigned type that holds their codes.
+    """
+    contract = configured.contract
+    arrays = contract.stimulus(np.random.default_rng(seed), count)
+    arrays |= contract.compute(arrays)
+    widths = {
+        operand.name: operand.format.width
+        for operand in (*contract.configuration, *contract.operands, *contract.results)
+    }
+    return {name: array.astype(_smallest(widths[name])) for name, array in arrays.items()}
+
+
+def _smallest(width: int) -> type[np.unsignedinteger]:
+    for kind in (np.uint8, np.uint16, np.uint32):
+        if width <= np.iinfo(kind).bits:
+            return kind
+    return np.uint64
+
+
+def write_vectors(configured: ConfiguredDesign, count: int, seed: int, path: Path) -> int:
+    """Writes :func:`reference_vectors` to an ``.npz`` file and returns the number of results."""
+    check_target(path)
+    arrays = reference_vectors(configured, count, seed)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)  # pyright: ignore[reportArgumentType]
+    write_bytes(path, content.getvalue())
+    return count

@@ -1,0 +1,78 @@
+"""Regressions: cocotb benches of several designs side by side."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from fewbit.errors import check_target
+from fewbit.hdl.design import ConfiguredDesign
+from fewbit.sim.runner import Outcome, check_tools, simulate
+from fewbit.sim.verilog import verilog_of
+
+__all__ = ["regress", "row_of"]
+
+
+def regress(
+    designs: Sequence[ConfiguredDesign],
+    *,
+    simulator: str,
+    seed: int,
+    count: int,
+    jobs: int,
+    folder: Path,
+    done: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Outcomes in the order of ``designs``.
+
+    Parameters
+    ----------
+    designs
+        With their parameters, each of another name.
+    simulator
+        ``verilator`` or ``icarus``.
+    seed, count
+        Seed of all vectors and stalls; results to compare at full rate.
+    jobs
+        Designs to build and run at a time, each in processes of its own.
+    folder
+        Where builds are kept for the next time.
+    done
+        Called with each outcome as it comes.
+    """
+    check_tools(simulator)
+    check_target(folder / simulator / "build")
+    texts = {design.name: verilog_of(design) for design in designs}
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        futures = {
+            pool.submit(
+                simulate,
+                design,
+                folder / simulator / design.name,
+                simulator=simulator,
+                seed=seed,
+                count=count,
+                verilog=texts[design.name],
+            ): design.name
+            for design in designs
+        }
+        outcomes: dict[str, Outcome] = {}
+        for future in as_completed(futures):
+            outcomes[futures[future]] = future.result()
+            done(outcomes[futures[future]])
+    return [outcomes[design.name] for design in designs]
+
+
+def row_of(design: ConfiguredDesign, outcome: Outcome) -> dict[str, Any]:
+    """A row for JSON."""
+    return {
+        "design": outcome.design,
+        "parameters": dict(design.parameters),
+        "simulator": outcome.simulator,
+        "seed": outcome.seed,
+        "tests": outcome.tests,
+        "failed": outcome.failed,
+        "transactions": outcome.transactions,
+        "seconds": round(outcome.seconds, 2),
+        "failures": list(outcome.failures),
+    }

@@ -1,0 +1,198 @@
+"""Sequences through a trained model, in the golden model or in the generated layer."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fewbit.errors import UsageError
+from fewbit.golden.network import NETWORK_INPUT, Backend, Network, golden_backend, run
+from fewbit.models import told
+
+__all__ = [
+    "BACKENDS",
+    "BackendKind",
+    "Run",
+    "as_input",
+    "check_sequences",
+    "chunks_of",
+    "make_backend",
+    "run_sequences",
+]
+
+BackendKind = Literal["golden", "rtl"]
+BACKENDS = ("golden", "rtl")
+# Sequences that the golden model takes at a time: enough for its speed, and little memory.
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came out, and how long it took.
+
+    Parameters
+    ----------
+    output
+        Shape (batch, time, outputs): raws or codes of the type that the model's layers have, or
+        float64 where reals were asked for.
+    steps_per_second
+        Time steps of all sequences, through all layers.
+    """
+
+    output: npt.NDArray[Any]
+    steps_per_second: float
+
+
+def make_backend(kind: BackendKind, settings: Mapping[str, Any]) -> Backend:
+    """What runs the layers.
+
+    Parameters
+    ----------
+    kind
+        The golden model, or the generated layer.
+    settings
+        Parameters of the generated layer that the model doesn't say, by name.
+
+    Raises
+    ------
+    UsageError
+        If settings are given to the golden model.
+    """
+    if kind == "rtl":
+        from fewbit.sim.layer import LayerBackend
+
+        return LayerBackend(settings)
+    if settings:
+        raise UsageError(f"The golden model has no {' and '.join(settings)}; choose --backend rtl.")
+    return golden_backend
+
+
+def chunks_of(x: npt.NDArray[Any], kind: BackendKind) -> int:
+    """Number of parts in which sequences are run; the circuit takes all at once."""
+    return math.ceil(len(x) / _CHUNK) if kind == "golden" else 1
+
+
+def check_sequences(path: Path, network: Network, x: npt.NDArray[Any], *, quantised: bool) -> None:
+    """Refuse sequences that a model doesn't take, and a real model where it must be quantised.
+
+    Raises
+    ------
+    UsageError
+        With the remedy.
+    """
+    if x.shape[2] != network.inputs:
+        raise UsageError(
+            f"The sequences must have {network.inputs} inputs, as '{path}' has, not {x.shape[2]}."
+        )
+    if quantised and not network.quantised:
+        raise UsageError(f"'{path}' is a real model; quantise it first with 'fewbit quantize'.")
+
+
+def run_sequences(
+    path: Path,
+    network: Network,
+    x: npt.NDArray[Any],
+    *,
+    kind: BackendKind = "golden",
+    settings: Mapping[str, Any] | None = None,
+    real: bool = False,
+    done: Callable[[], None] = lambda: None,
+) -> Run:
+    """Output of a network, each sequence from reset.
+
+    Parameters
+    ----------
+    path
+        Of the model, for errors.
+    network
+        The model.
+    x
+        Shape (batch, time, inputs): raws or codes as the network's first layers read them, or reals
+        with `real` or for a real network.
+    kind, settings
+        See `make_backend`.
+    real
+        Whether reals go in and come out of a quantised network: quantised to the format of its
+        input, made real again by what wrote the output.
+    done
+        Called after every layer of every part, see `chunks_of`.
+
+    Raises
+    ------
+    UsageError
+        If the input doesn't fit the model, or the backend doesn't go with it.
+    """
+    check_sequences(path, network, x, quantised=kind == "rtl")
+    backend = make_backend(kind, settings or {})
+    with told():
+        given = as_input(network, x, real=real)
+        parts = np.array_split(given, chunks_of(given, kind))
+        output = np.zeros((*x.shape[:2], network.width), network.nodes[0].lstm.writes.dtype)
+        start = time.perf_counter()
+        first = 0
+        # A real network may overflow: what comes of it is in the output.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for part in parts:
+                output[first : first + len(part)] = run(network, part, backend, done)
+                first += len(part)
+        seconds = time.perf_counter() - start
+        steps = x.shape[0] * x.shape[1]
+        if real and network.quantised:
+            output = _made_real(network, output)
+        return Run(output, steps / max(seconds, 1e-9))
+
+
+def as_input(network: Network, x: npt.NDArray[Any], *, real: bool) -> npt.NDArray[Any]:
+    """What a network reads of a user's array: checked, and with `real` quantised.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range or of another kind than the network's.
+    """
+    if not network.quantised:
+        given = x.astype(np.float64)
+        if not np.isfinite(given).all():
+            raise ValueError(f"The sequences must be finite, not {given[~np.isfinite(given)][0]}.")
+        return given
+    reads = next(node for node in network.nodes if NETWORK_INPUT in node.sources).lstm.reads
+    if real:
+        return reads.encode(x)
+    dtype, noun = reads.dtype, reads.noun
+    low, high = (int(bound) for bound in reads.bounds)
+    if x.dtype.kind == "f":
+        raise ValueError(
+            f"The sequences must be integer {noun} from {low} to {high}, not {x.dtype}; for real "
+            "numbers give --real."
+        )
+    # An array of the other type may hold nothing out of range, and yet mean something else.
+    signed = dtype.kind == "i"
+    other = np.dtype(f"{'u' if signed else 'i'}{dtype.itemsize}")
+    if x.dtype == other:
+        raise ValueError(
+            f"The sequences must be {'signed ' if signed else ''}{noun} from {low} to {high}, not "
+            f"{x.dtype}; save them as {dtype}."
+        )
+    lowest, highest = int(x.min()), int(x.max())
+    if lowest < low or highest > high:
+        raise ValueError(
+            f"The sequences must be {noun} from {low} to {high}, not "
+            f"{lowest if lowest < low else highest}; for real numbers give --real."
+        )
+    return x.astype(dtype)
+
+
+def _made_real(network: Network, output: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Reals of the output, each node's by what wrote it."""
+    parts: list[npt.NDArray[np.float64]] = []
+    first = 0
+    for index in network.outputs:
+        layer = network.nodes[index].lstm
+        parts.append(layer.writes.decode(output[..., first : first + layer.outputs]))
+        first += layer.outputs
+    return np.concatenate(parts, axis=2)

@@ -1,8 +1,0 @@
-"""``python -m flow`` is the ``fewbit`` command."""
-
-import sys
-
-from flow.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Activations: each function as its circuits approximate it."""

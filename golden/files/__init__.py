@@ -1,0 +1,1 @@
+"""Readers of model files, the project's own and others'."""

@@ -1,0 +1,1 @@
+"""Sums of many addends: compressor columns, adders, and the addends of products."""
