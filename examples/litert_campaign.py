@@ -23,8 +23,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fewbit.errors import UsageError, check_target, write_text
-from tests.int8_cases import EXPONENTS, SIZES, VARIANTS, Case, Variant, random_case
-from tests.tflite_models import run_lstm, write_lstm
+from tests.support.int8_cases import EXPONENTS, SIZES, VARIANTS, Case, Variant, random_case
+from tests.support.tflite_models import run_lstm, write_lstm
 
 Raws = npt.NDArray[np.int64]
 

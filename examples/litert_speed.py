@@ -26,7 +26,7 @@ from rich.table import Table
 
 from fewbit.errors import UsageError, check_target, write_text
 from fewbit.golden.lstm.int8 import Int8Lstm
-from tests.tflite_models import interpreter, write_lstm
+from tests.support.tflite_models import interpreter, write_lstm
 
 HIDDEN_SIZES = (32, 128, 512)
 BATCHES = (1, 16, 64, 256)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.sim import Simulator
-from dense_codes import LEVELS as DENSE_LEVELS
 
 from fewbit.golden.accumulate.pow2_accumulate import Pow2
 from fewbit.golden.formats import TERNARY
@@ -16,6 +15,7 @@ from fewbit.hdl.designs import DESIGNS
 from fewbit.hdl.sums.columns import Columns
 from fewbit.sim.bulk import BulkSimulation, check_bulk
 from fewbit.sim.verilog import verilog_of
+from tests.support.dense_codes import LEVELS as DENSE_LEVELS
 
 BINARY, TERNARY_UNIT, POW2, MAC = (
     "binary_accumulate",

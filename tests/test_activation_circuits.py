@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from update_bench import Settings, simulation
 
 from fewbit.golden.activation.integer import ACTIVATIONS, ActivationKind
 from fewbit.golden.activation.table import interpolation_table
 from fewbit.golden.arithmetic import rounding_shift_right, saturate
 from fewbit.golden.formats import INT8, INT16, INT32
+from tests.support.update_bench import Settings, simulation
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -23,7 +23,7 @@ PUBLISHED_TABLE = "c79a34d2c8c6e794fbb0207601538fe0169e968cd6d9d5ca65fff859dcd55
 @pytest.fixture(scope="module")
 def litert() -> ModuleType:
     pytest.importorskip("ai_edge_litert")
-    return importlib.import_module("tflite_models")
+    return importlib.import_module("tests.support.tflite_models")
 
 
 def mirrored(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import row_sums
 
 from examples import bulk_check
 from fewbit.golden.accumulate.floatsd8_mac import FloatSD8MacContract
@@ -12,6 +11,7 @@ from fewbit.hdl.design import ParameterError
 from fewbit.sim import bulk
 from fewbit.sim.bulk import BulkError, BulkFailure, BulkSimulation, check_bulk, check_compiler
 from fewbit.sim.verilog import verilog_of
+from tests.support import row_sums
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import run
 
 from fewbit import synthesis
 from fewbit.golden.accumulate.floatsd8_mac import FloatSD8MacContract
 from fewbit.hdl.designs import DESIGNS
 from fewbit.sim.verilog import verilog_of
+from tests.support.commands import run
 
 
 def test_designs_lists_the_registry(capsys, tmp_path):

@@ -4,7 +4,6 @@
 from bisect import bisect_left
 from fractions import Fraction
 
-import exact
 import numpy as np
 import pytest
 
@@ -12,6 +11,7 @@ from fewbit.golden.floatsd8_conversion import FloatSD8DecodeContract, FloatSD8En
 from fewbit.hdl.designs import DESIGNS
 from fewbit.hdl.floatsd8_conversion import encode_table
 from fewbit.sim.bulk import BulkSimulation
+from tests.support import exact
 
 BIASES = range(-16, 41)
 NUMBERS = np.arange(1 << 16)

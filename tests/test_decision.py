@@ -3,13 +3,13 @@
 
 from fractions import Fraction
 
-import exact
 import numpy as np
 import pytest
 from amaranth.hdl import Module, Signal
 from amaranth.sim import Simulator
 
 from fewbit.hdl.decision import MAGNITUDES, decision_diagram, first_binary16, staircase
+from tests.support import exact
 
 
 @pytest.mark.parametrize("kind", ["random", "steps", "parity", "constant"])

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from amaranth.hdl import Cat, Module
 from amaranth.sim import Simulator
-from int8_cases import random_case
-from layer_bench import check_packer
 
 from examples.layer_cycles import without_left_shifts
 from fewbit.golden.layer import int8_dynamic, packets
@@ -32,6 +30,8 @@ from fewbit.hdl.layer.int8_dynamic import DynamicInt8LstmLayer as Circuit
 from fewbit.hdl.layer.integer_cycles import cycles_of_groups, step_cycles
 from fewbit.layer_files import c_header, cycles_section
 from fewbit.sim.bulk import BulkSimulation, compare
+from tests.support.int8_cases import random_case
+from tests.support.layer_bench import check_packer
 
 DESIGN = find("int8_lstm_layer")
 HALVES = ("first", "second")

@@ -7,8 +7,6 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from commands import run as fewbit
-from int8_cases import VARIANTS, random_case
 
 from fewbit.golden.activation.integer import ACTIVATIONS
 from fewbit.golden.files.network import load_network, save_network
@@ -26,6 +24,8 @@ from fewbit.golden.quantize.dynamic import (
     rms_deviation,
     settings_of,
 )
+from tests.support.commands import run as fewbit
+from tests.support.int8_cases import VARIANTS, random_case
 
 STEPS = 12
 
@@ -158,7 +158,7 @@ def test_every_step_high_is_the_int8_layer(number):
 def test_every_step_low_is_litert_on_middle_weights(seed):
     """The zero point of the hidden values is 0, as LiteRT's recurrent part has no bias."""
     pytest.importorskip("ai_edge_litert")
-    litert = importlib.import_module("tflite_models")
+    litert = importlib.import_module("tests.support.tflite_models")
     case = random_case(seed, exponent=-12, sizes="trained")
     model = replace(case.model, hidden_zero_point=0, intermediate_zero_point=0)
     offsets = np.zeros((4, 2, model.hidden), np.int8)

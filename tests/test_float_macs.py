@@ -4,7 +4,6 @@
 import ctypes
 import ctypes.util
 
-import exact
 import ml_dtypes
 import numpy as np
 import pytest
@@ -26,6 +25,7 @@ from fewbit.hdl.formats import stream_of
 from fewbit.hdl.pipeline import Pipeline
 from fewbit.sim.bulk import BulkSimulation, check_bulk, compare
 from fewbit.sim.verilog import verilog_of
+from tests.support import exact
 
 FORMATS = {
     "fp32_mac": (BINARY32, BINARY32, exact.BINARY32, exact.BINARY32),

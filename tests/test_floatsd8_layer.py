@@ -11,11 +11,8 @@ from functools import cache
 
 import numpy as np
 import pytest
-from commands import run as fewbit
-from floatsd8_cases import random_inputs, random_lstm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_bench import check_packer, count_cycles, packer_of
 
 from fewbit.golden.files.model import Model, save_model
 from fewbit.golden.layer import packets
@@ -32,6 +29,9 @@ from fewbit.sim.bulk import BulkSimulation, check_bulk, compare
 from fewbit.sim.layer import LayerBackend
 from fewbit.sim.runner import simulate
 from fewbit.sim.verilog import verilog_of
+from tests.support.commands import run as fewbit
+from tests.support.floatsd8_cases import random_inputs, random_lstm
+from tests.support.layer_bench import check_packer, count_cycles, packer_of
 
 DESIGN = find("floatsd8_lstm_layer")
 SMALL = {"inputs": 3, "hidden": 5, "neurons": 2}

@@ -4,7 +4,6 @@ from bisect import bisect_left
 from fractions import Fraction
 from functools import cache
 
-import exact
 import numpy as np
 import pytest
 
@@ -19,6 +18,7 @@ from fewbit.golden.formats import BINARY16
 from fewbit.golden.lstm import floatsd8
 from fewbit.golden.lstm.float64 import Float64Lstm
 from fewbit.golden.lstm.floatsd8 import FloatSD8Lstm, update_unit
+from tests.support import exact
 
 mpmath = pytest.importorskip("mpmath")
 

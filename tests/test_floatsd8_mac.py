@@ -1,7 +1,6 @@
 # amaranth: UnusedElaboratable=no
 """FloatSD8 multiply-accumulate: golden against Fractions, then the circuit against both."""
 
-import exact
 import numpy as np
 import pytest
 
@@ -11,6 +10,7 @@ from fewbit.golden.accumulate.floatsd8_mac import FloatSD8MacContract
 from fewbit.golden.formats import BINARY16
 from fewbit.hdl.designs import DESIGNS
 from fewbit.sim.bulk import BulkSimulation, check_bulk
+from tests.support import exact
 
 DESIGN = DESIGNS["floatsd8_mac"]
 CASES = [

@@ -8,7 +8,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-from floatsd8_cases import random_inputs, random_lstm
 
 from fewbit.golden.accumulate.floatsd8_mac import FloatSD8MacContract
 from fewbit.golden.activation.floatsd8 import HIDDEN_FORMAT
@@ -19,6 +18,7 @@ from fewbit.hdl.neuron.floatsd8 import FloatSD8LstmNeuron as Circuit
 from fewbit.sim.bulk import BulkSimulation, check_bulk, compare
 from fewbit.sim.runner import simulate
 from fewbit.sim.verilog import verilog_of
+from tests.support.floatsd8_cases import random_inputs, random_lstm
 
 DESIGN = find("floatsd8_lstm_neuron")
 UPDATE_BEATS = 3

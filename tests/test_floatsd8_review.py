@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import run
 
 from fewbit.golden.files.model import Model, load_model, save_model
 from fewbit.golden.layer.floatsd8 import FloatSD8LstmLayerContract, random_model
 from fewbit.golden.layer.image import program as program_of
+from tests.support.commands import run
 
 GATES = Path(__file__).parents[1] / "fewbit" / "gates.lib"
 LAYER = FloatSD8LstmLayerContract(inputs=3, hidden=2)

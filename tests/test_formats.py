@@ -3,7 +3,6 @@
 from fractions import Fraction
 from itertools import pairwise, product
 
-import exact
 import ml_dtypes
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from fewbit.golden.formats import (
     Format,
     Minifloat,
 )
+from tests.support import exact
 
 SMALL: list[Format] = [
     E5M2,

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layer_bench import packer_of
 
 from fewbit.golden.files.model import load_model, save_model
 from fewbit.golden.files.network import load_network, save_network
@@ -20,6 +19,7 @@ from fewbit.golden.layer.int8 import Int8LstmLayerContract
 from fewbit.golden.layer.int8_dynamic import DynamicInt8LstmLayerContract
 from fewbit.golden.layer.ternary import TernaryLstmLayerContract
 from fewbit.golden.network import run
+from tests.support.layer_bench import packer_of
 
 FROZEN = Path(__file__).with_name("frozen")
 VARIANTS = json.loads((FROZEN / "variants.json").read_text())

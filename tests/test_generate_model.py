@@ -8,13 +8,13 @@ import sys
 
 import numpy as np
 import pytest
-from commands import run
-from int8_cases import SIZES, Variant, random_case
 
 from fewbit.golden.files.model import Model, save_model
 from fewbit.golden.files.network import save_network
 from fewbit.golden.layer.int8 import Int8LstmLayerContract
 from fewbit.golden.network import Network, Node
+from tests.support.commands import run
+from tests.support.int8_cases import SIZES, Variant, random_case
 
 EVERYTHING = Variant(coupled=True, peephole=True, norm=True, projection=True)
 

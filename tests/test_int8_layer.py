@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from int8_cases import random_case
-from layer_bench import check_packer, packer_of
 
 from fewbit.golden.layer import packets
 from fewbit.golden.layer.contract import state_bytes
@@ -29,6 +27,8 @@ from fewbit.sim.bulk import BulkSimulation, check_bulk
 from fewbit.sim.layer import LayerBackend
 from fewbit.sim.runner import simulate
 from fewbit.sim.verilog import verilog_of
+from tests.support.int8_cases import random_case
+from tests.support.layer_bench import check_packer, packer_of
 
 DESIGN = find("int8_lstm_layer")
 VARIANTS = [

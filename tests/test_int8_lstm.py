@@ -11,12 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from int8_cases import EXPONENTS, HIDDEN_SIZES, INPUT_SIZES, SIZES, Case, Raws, random_case
 
 from fewbit.golden.activation.integer import ACTIVATIONS
 from fewbit.golden.arithmetic import rounding_shift_right
 from fewbit.golden.lstm import integer_step
 from fewbit.golden.lstm.int8 import Int8Lstm, clip_code, update_unit
+from tests.support.int8_cases import (
+    EXPONENTS,
+    HIDDEN_SIZES,
+    INPUT_SIZES,
+    SIZES,
+    Case,
+    Raws,
+    random_case,
+)
 
 SEEDS = 12
 
@@ -24,7 +32,7 @@ SEEDS = 12
 @pytest.fixture(scope="module")
 def litert() -> ModuleType:
     pytest.importorskip("ai_edge_litert")
-    return importlib.import_module("tflite_models")
+    return importlib.import_module("tests.support.tflite_models")
 
 
 def run_with_cell(model: Int8Lstm, x: npt.NDArray[np.int8]) -> tuple[Raws, Raws]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from update_bench import FORMATS, Settings, simulation
 
 from fewbit.golden.activation.integer import ACTIVATIONS, ActivationKind
 from fewbit.golden.formats import INT8, INT16, INT32
@@ -15,6 +14,7 @@ from fewbit.golden.lstm.int8 import update_unit
 from fewbit.golden.lstm.integer_variant import TIES_UP, IntegerVariant
 from fewbit.hdl.neuron.int8 import IntegerLayerNeuron
 from fewbit.hdl.neuron.integer_update import IntegerUpdate
+from tests.support.update_bench import FORMATS, Settings, simulation
 
 if TYPE_CHECKING:
     import numpy.typing as npt

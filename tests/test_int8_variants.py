@@ -13,7 +13,6 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from int8_cases import EXPONENTS, SIZES, VARIANTS, Case, Raws, Variant, random_case
 
 from fewbit.golden.arithmetic import multiply_by_split_multiplier
 from fewbit.golden.lstm import int8_fast, integer_step
@@ -27,6 +26,7 @@ from fewbit.golden.lstm.int8 import (
 from fewbit.golden.lstm.int8_fast import FastSteps
 from fewbit.golden.lstm.integer_step import update_unit
 from fewbit.golden.lstm.layer_norm import inverse_square_root, layer_norm
+from tests.support.int8_cases import EXPONENTS, SIZES, VARIANTS, Case, Raws, Variant, random_case
 
 PROJECTED = Variant(projection=True, projection_bias=True, projection_clip=True)
 EVERYTHING = Variant(
@@ -43,7 +43,7 @@ FULL = replace(EVERYTHING, coupled=False)
 @pytest.fixture(scope="module")
 def litert() -> ModuleType:
     pytest.importorskip("ai_edge_litert")
-    return importlib.import_module("tflite_models")
+    return importlib.import_module("tests.support.tflite_models")
 
 
 def drawn_case(

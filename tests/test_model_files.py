@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from int8_cases import VARIANTS, Variant, random_case
 
 from fewbit.golden.files import archive
 from fewbit.golden.files.archive import (
@@ -36,6 +35,7 @@ from fewbit.golden.files.network import load_network, save_network
 from fewbit.golden.lstm.float64 import Float64Lstm
 from fewbit.golden.lstm.int8 import Int8Lstm
 from fewbit.golden.network import Network, Node
+from tests.support.int8_cases import VARIANTS, Variant, random_case
 
 Layer = Float64Lstm | Int8Lstm | ReadOut
 

@@ -10,15 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-import int2
 import numpy as np
 import pytest
 from amaranth.hdl import Module
-from commands import run as fewbit
-from int2.circuit import DESIGN, Int2Sum
-from int2.layer import Int2LstmLayerContract
-from int2.lstm import Int2Lstm
-from layer_bench import check_packer, count_cycles
 
 from fewbit.golden.files.network import load_network, save_network
 from fewbit.golden.layer.contract import LayerContract
@@ -45,6 +39,12 @@ from fewbit.golden.systems import SYSTEMS, Option, layer_of, register_system
 from fewbit.hdl.designs import DESIGNS, find
 from fewbit.hdl.systems import configure_for, register
 from fewbit.sim.bulk import BulkSimulation, compare
+from tests import int2
+from tests.int2.circuit import DESIGN, Int2Sum
+from tests.int2.layer import Int2LstmLayerContract
+from tests.int2.lstm import Int2Lstm
+from tests.support.commands import run as fewbit
+from tests.support.layer_bench import check_packer, count_cycles
 
 FROZEN = Path(__file__).with_name("frozen")
 SIZES = {"inputs": 5, "hidden": 7, "lanes": 4, "neurons": 2}
@@ -235,17 +235,19 @@ def _install(folder, value):
 def test_the_command_loads_what_installed_packages_add(capsys, tmp_path, monkeypatch):
     del SYSTEMS["int2"], DESIGNS[DESIGN.name], KINDS["int2_lstm"]
     assert DESIGN.name not in fewbit(capsys, "designs")[1]
-    _install(tmp_path, "int2:register")
+    _install(tmp_path, "tests.int2:register")
     monkeypatch.syspath_prepend(tmp_path)
     assert DESIGN.name in fewbit(capsys, "designs")[1]
 
 
 def test_a_broken_plug_in_is_told_in_a_sentence(capsys, tmp_path, monkeypatch):
-    _install(tmp_path, "int2:no_such_function")
+    _install(tmp_path, "tests.int2:no_such_function")
     monkeypatch.syspath_prepend(tmp_path)
     status, out, err = fewbit(capsys, "designs")
     assert (status, out) == (2, "")
-    assert err.startswith("The plug-in 'int2' (int2:no_such_function) failed: AttributeError: ")
+    assert err.startswith(
+        "The plug-in 'int2' (tests.int2:no_such_function) failed: AttributeError: "
+    )
     assert err.endswith("; mend or uninstall its package.\n")
     assert err.count("\n") == 1
 

@@ -4,7 +4,6 @@ from itertools import product
 
 import numpy as np
 import pytest
-from dense_codes import ALIASES, LEVELS, spelt_densely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from fewbit.golden.accumulate.packing import (
     TERNARY_DENSE,
     Packing,
 )
+from tests.support.dense_codes import ALIASES, LEVELS, spelt_densely
 
 PACKINGS: dict[str, Packing] = {
     "binary": BINARY_BYTES,

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 
-import commands
 import numpy as np
 import pytest
 
@@ -15,6 +14,7 @@ from fewbit.hdl.designs import DESIGNS
 from fewbit.proofs import Claim, claims_of, prove
 from fewbit.sim.bulk import check_bulk
 from fewbit.sim.yosys import YosysError
+from tests.support import commands
 
 
 def claims(name, **settings) -> list[Claim]:

@@ -4,10 +4,8 @@ from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
 
-import exact
 import numpy as np
 import pytest
-from commands import run as fewbit
 
 from fewbit.golden.files.model import Model, ReadOut, load_model, save_model
 from fewbit.golden.files.network import load_network, save_network
@@ -17,6 +15,8 @@ from fewbit.golden.lstm.floatsd8 import HIDDEN_FORMAT, FloatSD8Lstm
 from fewbit.golden.network import NETWORK_INPUT, Network, Node, run
 from fewbit.golden.quantize.floatsd8 import quantize_lstm, quantize_network, relative_errors
 from fewbit.golden.quantize.int8 import quantize_network as quantize_to_int8
+from tests.support import exact
+from tests.support.commands import run as fewbit
 
 X = np.random.default_rng(1).normal(size=(3, 5, 4))
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from commands import run as fewbit
 
 from fewbit.golden.codecs import dequantize, quantize
 from fewbit.golden.files.model import Model, ReadOut, load_model, save_model
@@ -32,6 +31,7 @@ from fewbit.golden.quantize.ternary_lstm import (
     quantize_network,
     quantize_rows,
 )
+from tests.support.commands import run as fewbit
 
 X = np.random.default_rng(1).normal(size=(3, 5, 4))
 GATE_RESOLUTION = Fraction(1, 2**12)

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from commands import run
 
 from fewbit import synthesis
 from fewbit.activity import ActivityError
@@ -15,6 +14,7 @@ from fewbit.hdl.designs import find
 from fewbit.reproduce import floatsd8, papers
 from fewbit.reproduce.claims import Finding, Options, Paper
 from fewbit.reproduce.floatsd8 import compare_macs, lstm_rows, read_operands
+from tests.support.commands import run
 
 
 def small_mac(name, window):

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from int8_cases import random_case
 
 from fewbit.golden.lstm.dynamic import run
 from fewbit.reproduce import dynamic_precision, papers
 from fewbit.reproduce.claims import Finding, Options
 from fewbit.reproduce.dynamic_precision import BIT_AREA, measure_area, measure_task
+from tests.support.int8_cases import random_case
 
 STEPS = 12
 

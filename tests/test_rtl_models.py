@@ -13,10 +13,6 @@ import pytest
 
 pytest.importorskip("ai_edge_litert")
 
-from int8_cases import Case, Variant, random_case
-from tflite_graphs import Graph, run_litert, small_layer
-from tflite_models import run_lstm, write_lstm
-
 import fewbit.sim.layer
 from examples import layer_campaign
 from fewbit.commands.cli import main
@@ -25,6 +21,9 @@ from fewbit.golden.lstm.int8 import Int8Lstm
 from fewbit.sim import bulk
 from fewbit.sim.bulk import BulkOutcome, BulkSimulation
 from fewbit.sim.layer import LayerBackend
+from tests.support.int8_cases import Case, Variant, random_case
+from tests.support.tflite_graphs import Graph, run_litert, small_layer
+from tests.support.tflite_models import run_lstm, write_lstm
 
 # Small circuits, which compile in seconds.
 TINY = partial(LayerBackend, {"lanes": 1, "structure": "fpga"})

@@ -11,12 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from commands import run as fewbit
-from int8_cases import VARIANTS, random_case
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
-from tflite_graphs import Graph, run_litert, small_layer
-from tflite_models import run_lstm, write_lstm
 
 from fewbit.golden.codecs import dequantize, quantize
 from fewbit.golden.files.model import Model, save_model
@@ -27,6 +23,10 @@ from fewbit.golden.network import Network, Node, golden_backend, run
 from fewbit.golden.quantize import ternary_lstm
 from fewbit.golden.quantize.int8 import quantize_network
 from fewbit.sim.bulk import BulkSimulation
+from tests.support.commands import run as fewbit
+from tests.support.int8_cases import VARIANTS, random_case
+from tests.support.tflite_graphs import Graph, run_litert, small_layer
+from tests.support.tflite_models import run_lstm, write_lstm
 
 RAWS = np.random.default_rng(0).integers(-128, 128, (3, 5, 4)).astype(np.int8)
 REALS = np.random.default_rng(1).normal(size=(3, 5, 4))

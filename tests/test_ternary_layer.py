@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 from amaranth.hdl import Const, Module, Signal
 from amaranth.sim import Simulator
-from commands import run as fewbit
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_bench import check_packer, count_cycles, packer_of
 
 from fewbit.golden.accumulate.packing import TERNARY_DENSE
 from fewbit.golden.files.model import Model, save_model
@@ -35,6 +33,8 @@ from fewbit.layer_files import cycles_section
 from fewbit.sim.bulk import BulkSimulation, compare
 from fewbit.sim.layer import LayerBackend
 from fewbit.sim.runner import simulate
+from tests.support.commands import run as fewbit
+from tests.support.layer_bench import check_packer, count_cycles, packer_of
 
 DESIGN = find("ternary_lstm_layer")
 TWO_NEURONS = {"inputs": 3, "hidden": 5, "neurons": 2, "lanes": 4}

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from int8_cases import VARIANTS, Variant, random_case
-from tflite_graphs import Graph, run_litert, small_layer
-from tflite_models import run_lstm, write_lstm
 
 from fewbit.golden.files.assembly import LARGEST_FILE
 from fewbit.golden.files.tflite import read_tflite
 from fewbit.golden.network import NETWORK_INPUT, run
+from tests.support.int8_cases import VARIANTS, Variant, random_case
+from tests.support.tflite_graphs import Graph, run_litert, small_layer
+from tests.support.tflite_models import run_lstm, write_lstm
 
 X = (0.02, 3)
 H = (0.0078, -2)

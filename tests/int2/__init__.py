@@ -7,10 +7,11 @@ number system" walks through these modules.
 from fewbit.golden.activation.integer import ActivationKind
 from fewbit.golden.systems import NumberSystem, Option
 from fewbit.hdl.systems import register as register_with_design
-from int2.circuit import DESIGN
-from int2.layer import Int2LstmLayerContract
-from int2.lstm import Int2Lstm
-from int2.quantize import quantize_network
+
+from .circuit import DESIGN
+from .layer import Int2LstmLayerContract
+from .lstm import Int2Lstm
+from .quantize import quantize_network
 
 __all__ = ["SYSTEM", "register"]
 

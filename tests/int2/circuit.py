@@ -15,7 +15,8 @@ from fewbit.hdl.layer.image import ImageStore
 from fewbit.hdl.layer.normalize import GateReading
 from fewbit.hdl.neuron.int8 import IntegerLayerNeuron
 from fewbit.hdl.structure import Structure
-from int2.layer import Int2LstmLayerContract
+
+from .layer import Int2LstmLayerContract
 
 
 class Int2Sum(wiring.Component):

@@ -36,7 +36,8 @@ from fewbit.golden.layer.sections import (
 )
 from fewbit.golden.lstm.integer_variant import PARTS, IntegerVariant
 from fewbit.golden.parameter import check_parameters, parameter
-from int2.lstm import LEVELS, Int2Lstm
+
+from .lstm import LEVELS, Int2Lstm
 
 Raws = npt.NDArray[np.int64]
 WEIGHTS_IN_A_BYTE = 4

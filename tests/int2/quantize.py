@@ -12,7 +12,8 @@ from fewbit.golden.lstm.float64 import Float64Lstm
 from fewbit.golden.network import NETWORK_INPUT, Network
 from fewbit.golden.quantize.calibration import calibration_batch, real_layer
 from fewbit.golden.quantize.int8 import cell_exponent
-from int2.lstm import HIDDEN_SCALE, LEVELS, Int2Lstm
+
+from .lstm import HIDDEN_SCALE, LEVELS, Int2Lstm
 
 GATE_RESOLUTION = 2.0**-12
 

@@ -90,7 +90,7 @@ class Case:
 
     @property
     def file_fields(self) -> dict[str, Any]:
-        """Keyword arguments of ``tflite_models.write_lstm`` beside the model."""
+        """Keyword arguments of ``tests.support.tflite_models.write_lstm`` beside the model."""
         return {
             "cell_clip": self.cell_clip,
             "projection_clip": self.projection_clip,

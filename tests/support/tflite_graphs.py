@@ -7,7 +7,9 @@ import flatbuffers
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
-from tflite_models import (
+
+from fewbit.golden.lstm.int8 import Int8Lstm
+from tests.support.tflite_models import (
     BIASES,
     CELL_STATE,
     HIDDEN_STATE,
@@ -17,8 +19,6 @@ from tflite_models import (
     _Graph,
     interpreter,
 )
-
-from fewbit.golden.lstm.int8 import Int8Lstm
 
 
 def small_layer(

@@ -1,0 +1,1 @@
+"""Tests of fewbit: a package, so that what they share has a name of its own."""
