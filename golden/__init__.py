@@ -1,1 +1,1 @@
-"""What a number is, and bit for bit what each circuit computes: numpy only, no hardware."""
+"""Number formats and, bit for bit, the function of each circuit: numpy only, no hardware."""

@@ -1,12 +1,12 @@
-"""Exact steps on integers: saturation, wrapping, rounding shifts, split multipliers.
+"""Exact operations on integers: saturation, wrapping, rounding shifts, split multipliers.
 
-Every step takes signed raws of any shape, works in int64, and broadcasts its operands as numpy
+Every operation takes signed raws of any shape, works in int64, and broadcasts its operands as numpy
 does. Nothing here knows a number format; widths and shifts are arguments.
 
-The tie rules differ from step to step, as they do in the runtimes that the steps reproduce:
+The tie rules differ among the operations, as they do in the runtimes that these reproduce:
 
 =============================================  ==================================
-step                                           a tie goes
+operation                                      a tie goes
 =============================================  ==================================
 `rounding_shift_right`                         away from zero
 `saturating_rounding_doubling_high_multiply`   toward +infinity
@@ -68,7 +68,7 @@ def _signed(raw: npt.ArrayLike, name: str, width: int) -> Raws:
 
 
 def saturate(raw: npt.ArrayLike, width: int) -> Raws:
-    """Nearest raw of a signed word of `width` bits.
+    """Return the nearest raw that a signed word of `width` bits can hold.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def saturate(raw: npt.ArrayLike, width: int) -> Raws:
 
 
 def wrap(raw: npt.ArrayLike, width: int) -> Raws:
-    """Low `width` bits of `raw` as a signed two's complement word.
+    """Return the low `width` bits of `raw` as a signed two's complement word.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def wrap(raw: npt.ArrayLike, width: int) -> Raws:
 
 
 def rounding_shift_right(raw: npt.ArrayLike, shift: npt.ArrayLike) -> Raws:
-    """``raw / 2^shift`` rounded to the nearest integer, ties away from zero.
+    """Return ``raw / 2^shift`` rounded to the nearest integer, ties away from zero.
 
     Parameters
     ----------
@@ -123,17 +123,17 @@ def rounding_shift_right(raw: npt.ArrayLike, shift: npt.ArrayLike) -> Raws:
     value = as_raws(raw, "raw", -(1 << 62), 1 << 62)
     count = as_raws(shift, "shift", 0, 62)
     half = (np.int64(1) << count) >> 1
-    # One less than half for a negative: the floor of the shift then leaves its ties below.
+    # A negative number gets one less than half: the shift floors, so its ties go down.
     return (value + half - ((value < 0) & (count > 0))) >> count
 
 
 def saturating_rounding_doubling_high_multiply(
     a: npt.ArrayLike, b: npt.ArrayLike, width: int
 ) -> Raws:
-    """Product of two signed fractions: ``2*a*b / 2^width`` rounded, ties toward +infinity.
+    """Return the product of two signed fractions, ``2*a*b / 2^width``, ties toward +infinity.
 
-    Read as fractions of 2^(width-1), the operands are in [-1, 1), and so is the product but for
-    the lowest times the lowest, which is 1 and saturates to the highest raw.
+    In units of 2^-(width-1) the operands are in [-1, 1), and so is the product. The one exception
+    is the lowest raw times itself: the product is 1 and saturates to the highest raw.
 
     Parameters
     ----------
@@ -195,12 +195,12 @@ def multiply_by_split_multiplier(
     shift: npt.ArrayLike,
     rounding: Rounding = "double",
 ) -> Raws:
-    """``raw * multiplier / 2^31 * 2^shift``, rounded to an integer of 32 bits.
+    """Return ``raw * multiplier / 2^31 * 2^shift``, rounded to an integer of 32 bits.
 
     "double" rounds twice for a negative `shift`: the 32-bit high product with ties toward
     +infinity, then the right shift with ties away from zero. For a positive `shift` the left shift
     comes before the product and wraps modulo 2^32. "single" rounds the exact product once, ties
-    toward +infinity, and what doesn't fit into 32 bits wraps.
+    toward +infinity, and wraps a result that does not fit into 32 bits.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ def multiply_by_split_multiplier(
     shift
         From -31 to 30. All three broadcast.
     rounding
-        "double", what LiteRT and TensorFlow Lite Micro do, or "single".
+        "double", the rule of LiteRT and TensorFlow Lite Micro, or "single".
 
     Returns
     -------

@@ -20,7 +20,7 @@ __all__ = [
 
 
 def check_shape(array: npt.NDArray[Any], name: str, shape: tuple[int, ...]) -> None:
-    """Refuse an array that hasn't `shape`, where -1 stands for any length.
+    """Refuse an array that does not have `shape`, where -1 stands for any length.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def check_whole(name: str, value: object, minimum: int, maximum: int) -> None:
     Raises
     ------
     ValueError
-        If it isn't.
+        If it is no whole number, or lies outside ``minimum...maximum``.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
         raise ValueError(
@@ -52,12 +52,12 @@ def check_whole(name: str, value: object, minimum: int, maximum: int) -> None:
 def freeze_array(
     instance: object, name: str, dtype: type[np.generic], shape: tuple[int, ...]
 ) -> None:
-    """Replace a frozen instance's field by a read-only copy, refusing another type or shape.
+    """Replace a frozen instance's field by a read-only copy, or refuse its type or shape.
 
     Raises
     ------
     ValueError
-        If the type or the shape is another.
+        If the array does not have exactly this type and this shape.
     """
     given = np.asarray(getattr(instance, name))
     if given.dtype != dtype:
@@ -75,7 +75,7 @@ def freeze_integer(instance: object, name: str, low: int, high: int) -> None:
     Raises
     ------
     ValueError
-        If it is no integer, or lies outside `low...high`.
+        If the field is no integer, or lies outside ``low...high``.
     """
     value: object = getattr(instance, name)
     if isinstance(value, bool) or not isinstance(value, Integral):
@@ -92,7 +92,7 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     Raises
     ------
     ValueError
-        If it is none.
+        If the value is not among `choices`.
     """
     renamed = new_choice(name, value, choices)
     if renamed is not None:
@@ -103,7 +103,7 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def as_raws(raw: npt.ArrayLike, name: str, low: int, high: int) -> npt.NDArray[np.int64]:
-    """Return integers as int64, refusing what is no integer or lies outside `low` to `high`.
+    """Return integers as int64, or refuse what is no integer or lies outside `low` to `high`.
 
     Raises
     ------
@@ -122,7 +122,9 @@ def as_raws(raw: npt.ArrayLike, name: str, low: int, high: int) -> npt.NDArray[n
 def as_shaped_raws(
     raw: npt.ArrayLike, name: str, bounds: tuple[int, int], shape: tuple[int, ...]
 ) -> npt.NDArray[np.int64]:
-    """Return integers within `bounds` as int64, refusing any but `shape`, where -1 is any length.
+    """Return integers as int64, or refuse one outside `bounds` or a shape that is not `shape`.
+
+    A length of -1 in `shape` stands for any length.
 
     Raises
     ------

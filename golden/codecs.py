@@ -1,8 +1,8 @@
-"""How the numbers of a vector stand for reals: what a layer reads, keeps and writes.
+"""Codecs: how reals become the numbers of an array, and how numbers become reals again.
 
-A `Codec` says of which type an array of such numbers is, what it may hold, and how reals become
-numbers and numbers reals. Users meet it where a file or an array is read: its words are those of
-errors and of the JSON beside a circuit.
+A `Codec` has the type and the bounds of an array of numbers, and converts between numbers and
+reals. A layer has one for the vectors that it reads, for those that it keeps and for those that it
+writes. Error messages and the JSON file beside a circuit use its words.
 """
 
 import math
@@ -25,31 +25,31 @@ _BYTE = 8
 
 
 class Codec(ABC):
-    """Numbers of an array and the reals that they stand for."""
+    """A way in which the numbers of an array stand for reals."""
 
     noun: ClassVar[str]
-    """What the numbers are called: raws, codes or reals."""
+    """The plural name of the numbers: raws, codes or reals."""
     agreement: Mapping[str, float]
-    """What a layer that writes and one that reads must have in common, by its fields' names."""
+    """Values, by name, that must be equal in a layer that writes and in the layer that reads."""
 
     @property
     @abstractmethod
     def dtype(self) -> np.dtype[Any]:
-        """Type of an array of these numbers."""
+        """Return the type of an array of these numbers."""
 
     @property
     @abstractmethod
     def bounds(self) -> tuple[float, float]:
-        """Lowest and highest number."""
+        """Return the lowest and highest number."""
 
     @property
     @abstractmethod
     def meaning(self) -> dict[str, float | str]:
-        """What the numbers stand for, in words and figures ready for JSON."""
+        """Return the meaning of the numbers, in words and figures ready for JSON."""
 
     @abstractmethod
     def encode(self, reals: npt.ArrayLike) -> npt.NDArray[Any]:
-        """Numbers of reals, in an array of type `dtype`: the nearest, saturated.
+        """Return the numbers nearest to reals, saturated, in an array of type `dtype`.
 
         Raises
         ------
@@ -59,19 +59,19 @@ class Codec(ABC):
 
     @abstractmethod
     def decode(self, numbers: npt.ArrayLike) -> Reals:
-        """Reals that numbers stand for."""
+        """Return the reals that numbers stand for."""
 
 
 @dataclass(frozen=True)
 class RawCodec(Codec):
-    """Signed integers: a real is ``(raw - zero_point) scale``.
+    """Signed integers with a scale: a real is ``(raw - zero_point) scale``.
 
     Parameters
     ----------
     width
         Bits of a raw, at most 16; the array's type is int8 up to 8 bits, int16 above.
     scale
-        Step of the raws, above 0.
+        Resolution of the raws, above 0.
     zero_point
         Raw of the real 0.
     agreement
@@ -85,7 +85,7 @@ class RawCodec(Codec):
     noun: ClassVar[str] = "raws"
 
     def __post_init__(self) -> None:
-        """Refuse raws that no array of these types holds.
+        """Refuse a width or a scale that no array of raws can have.
 
         Raises
         ------
@@ -119,12 +119,12 @@ class RawCodec(Codec):
 
 @dataclass(frozen=True)
 class FloatCodec(Codec):
-    """Codes of a small floating-point format.
+    """Codes of a small floating-point format of 8 bits.
 
     Parameters
     ----------
     format
-        Of 8 bits.
+        The format, of 8 bits.
     agreement
         See `Codec`.
     """
@@ -156,7 +156,7 @@ class FloatCodec(Codec):
 
 @dataclass(frozen=True)
 class RealCodec(Codec):
-    """Reals that stand for themselves."""
+    """Reals in float64 that stand for themselves."""
 
     agreement: Mapping[str, float] = field(default_factory=dict[str, float])
     noun: ClassVar[str] = "reals"
@@ -181,7 +181,7 @@ class RealCodec(Codec):
 
 
 def quantize(real: npt.ArrayLike, scale: float, zero_point: int, width: int = 8) -> Raws:
-    """Raws of reals: the nearest, ties of ``real/scale`` to even, saturated to `width` bits.
+    """Return the raws nearest to reals, ties of ``real/scale`` to even, saturated to `width` bits.
 
     Raises
     ------
@@ -193,7 +193,7 @@ def quantize(real: npt.ArrayLike, scale: float, zero_point: int, width: int = 8)
         raise ValueError(f"scale must be a finite number above 0, not {scale}.")
     if not 1 <= width <= 32:
         raise ValueError(f"width must be from 1 to 32 bits, not {width}.")
-    # Past the word by far, the quotient would not fit int64: it saturates as a float first.
+    # A huge quotient would not fit int64, so it saturates as a float first.
     bound = 2.0 ** (width + 1)
     with np.errstate(over="ignore"):
         rounded = np.rint(np.clip(values / scale, -bound, bound))
@@ -201,7 +201,7 @@ def quantize(real: npt.ArrayLike, scale: float, zero_point: int, width: int = 8)
 
 
 def dequantize(raw: npt.ArrayLike, scale: float, zero_point: int) -> Reals:
-    """Reals of raws: ``(raw - zero_point) scale``."""
+    """Return the reals of raws, ``(raw - zero_point) scale``."""
     return (np.asarray(raw, np.int64) - zero_point) * np.float64(scale)
 
 

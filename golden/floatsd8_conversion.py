@@ -33,24 +33,24 @@ _UINT8 = FixedPoint(8, signed=False)
 
 
 class _Conversion(Contract):
-    """A result for each beat, from its own operands alone."""
+    """A conversion that computes each result from the operands of one beat."""
 
     def stimulus(self, rng: np.random.Generator, count: int) -> dict[str, Codes]:
-        """Uniform codes, and corners."""
+        """Return uniform codes with corners among them."""
         return {operand.name: random_codes(rng, operand, count) for operand in self.operands}
 
     def compute(self, arrays: Arrays) -> dict[str, Codes]:
-        """Results, arrays of shape (beats,)."""
+        """Return the results, arrays of shape (beats,)."""
         return self._convert(checked(self.operands, arrays))
 
     @abstractmethod
     def _convert(self, arrays: dict[str, Codes]) -> dict[str, Codes]:
-        """Results of checked operands."""
+        """Return the results of operands that were checked already."""
 
 
 @dataclass(frozen=True)
 class FloatSD8EncodeContract(_Conversion):
-    """result = FloatSD8 code nearest to a binary16 number; ties to the even index, saturated.
+    """The FloatSD8 code nearest to a binary16 number: ties to the even index, saturated.
 
     The code is canonical, see :class:`fewbit.golden.formats.FloatSD8`; whatever rounds to zero is
     code 0. Exponent 31, which IEEE 754 keeps for infinities and NaN, is one more octave of numbers.
@@ -68,7 +68,7 @@ class FloatSD8EncodeContract(_Conversion):
 
     @property
     def format(self) -> FloatSD8:
-        """Format of the result."""
+        """Return the format of the result."""
         return FloatSD8(self.bias)
 
     @property
@@ -85,7 +85,7 @@ class FloatSD8EncodeContract(_Conversion):
 
 @dataclass(frozen=True)
 class FloatSD8DecodeContract(_Conversion):
-    """result = binary16 code of a FloatSD8 number: nearest, ties to even, saturated to ±65504.
+    """The binary16 code nearest to a FloatSD8 number: ties to even, saturated to ±65504.
 
     Exact for biases from -4 to 24, where no number is too large or too small. Any code of zero
     gives +0; a negative number that rounds to zero gives -0.
@@ -103,7 +103,7 @@ class FloatSD8DecodeContract(_Conversion):
 
     @property
     def format(self) -> FloatSD8:
-        """Format of the operand."""
+        """Return the format of the operand."""
         return FloatSD8(self.bias)
 
     @property
@@ -120,7 +120,7 @@ class FloatSD8DecodeContract(_Conversion):
 
 @dataclass(frozen=True)
 class FloatSD8ActivateContract(_Conversion):
-    """Sigmoid or tanh of a binary16 number, see :mod:`fewbit.golden.activation.floatsd8`.
+    """The sigmoid or tanh of a binary16 number, see :mod:`fewbit.golden.activation.floatsd8`.
 
     ``result`` is the e5m2 code nearest to tanh(x), or q, the FloatSD8 code nearest to
     sigmoid(-|x|); then ``complement``, which is 1 where x > 0, says that the sigmoid is 1 - q.

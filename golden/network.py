@@ -1,11 +1,11 @@
-"""LSTM layers in a row, of one direction or of two: what a trained model is run as.
+"""Networks: LSTM layers in a row, each of one direction or of two, as a trained model has them.
 
 A network is a list of nodes. Each node is an LSTM layer that reads the network's input, or the
-outputs of earlier nodes side by side. A node may run over time reversed; its output is reversed
-back, so that output t always belongs to input t. A bidirectional layer is two nodes that read the
-same and whose outputs stand side by side, forward then backward.
+outputs of earlier nodes side by side. A node may run from the last time step to the first; its
+output is then reversed, so that output t always belongs to input t. A bidirectional layer is two
+nodes that read the same input; their outputs stand side by side, forward then backward.
 
-Every sequence starts from reset by itself.
+Every sequence starts from the reset state.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,10 @@ __all__ = [
 
 Values = npt.NDArray[Any]
 Backend = Callable[[Any, Values], Values]
-"""What runs a layer: the layer and its input (batch, time, inputs) to (batch, time, outputs)."""
+"""A function that runs a layer: it maps the layer and its input to the layer's output.
+
+The input has the shape (batch, time, inputs), the output (batch, time, outputs).
+"""
 
 NETWORK_INPUT = -1
 """Source of a node that reads the network's input."""
@@ -42,19 +45,19 @@ LONGEST_NAME = 200
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """A layer and what it reads.
+    """An LSTM layer in a network, and the outputs that it reads.
 
     Parameters
     ----------
     lstm
         The layer.
     sources
-        Indices of earlier nodes whose outputs it reads side by side, in this order;
+        Indices of the earlier nodes whose outputs the layer reads side by side, in this order;
         `NETWORK_INPUT` for the network's input.
     reverse
-        Whether it runs from the last input to the first.
+        Whether the layer runs from the last time step to the first.
     name
-        What messages call it.
+        The node's name in messages.
     """
 
     lstm: Lstm
@@ -65,21 +68,21 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """Layers that run one after the other.
+    """A network of layers that run one after the other.
 
     Parameters
     ----------
     nodes
-        In the order in which they run.
+        The layers in the order in which they run.
     outputs
-        Indices of the nodes whose outputs, side by side, are the network's; the last node's if
-        not given.
+        Indices of the nodes whose outputs, side by side, are the network's output. The default is
+        the last node alone.
 
     Raises
     ------
     ValueError
         If there is no node or more than 256, a node reads a later one, widths don't fit, layers
-        are of different kinds, or a layer reads other codes or raws than it is given.
+        are of different kinds, or a layer reads numbers otherwise than its source writes them.
     """
 
     nodes: tuple[Node, ...]
@@ -124,7 +127,7 @@ class Network:
         object.__setattr__(self, "inputs", widths[NETWORK_INPUT])
 
     def _check_readers(self) -> None:
-        """Refuse layers that read one code or raw as different reals."""
+        """Refuse a network in which two layers read one code or raw as different reals."""
         given: dict[int, Mapping[str, float]] = {}
         for index, node in enumerate(self.nodes):
             reads = node.lstm.reads.agreement
@@ -141,17 +144,17 @@ class Network:
 
     @property
     def quantised(self) -> bool:
-        """Whether the layers compute with raws or codes, and not with reals."""
+        """Return whether the layers compute with raws or codes, and not with reals."""
         return self.nodes[0].lstm.is_quantised
 
     @property
     def width(self) -> int:
-        """Length of an output vector."""
+        """Return the length of an output vector."""
         return sum(self.nodes[node].lstm.outputs for node in self.outputs)
 
     @property
     def layers(self) -> int:
-        """Number of layers one after the other; a bidirectional pair counts as one."""
+        """Return the number of layers one after the other; a bidirectional pair counts as one."""
         depths: dict[int, int] = {NETWORK_INPUT: 0}
         for index, node in enumerate(self.nodes):
             depths[index] = 1 + max(depths[source] for source in node.sources)
@@ -168,14 +171,14 @@ def _check_references(what: str, given: tuple[int, ...], low: int, high: int) ->
 
 @dataclass(frozen=True)
 class Imported:
-    """A network read from a foreign file, and what its reader must tell the user.
+    """A network that was read from a foreign file, and the warnings of its reader.
 
     Parameters
     ----------
     network
         The network.
     warnings
-        One sentence each; empty if the file says nothing surprising.
+        One sentence each; empty if there is nothing to warn of.
     """
 
     network: Network
@@ -183,21 +186,21 @@ class Imported:
 
 
 def golden_backend(lstm: Lstm, x: Values) -> Values:
-    """Output of a layer as the golden model computes it, shape (batch, time, outputs)."""
+    """Return the golden output of a layer for input `x`, shape (batch, time, outputs)."""
     return lstm.forward(x)
 
 
 def join(sources: Sequence[int], x: Values, outputs: Sequence[Values]) -> Values:
-    """What a node with these sources reads, in the order of time, shape (batch, time, inputs).
+    """Return the input of a node in the order of time, shape (batch, time, inputs).
 
     Parameters
     ----------
     sources
-        Of a node.
+        The indices in the node's field `Node.sources`.
     x
-        The network's input.
+        The network's input, shape (batch, time, inputs).
     outputs
-        Those of the nodes so far.
+        The outputs of all earlier nodes, in order.
     """
     parts = [x if source == NETWORK_INPUT else outputs[source] for source in sources]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
@@ -209,7 +212,7 @@ def trace(
     backend: Backend = golden_backend,
     done: Callable[[], None] = lambda: None,
 ) -> list[Values]:
-    """Output of every node at every time step, shape (batch, time, outputs) each.
+    """Return the output of every node at every time step, shape (batch, time, outputs) each.
 
     Parameters
     ----------
@@ -218,9 +221,9 @@ def trace(
     x
         Raws, codes or reals, as the network's first layers read them; shape (batch, time, inputs).
     backend
-        Runs a layer; an input that is to be reversed reaches it reversed.
+        The function that runs a layer. Its input is already reversed where the node is.
     done
-        Called after every node.
+        A function that is called after every node.
 
     Raises
     ------
@@ -247,7 +250,7 @@ def run(
     backend: Backend = golden_backend,
     done: Callable[[], None] = lambda: None,
 ) -> Values:
-    """Output of the network at every time step, shape (batch, time, width).
+    """Return the output of the network at every time step, shape (batch, time, width).
 
     The parameters are those of `trace`.
     """

@@ -1,7 +1,7 @@
-"""Operands: the named, formatted fields that a circuit takes and gives, and how they pack to bits.
+"""Operands: named fields of a circuit's inputs and outputs, and how they pack to bits.
 
-Arrays of operands hold codes, one row a beat. Packed, the first operand of a tuple lies in the
-lowest bits, and lane 0 of an operand below lane 1.
+Arrays of operands hold codes, one row for each beat. In packed words the first operand of a tuple
+is in the lowest bits, and lane 0 of an operand is below lane 1.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ class Operand:
 
     @property
     def width(self) -> int:
-        """Bits of the whole field."""
+        """Return the number of bits of the whole field."""
         return self.format.width * (self.lanes or 1)
 
     def shape(self, count: int) -> tuple[int, ...]:
-        """Shape of an array of ``count`` beats: (count,) or (count, lanes)."""
+        """Return the shape of an array of ``count`` beats: (count,) or (count, lanes)."""
         return (count,) if self.lanes is None else (count, self.lanes)
 
 
 def total_width(operands: Sequence[Operand]) -> int:
-    """Bits of all operands packed."""
+    """Return the number of bits of all operands together."""
     return sum(operand.width for operand in operands)
 
 
 def checked(operands: Sequence[Operand], arrays: Mapping[str, npt.ArrayLike]) -> dict[str, Codes]:
-    """The arrays of ``operands`` as int64, after checking shapes and codes.
+    """Return the arrays of ``operands`` as int64, or refuse a wrong shape or code.
 
     Raises
     ------
@@ -78,13 +78,13 @@ def checked(operands: Sequence[Operand], arrays: Mapping[str, npt.ArrayLike]) ->
 
 
 def check_arrays(operands: Sequence[Operand], arrays: Mapping[str, npt.ArrayLike]) -> int:
-    """Number of beats of ``arrays``, refused as by :func:`checked`."""
+    """Return the number of beats of ``arrays``, or refuse them as :func:`checked` does."""
     codes = checked(operands, arrays)
     return len(next(iter(codes.values()))) if codes else 0
 
 
 def pack(operands: Sequence[Operand], arrays: Mapping[str, Codes]) -> npt.NDArray[np.uint64]:
-    """Beats as little-endian words of 64 bits, shape (count, ceil(total width / 64))."""
+    """Return beats as little-endian words of 64 bits, shape (count, ceil(total width / 64))."""
     count = len(arrays[operands[0].name]) if operands else 0
     columns = np.zeros(((total_width(operands) + 63) // 64, count), dtype=np.uint64)
     offset = 0
@@ -100,7 +100,7 @@ def pack(operands: Sequence[Operand], arrays: Mapping[str, Codes]) -> npt.NDArra
 
 
 def unpack(operands: Sequence[Operand], words: npt.NDArray[np.uint64]) -> dict[str, Codes]:
-    """The arrays that :func:`pack` packed."""
+    """Return the arrays that :func:`pack` packed into words."""
     arrays: dict[str, Codes] = {}
     offset = 0
     for operand in operands:

@@ -1,8 +1,8 @@
-"""The parameters of a circuit: name, meaning, default and range, each said in one place.
+"""The parameters of a circuit: name, meaning, default and range, each stated in one place.
 
-A contract (:mod:`fewbit.golden.contract`) says them with its fields, by `parameter`; what only
-decides how a circuit is built, such as the number of its stages, is a `Parameter` beside them in
-the registry of designs.
+A contract (:mod:`fewbit.golden.contract`) declares its parameters as fields, made by `parameter`.
+A parameter that changes the circuit but not its results, such as the number of its stages, is a
+`Parameter` in the registry of designs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _KEY = "parameter"
 
 
 class ParameterError(ValueError):
-    """A parameter that a design doesn't have, or a value that it doesn't take."""
+    """A parameter that a design does not have, or a value that a parameter does not take."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,18 @@ class Parameter:
     Parameters
     ----------
     name
-        What the user calls it.
+        The name that the user types.
     default
-        Its value where nothing else is said.
+        The value where the user sets none.
     meaning
-        What it decides, in a few words.
+        The effect of the parameter, in a few words.
     minimum, maximum
         The range of a whole number, ends included.
     choices
-        The words, where it is one of some.
+        The allowed words; empty for a whole number.
     none_means
-        What None (``none`` on the command line) stands for; None itself where it isn't allowed.
+        The meaning of the value None (``none`` on the command line); None where that value is not
+        allowed.
     """
 
     name: str
@@ -63,12 +64,12 @@ class Parameter:
     none_means: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a parameter that doesn't take its own default.
+        """Refuse a parameter that does not take its own default.
 
         Raises
         ------
         TypeError
-            If it doesn't, or has neither a range nor choices.
+            If the default is not allowed, or the parameter has neither a range nor choices.
         """
         if not self.choices and (self.minimum is None or self.maximum is None):
             raise TypeError(f"Parameter '{self.name}' must have a range or choices.")
@@ -80,18 +81,18 @@ class Parameter:
 
     @property
     def allowed(self) -> str:
-        """The values that the parameter takes, in words."""
+        """Return the the values that the parameter takes, in words."""
         if self.choices:
             return " or ".join(self.choices)
         numbers = f"{self.minimum} to {self.maximum}"
         return numbers + (", or none" if self.none_means else "")
 
     def take(self, value: Value) -> Value:
-        """The value of what a user gave: a command line's text, or the value itself."""
+        """Return the value of a user's input: the text of a command line, or the value itself."""
         return self.parse(value) if isinstance(value, str) else self.check(value)
 
     def parse(self, text: str) -> Value:
-        """Value of a command line's text."""
+        """Return the value that the text of a command line stands for."""
         if self.choices:
             return self.check(text)
         if self.none_means and text.lower() == "none":
@@ -101,7 +102,7 @@ class Parameter:
         return self.check(int(text))
 
     def check(self, value: Value) -> Value:
-        """The value, refused unless the parameter takes it."""
+        """Return the value, or refuse one that the parameter does not take."""
         if value is None and self.none_means:
             return value
         if self.choices:
@@ -122,12 +123,12 @@ class Parameter:
         )
 
     def check_field(self, name: str, value: object) -> None:
-        """Refuse a value that a contract's field of this name was given.
+        """Refuse a value of a contract's field that this parameter does not take.
 
         Raises
         ------
         ValueError
-            If the parameter doesn't take it.
+            If the parameter does not take the value.
         """
         if value is None and self.none_means:
             return
@@ -149,28 +150,28 @@ def parameter(
     none_means: str | None = None,
     name: str = "",
 ) -> Any:
-    """A dataclass field that is a parameter of the contract.
+    """Return a dataclass field that is a parameter of the contract.
 
     Parameters
     ----------
     default, meaning, minimum, maximum, choices, none_means
         See `Parameter`.
     name
-        What the user calls it, where that isn't the field's name.
+        The name that the user types; by default the name of the field.
     """
     said = Parameter(name, default, meaning, minimum, maximum, tuple(choices), none_means)
     return field(default=default, metadata={_KEY: said})
 
 
 def parameters_of(contract: type, **defaults: Value) -> tuple[Parameter, ...]:
-    """Parameters of a contract's class by its fields, in their order.
+    """Return the parameters of a contract's class by its fields, in their order.
 
     Parameters
     ----------
     contract
-        A dataclass; fields that are no parameters are passed over.
+        A dataclass; its fields that are no parameters are skipped.
     defaults
-        Defaults in place of the fields' own.
+        Defaults that replace those of the fields.
     """
     return tuple(
         replace(said, name=said.name or name, default=defaults.get(name, said.default))
@@ -179,7 +180,7 @@ def parameters_of(contract: type, **defaults: Value) -> tuple[Parameter, ...]:
 
 
 def check_parameters(contract: object) -> None:
-    """Refuse a contract with a parameter out of its range; called by its ``__post_init__``.
+    """Refuse a contract with a parameter out of its range; its ``__post_init__`` calls this.
 
     Raises
     ------
@@ -191,7 +192,7 @@ def check_parameters(contract: object) -> None:
 
 
 def field_names(contract: type) -> dict[str, str]:
-    """Names of the contract's fields by those that the user calls the parameters."""
+    """Return the names of the contract's fields by the names of their parameters."""
     return {said.name or name: name for name, said in _said(contract)}
 
 

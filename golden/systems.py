@@ -1,8 +1,8 @@
-"""The number systems: each one object, and the registry of all.
+"""The number systems: one object for each, and the registry of all.
 
-A number system is an LSTM (`fewbit.golden.lstm.contract.Lstm`), a quantiser that makes it of a real
-one, the options that the quantiser has, and the contract of the layer that runs it, with the name
-of that layer's design. A package of a user's own adds one, with the design, by
+A number system has an LSTM (`fewbit.golden.lstm.contract.Lstm`), a quantiser that makes this LSTM
+from a real one, the quantiser's options, the contract of the layer that runs the LSTM, and the name
+of that layer's design. A user's own package adds a number system and its design by
 :func:`fewbit.hdl.systems.register`: see the page "Adding a number system" of the manual.
 """
 
@@ -64,7 +64,7 @@ _TAKEN_BY_QUANTIZE = frozenset({"help", "model", "lstm", "to", "calibrate", "out
 _TAKEN_BY_RUN = frozenset(
     {"help", "model", "lstm", "input", "output", "backend", "activation", "real"}
 )
-"""Words that the commands have for other options."""
+"""Names of the commands' own options, which no number system may use."""
 
 
 def _is_layer_contract(value: object) -> bool:
@@ -77,29 +77,29 @@ def _is_word(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Option:
-    """A choice that a quantiser leaves to its user: a whole number, or one of some words.
+    """An option of a quantiser that its user sets: a whole number, or one of some words.
 
     Parameters
     ----------
     name
-        Its keyword, and with ``-`` for ``_`` the option of ``fewbit quantize``.
+        The keyword of the option, and with ``-`` for ``_`` its name in ``fewbit quantize``.
     meaning
-        What is chosen, in a few words.
+        The effect of the option, in a few words.
     default
-        What the quantiser takes where nothing is said.
+        The value where the user sets none.
     minimum, maximum
         The range of a whole number.
     choices
-        The words that it takes, where it takes words.
+        The allowed words; empty for a whole number.
     none_means
-        What ``none`` stands for; None where a number must be given.
+        The meaning of ``none``; None where the option must be a number.
     keyword
-        The quantiser's own keyword where that is another.
+        The keyword in the quantiser's signature, if it differs from `name`.
 
     Raises
     ------
     TypeError
-        If the entry says no such choice.
+        If the entry is not an option that the command line can offer.
     """
 
     name: str
@@ -117,12 +117,12 @@ class Option:
             raise TypeError(f"An option's name must be a free word, not {self.name!r}.")
         if isinstance(self.choices, str) or not all(map(_is_word, self.choices)):
             raise TypeError(f"The choices of option '{self.name}' must be words, in a tuple.")
-        # The parameter checks the rest.
+        # Making the parameter checks the other fields.
         _ = self.parameter
 
     @property
     def parameter(self) -> Parameter:
-        """The same as a parameter, which checks values and tells the range."""
+        """Return the option as a parameter, which checks values and shows the range."""
         numbers = (None, None) if self.choices else (self.minimum, self.maximum)
         return Parameter(
             f"--{self.name.replace('_', '-')}",
@@ -135,7 +135,7 @@ class Option:
 
     @property
     def help(self) -> str:
-        """What the command line's help says of it."""
+        """Return the text about the option in the command line's help."""
         default = "none" if self.default is None else self.default
         if self.choices:
             return f"{self.meaning}; default {default}"
@@ -145,27 +145,27 @@ class Option:
 
 @dataclass(frozen=True)
 class NumberSystem:
-    """A number system of LSTMs.
+    """A number system: its LSTM, its quantiser, and the layer that runs it.
 
     Parameters
     ----------
     name
-        What the user calls it, as in ``fewbit quantize --to NAME``.
+        The name that the user types, as in ``fewbit quantize --to NAME``.
     lstm
         The class of its layers.
     quantize
-        Takes a network of real layers, calibration sequences of shape (batch, time, inputs), the
-        options by their keywords and ``done``, which it calls after every layer; gives the network
-        of `lstm` layers.
+        A function of a network of real layers, calibration sequences of shape (batch, time,
+        inputs), the options by their keywords, and ``done``, which it calls after every layer. It
+        returns the network of `lstm` layers.
     options
-        What the quantiser leaves to choose.
+        The options of the quantiser.
     layer
         The contract of the layer that runs an LSTM of the system.
     design
         Name of that layer's design.
     layer_of
-        Makes the contract for a model, with parameters of `LayerContract.chosen` by name; the
-        contract's ``of`` where nothing is given.
+        A function that makes the contract for a model and for the parameters in
+        `LayerContract.chosen`, by name. The default is the contract's own ``of``.
 
     Raises
     ------
@@ -182,7 +182,7 @@ class NumberSystem:
     layer_of: Callable[..., LayerContract[Any]] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an entry that lacks a part."""
+        """Refuse an entry of the registry that lacks a part."""
         if not _is_word(self.name):
             raise TypeError(f"A number system's name must be a word, not {self.name!r}.")
         check_kind(self.lstm)
@@ -198,7 +198,7 @@ class NumberSystem:
         if inspect.isabstract(layer):
             lacking = ", ".join(sorted(layer.__abstractmethods__))
             raise TypeError(f"{name} must define {lacking} before it is registered.")
-        # __dataclass_fields__ is what dataclasses.is_dataclass asks for, in its own class.
+        # Like dataclasses.is_dataclass, this looks for __dataclass_fields__ in the class.
         if "image" not in getattr(layer, "__dataclass_fields__", {}):
             raise TypeError(f"{name} must be a dataclass with a field 'image'.")
         taken = sorted(_TAKEN_BY_RUN.intersection(layer.chosen))
@@ -224,14 +224,14 @@ class NumberSystem:
                 raise TypeError(f"The quantiser of '{self.name}' must take the keyword {keyword}.")
 
     def contract_of(self, model: Lstm, **chosen: Any) -> LayerContract[Any]:
-        """The contract of the layer that runs a model.
+        """Return the contract of the layer that runs a model.
 
         Parameters
         ----------
         model
             A layer of this system.
         chosen
-            Parameters that the model doesn't say, by name; the usual ones where not given.
+            Parameters that the model leaves open, by name; those left out have their defaults.
 
         Raises
         ------
@@ -253,7 +253,7 @@ SYSTEMS: dict[str, NumberSystem] = {}
 
 
 def register_system(system: NumberSystem) -> NumberSystem:
-    """Add the golden side of a number system; the same one may be added again.
+    """Register the golden side of a number system; the same one may be registered again.
 
     A package of a user's own calls :func:`fewbit.hdl.systems.register`, which adds the design as
     well.
@@ -270,13 +270,13 @@ def register_system(system: NumberSystem) -> NumberSystem:
 
 
 def check_system(system: NumberSystem) -> None:
-    """Refuse a number system that doesn't go with those that there are.
+    """Refuse a number system that conflicts with one in the registry.
 
     Raises
     ------
     TypeError
-        If its name or its kind is taken, another design runs LSTMs of its class, or one of its
-        options is a word where another system's of that name is a number.
+        If another system has the same name or kind, another design runs LSTMs of its class, or one
+        of its options is a word where another system has a number of that name.
     """
     for known in SYSTEMS.values():
         if known.lstm is system.lstm and (known.design, known.layer) != (
@@ -301,7 +301,7 @@ def check_system(system: NumberSystem) -> None:
 
 
 def system_of(model: Lstm) -> NumberSystem:
-    """The number system of a quantised layer; the first one registered for its class.
+    """Return the number system of a quantised layer, the first one registered for its class.
 
     Raises
     ------
@@ -318,16 +318,16 @@ def system_of(model: Lstm) -> NumberSystem:
 
 @dataclass(frozen=True)
 class ModelLayer:
-    """A layer, and what makes it run a model.
+    """A layer's contract with the constants of the model that it runs.
 
     Parameters
     ----------
     design
         Name of the layer's design.
     contract
-        The layer.
+        The contract of the layer.
     constants
-        What the layer packs into its image.
+        The constants that the layer packs into its image.
     """
 
     design: str
@@ -336,19 +336,20 @@ class ModelLayer:
 
     @property
     def image(self) -> bytes:
-        """The image."""
+        """Return the constants packed as bytes."""
         return self.contract.pack(self.constants)
 
 
 def layer_of(model: Lstm, **chosen: Any) -> ModelLayer:
-    """The layer that runs a model.
+    """Return the layer that runs a model, with the model's constants.
 
     Parameters
     ----------
     model
         A quantised LSTM.
     chosen
-        Parameters that the model doesn't say, by name, such as ``lanes``; None counts as not given.
+        Parameters that the model leaves open, by name, such as ``lanes``. None stands for the
+        default.
 
     Raises
     ------
@@ -362,7 +363,7 @@ def layer_of(model: Lstm, **chosen: Any) -> ModelLayer:
 
 
 def options_by_name() -> Mapping[str, dict[str, Option]]:
-    """Options of all quantisers by name, each by the names of the systems that have it."""
+    """Return the options of all quantisers by name, each by the systems that have it."""
     found: dict[str, dict[str, Option]] = {}
     for system in SYSTEMS.values():
         for option in system.options:
@@ -371,7 +372,7 @@ def options_by_name() -> Mapping[str, dict[str, Option]]:
 
 
 def listed(names: list[str]) -> str:
-    """Names as a sentence has them."""
+    """Return names as a sentence lists them: with commas, and "and" before the last."""
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
 

@@ -1,1 +1,1 @@
-"""What each multiply-accumulate unit computes."""
+"""The arithmetic of each multiply-accumulate unit, bit for bit."""

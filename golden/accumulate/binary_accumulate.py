@@ -26,7 +26,7 @@ class BinaryAccumulateContract(RowAccumulateContract):
     """Sum of a row of weights -1 and +1 times activations, modulo 2**accumulator_width.
 
     ``activation_width`` plus ceil(log2(fan-in)) bits, and one for the start value, never overflow.
-    There is no weight 0: a lane that must not count takes an activation 0.
+    There is no weight 0: a lane that must not count needs an activation of 0.
 
     Source: arXiv 1809.11086, section 4.
     """

@@ -25,12 +25,14 @@ __all__ = ["FloatMacContract"]
 
 @dataclass(frozen=True)
 class FloatMacContract(Contract):
-    """result = accumulator format(accumulator + sum over k of weight_k * activation_k).
+    """An exact or windowed sum of floating-point products and an accumulator, rounded once.
 
-    Rounded once: nearest, ties to even. With ``window`` None the sum is exact. With a number, each
-    operand lies in a field of its own, twice a significand's width for a product and one for the
-    accumulator; fields are aligned and cut off as
-    :func:`fewbit.golden.accumulate.float_sum.round_sum` says. So does
+    result = accumulator format(accumulator + sum over k of weight_k * activation_k).
+
+    The sum is rounded once to the nearest, ties to even. With ``window`` None it is exact before.
+    With a number, each operand lies in a field of its own: twice a significand's width for a
+    product, one significand's width for the accumulator. The fields are aligned and cut off by the
+    rule of :func:`fewbit.golden.accumulate.float_sum.round_sum`, as they are in
     :class:`fewbit.golden.accumulate.floatsd8_mac.FloatSD8MacContract`.
 
     Overflow saturates to the largest finite value. Subnormal operands and results are kept. A sum
@@ -56,7 +58,7 @@ class FloatMacContract(Contract):
 
     @property
     def product_width(self) -> int:
-        """Bits of a product of two significands."""
+        """Return the number of bits of a product of two significands."""
         return 2 * (self.operand_format.mantissa_bits + 1)
 
     @property
@@ -78,7 +80,10 @@ class FloatMacContract(Contract):
         )
 
     def stimulus(self, rng: np.random.Generator, count: int) -> dict[str, Codes]:
-        """A third uniform codes and corners, a third of similar size, a third that cancels."""
+        """Return random operands: a third uniform, a third of similar size, a third that cancels.
+
+        Corners are among the uniform codes.
+        """
         weights, activations, accumulator = (
             random_codes(rng, operand, count) for operand in self.operands
         )
@@ -87,7 +92,7 @@ class FloatMacContract(Contract):
         self._bring_together(
             rng, similar, weights=weights, activations=activations, accumulator=accumulator
         )
-        # One product takes back what another gives, so that the smaller ones are left.
+        # The last product is minus the first, so that only the smaller ones remain in the sum.
         opposed = similar[rng.random(len(similar)) < 0.25]
         weights[opposed, -1] = weights[opposed, 0]
         activations[opposed, -1] = activations[opposed, 0]
@@ -114,14 +119,14 @@ class FloatMacContract(Contract):
         activations: Codes,
         accumulator: Codes,
     ) -> None:
-        """Exponents such that products and accumulator overlap, most of them within a few bits."""
+        """Set exponents so that products and accumulator overlap, most within a few bits."""
         operand, target = self.operand_format, self.accumulator_format
         shape = (len(rows), self.products)
         reach = self.product_width + target.mantissa_bits + 4
         spread = rng.integers(-4, 5, size=shape, dtype=np.int64)
         far = rng.random(shape) < 0.25
         spread[far] = rng.integers(-reach, reach + 1, size=shape, dtype=np.int64)[far]
-        # The exponent code that a product's would have, were it the accumulator's.
+        # The sum of two exponent codes whose product has the accumulator's exponent, and a spread.
         start = (accumulator[rows] >> target.mantissa_bits) & (2**target.exponent_bits - 1)
         total = start[:, np.newaxis] + spread - target.bias + 2 * operand.bias
         most = 2**operand.exponent_bits - 1
@@ -133,7 +138,10 @@ class FloatMacContract(Contract):
             codes[rows] = (codes[rows] & ~(most << low)) | (exponents << low)
 
     def compute(self, arrays: Arrays) -> dict[str, Codes]:
-        """Results; ``weights`` and ``activations`` of shape (beats, products), others (beats,)."""
+        """Return results; ``weights`` and ``activations`` have shape (beats, products).
+
+        All other arrays have shape (beats,).
+        """
         arrays = checked(self.operands, arrays)
         weights, weight_ulps = split(self.operand_format, arrays["weights"])
         activations, activation_ulps = split(self.operand_format, arrays["activations"])
@@ -145,5 +153,5 @@ class FloatMacContract(Contract):
 
 
 def _finite(number_format: Minifloat) -> Minifloat:
-    """The same format with its top exponent read as one more octave."""
+    """Return the same format with its top exponent read as one more octave."""
     return Minifloat(number_format.exponent_bits, number_format.mantissa_bits, number_format.bias)

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["round_sum", "split", "window_parameter"]
 
 _LARGEST_SHIFT = 62
-"""Bits of an int64 that a magnitude may fill; beyond it, Python's own integers take over."""
+"""Bits of an int64 that a magnitude may fill; wider sums use Python's own integers."""
 _BLOCK = 2**13
-"""Sums computed at a time, so that the steps between stay in the cache."""
+"""Number of sums that are computed at a time, so that intermediate arrays fit the cache."""
 
 
 def window_parameter(default: Value) -> Any:
-    """The field ``window`` of a contract, see :func:`round_sum`."""
+    """Return the field ``window`` of a contract, see :func:`round_sum`."""
     return parameter(
         default,
         "bits kept below the top of the largest operand",
@@ -37,7 +37,7 @@ def window_parameter(default: Value) -> Any:
 
 
 def split(number_format: Minifloat, codes: Integers) -> tuple[Integers, Integers]:
-    """Codes as signed significands and the exponents of their units: real = s * 2**ulp.
+    """Split codes into signed significands and exponents of their units: real = s * 2**ulp.
 
     An exponent code that IEEE 754 keeps for infinities and NaN is read as one more octave of
     finite values. Any shape.
@@ -58,12 +58,13 @@ def round_sum(
     window: int | None,
     target: Minifloat,
 ) -> Integers:
-    """Codes of the sum over k of terms[k] * 2**ulps[k], rounded once: nearest, ties to even.
+    """Return the codes of sums of terms[k] * 2**ulps[k], rounded once, ties to even.
 
     With ``window`` None the sum is exact. With a number, each term lies in a field of its own of
     ``widths[k]`` bits. All fields are aligned to the one whose top, ulps[k] + widths[k], is the
-    highest, terms of value zero included, and keep ``window`` bits below that top; what falls below
-    is cut off each magnitude, toward zero. The sum of what is kept is exact.
+    highest; a term of value zero counts, too. Each magnitude loses the bits that lie more than
+    ``window`` bits below that top, so it is truncated toward zero. The truncated terms are then
+    summed exactly.
 
     Overflow saturates to the largest finite value. Subnormal results are kept. A sum of zero gives
     +0; a negative sum that rounds to zero gives -0.
@@ -73,11 +74,11 @@ def round_sum(
     terms
         Signed integers of fewer bits than their fields, shape (count, n).
     ulps
-        Exponents of their units, shape (count, n).
+        Exponents of the terms' units, shape (count, n).
     widths
-        Bits of each field.
+        Bits of each field, n numbers.
     window
-        Bits kept, or None.
+        Bits below the highest top that count, or None for all.
     target
         Format of the result.
 
@@ -101,19 +102,19 @@ def round_sum(
         unit = top - window
         bits = max(window, *widths) + growth
     total = _sized(np.zeros(len(terms), np.int64), bits)
-    # Lane by lane: the rows are contiguous, and as narrow as the cache likes them.
+    # The loop goes lane by lane, because a lane is contiguous in memory and fits the cache.
     for term, ulp, width in zip(terms.T, ulps.T, widths, strict=True):
         if window is None:
             total += _sized(term, bits) << (ulp - unit)
             continue
-        # Up to the top of the window, then down by what the field's top is below the highest.
+        # Shift up to the top of the window, then down by the distance to the highest top.
         magnitude = _sized(np.abs(term), bits)
         magnitude <<= max(window - width, 0)
         distance = top - ulp
         distance -= min(window, width)
-        # Nothing is left after as many places, and no shift of an int64 reaches its width.
+        # After so many places nothing is left, and an int64 must not be shifted by its width.
         magnitude >>= np.minimum(distance, max(window, width), out=distance)
-        # The sign again, as all ones or zeros: -m is the complement of m, plus one.
+        # Restore the sign, which is all ones or all zeros: -m is the complement of m, plus one.
         sign = term >> 63
         magnitude ^= sign
         magnitude -= sign
@@ -122,14 +123,14 @@ def round_sum(
 
 
 def _sized(values: Integers, bits: int) -> Integers:
-    """The same integers; if ``bits`` don't fit an int64, as Python's own, slow but exact."""
+    """Return the integers as int64, or as Python's own (slow, exact) where ``bits`` don't fit."""
     if bits <= _LARGEST_SHIFT:
         return values
     return values.astype(object)  # pyright: ignore[reportReturnType]
 
 
 def _bit_length(values: Integers) -> Integers:
-    """Bits of non-negative integers."""
+    """Return the number of bits of each non-negative integer."""
     if values.dtype == object:
         return np.array([int(value).bit_length() for value in values], dtype=np.int64)
     # The exponent field of float64; zero's is 0.
@@ -141,7 +142,7 @@ def _bit_length(values: Integers) -> Integers:
 
 
 def _round(sums: Integers, unit: Integers, target: Minifloat) -> Integers:
-    """Codes of the integers ``sums`` times 2**unit: nearest, ties to even, saturated."""
+    """Return the codes of ``sums`` times 2**unit: nearest, ties to even, saturated."""
     significand_width = target.mantissa_bits + 1
     smallest_ulp = 1 - target.bias - target.mantissa_bits
     negative = np.less(sums, 0).astype(np.int64)
@@ -150,11 +151,11 @@ def _round(sums: Integers, unit: Integers, target: Minifloat) -> Integers:
     gap = ulp - unit
     dropped = np.maximum(gap, 0)
     if magnitude.dtype != object:
-        # Nothing is left of a magnitude below 2**62 after as many places.
+        # After so many places nothing is left of a magnitude below 2**62.
         dropped = np.minimum(dropped, _LARGEST_SHIFT)
     quotient: Integers = magnitude >> dropped
     remainder: Integers = magnitude - (quotient << dropped)
-    # Twice the remainder against 2**dropped, both even: above, or equal and the quotient odd.
+    # Round up where twice the remainder is above 2**dropped, or equal and the quotient is odd.
     quotient += (remainder << 1) + (quotient & 1) > np.left_shift(1, dropped, dtype=magnitude.dtype)
     if int(gap.min(initial=0)) < 0:
         # A sum in units coarser than the result's is exact.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_WINDOW", "FloatSD8MacContract"]
 
 DEFAULT_WINDOW = 12
-"""Bits of the accumulator's significand and one: see docs/floatsd8_mac.md for what it loses."""
+"""One bit more than the accumulator's significand; docs/floatsd8_mac.md says what it loses."""
 
 _PRODUCT_WIDTH = 7
 """Bits of |mantissa| * significand, at most 18 * 7 = 126."""
@@ -36,14 +36,16 @@ _LARGEST_FINITE = 0x7BFF
 
 @dataclass(frozen=True)
 class FloatSD8MacContract(Contract):
-    """result = binary16(accumulator + sum over k of weight_k * activation_k), rounded once.
+    """A sum of FloatSD8 weights times FP8 activations and an accumulator, rounded once.
+
+    result = binary16(accumulator + sum over k of weight_k * activation_k).
 
     With ``window`` None the sum is exact and rounded to nearest, ties to even. With a number, each
     operand (every product and the accumulator) is an integer in a field of its own: 7 bits for a
     product |m| * s, 11 bits for the accumulator's significand. All fields are aligned to the one
-    whose top has the largest exponent, operands of value zero included, and keep ``window`` bits
-    below that top; what falls below is cut off each magnitude, toward zero. The sum of what is
-    kept is exact and rounded as before.
+    whose top has the largest exponent; an operand of value zero counts, too. Each magnitude loses
+    the bits that lie more than ``window`` bits below that top, so it is truncated toward zero. The
+    truncated operands are then summed exactly and rounded as before.
 
     Overflow saturates to ±65504. Subnormal results are kept. An exact sum of zero gives +0; a
     negative sum that rounds to zero gives -0. An accumulator with exponent 31 (infinity or NaN in
@@ -62,12 +64,12 @@ class FloatSD8MacContract(Contract):
 
     @property
     def weight_format(self) -> FloatSD8:
-        """FloatSD8 with this unit's bias."""
+        """Return FloatSD8 with this unit's bias."""
         return FloatSD8(self.weight_bias)
 
     @property
     def activation_format(self) -> Minifloat:
-        """Finite e5m2 with this unit's bias."""
+        """Return finite e5m2 with this unit's bias."""
         return Minifloat(5, 2, self.activation_bias)
 
     @property
@@ -85,7 +87,10 @@ class FloatSD8MacContract(Contract):
         return (Operand("result", BINARY16, "accumulator plus all products, rounded once"),)
 
     def stimulus(self, rng: np.random.Generator, count: int) -> dict[str, Codes]:
-        """A third uniform codes and corners, a third of similar size, a third that cancels."""
+        """Return random operands: a third uniform, a third of similar size, a third that cancels.
+
+        Corners are among the uniform codes.
+        """
         weights, activations, accumulator = (
             random_codes(rng, operand, count) for operand in self.operands
         )
@@ -111,7 +116,10 @@ class FloatSD8MacContract(Contract):
         return {"weights": weights, "activations": activations, "accumulator": accumulator}
 
     def compute(self, arrays: Arrays) -> dict[str, Codes]:
-        """Results; ``weights`` and ``activations`` of shape (beats, products), others (beats,)."""
+        """Return results; ``weights`` and ``activations`` have shape (beats, products).
+
+        All other arrays have shape (beats,).
+        """
         arrays = checked(self.operands, arrays)
         terms, ulps = self._products(arrays["weights"].T, arrays["activations"].T)
         start, start_ulp = split(BINARY16, arrays["accumulator"])
@@ -120,7 +128,7 @@ class FloatSD8MacContract(Contract):
         return {"result": round_sum(terms.T, ulps.T, widths, self.window, BINARY16)}
 
     def _products(self, weights: Codes, activations: Codes) -> tuple[Codes, Codes]:
-        """Signed products and the exponents of their units, all of shape (products, beats)."""
+        """Return signed products and the exponents of their units, both (products, beats)."""
         terms, ulps = _product_table(self.weight_bias, self.activation_bias)
         pairs = weights << self.activation_format.width | activations
         return terms[pairs], ulps[pairs]
@@ -128,7 +136,7 @@ class FloatSD8MacContract(Contract):
 
 @lru_cache(maxsize=8)
 def _product_table(weight_bias: int, activation_bias: int) -> tuple[Codes, Codes]:
-    """Product of every pair of codes, weight first: a signed integer, and its unit's exponent."""
+    """Return the product of every pair of codes, weight first, and the exponent of its unit."""
     codes = np.arange(256)
     weight_format = FloatSD8(weight_bias)
     significands, ulps = split(Minifloat(5, 2, activation_bias), codes)

@@ -24,7 +24,9 @@ __all__ = ["Int8MacContract"]
 
 @dataclass(frozen=True)
 class Int8MacContract(Contract):
-    """result = accumulator + sum over k of weight_k * activation_k, exact modulo 2**32.
+    """The exact sum of int8 products and an accumulator, modulo 2**32.
+
+    result = accumulator + sum over k of weight_k * activation_k.
 
     Source: two's complement; LiteRT's int8 kernels accumulate so.
     """
@@ -47,7 +49,7 @@ class Int8MacContract(Contract):
         return (Operand("result", INT32, "accumulator plus all products, modulo 2^32"),)
 
     def stimulus(self, rng: np.random.Generator, count: int) -> dict[str, Codes]:
-        """Uniform codes and corners; every eighth beat has extremes only."""
+        """Return uniform codes and corners; every eighth beat holds extremes only."""
         arrays = {operand.name: random_codes(rng, operand, count) for operand in self.operands}
         extreme = np.arange(count) % 8 == 7
         limits = INT8.code((INT8.smallest_raw, INT8.largest_raw))
@@ -56,7 +58,10 @@ class Int8MacContract(Contract):
         return arrays
 
     def compute(self, arrays: Arrays) -> dict[str, Codes]:
-        """Results; ``weights`` and ``activations`` of shape (beats, products), others (beats,)."""
+        """Return results; ``weights`` and ``activations`` have shape (beats, products).
+
+        All other arrays have shape (beats,).
+        """
         arrays = checked(self.operands, arrays)
         products = INT8.raw(arrays["weights"]) * INT8.raw(arrays["activations"])
         return {"result": (products.sum(axis=1) + arrays["accumulator"]) % 2**32}

@@ -9,9 +9,9 @@ packing            weights       bits a weight    a code
 =================  ============  ===============  ==================================================
 
 Weight 0 of a code is the lowest. Five weights as one number in base 3 would take the same memory as
-the dense packing, which is read without divisions, by a circuit of less than half the gates.
+the dense packing. That is read without divisions, by a circuit of less than half the gates.
 Ternary weights whose scale is a power of two are packed as ternary ones: the scale is one shift of
-the sum, and not in the memory.
+the sum and needs no memory.
 
 Source: this project's; information theory asks for log2(3), 1.585 bits a ternary weight.
 """
@@ -38,57 +38,57 @@ __all__ = [
 ]
 
 PackingKind = Literal["fields", "dense"]
-"""How weights come: each in bits of its own, or five ternary ones in 8 bits."""
+"""The coding of weights: each in bits of its own, or five ternary ones in 8 bits."""
 
 _DIGITS = 5
 _BYTE = 8
 
 
 class Packing(ABC):
-    """Codes of ``width`` bits, each of ``group`` weights."""
+    """Codes of ``width`` bits, each of which holds ``group`` weights."""
 
     @property
     @abstractmethod
     def width(self) -> int:
-        """Bits of a code."""
+        """Return the number of bits of a code."""
 
     @property
     @abstractmethod
     def group(self) -> int:
-        """Weights in a code."""
+        """Return the number of weights in a code."""
 
     @property
     @abstractmethod
     def levels(self) -> tuple[int, ...]:
-        """Levels that a weight can have, ascending."""
+        """Return the levels that a weight can have, in ascending order."""
 
     @abstractmethod
     def _pack(self, groups: Raws) -> Raws:
-        """Codes of whole groups, shape (..., group) to (...)."""
+        """Return the codes of whole groups, shape (..., group) to (...)."""
 
     @abstractmethod
     def _unpack(self, codes: Raws) -> Raws:
-        """Levels of codes, shape (...) to (..., group)."""
+        """Return the levels of codes, shape (...) to (..., group)."""
 
     @property
     @abstractmethod
     def _filling(self) -> int:
-        """Level of the weights that fill the last code."""
+        """Return the level of the weights that fill up the last code."""
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits that a weight takes in whole codes."""
+        """Return the number of bits that a weight takes in whole codes."""
         return self.width / self.group
 
     def codes(self, weights: int) -> int:
-        """Codes that a row of `weights` takes."""
+        """Return the number of codes that a row of `weights` takes."""
         return -(-weights // self.group)
 
     def pack(self, levels: npt.ArrayLike) -> Raws:
-        """Codes of rows of weights; every row starts a code.
+        """Return the codes of rows of weights; every row starts a code.
 
-        Ternary rows are filled up with weights 0. Binary ones, which have no 0, are filled up with
-        bits 0, so with weights -1: what they are multiplied by must be 0.
+        Ternary rows are filled up with weights 0. Binary rows have no weight 0 and are filled up
+        with bits 0, which are weights -1: the activations of these weights must be 0.
 
         Parameters
         ----------
@@ -102,7 +102,7 @@ class Packing(ABC):
         Raises
         ------
         ValueError
-            If `levels` has no axis, or holds what is no level.
+            If `levels` has no axis, or holds a number that is no level.
         """
         given = np.asarray(levels)
         if given.ndim == 0 or (given.dtype.kind not in "iu" and given.size):
@@ -119,14 +119,14 @@ class Packing(ABC):
         return self._pack(whole.reshape(*given.shape[:-1], self.codes(count), self.group))
 
     def unpack(self, codes: npt.ArrayLike, weights: int) -> Raws:
-        """Levels of rows of `weights`, the inverse of `pack`.
+        """Return the levels of rows of `weights`, the inverse of `pack`.
 
         Parameters
         ----------
         codes
             Shape (..., ceil(weights/group)).
         weights
-            Of a row; what fills its last code is dropped, whatever it is.
+            Number of weights of a row. The other weights of its last code are dropped.
 
         Returns
         -------
@@ -164,7 +164,7 @@ class FieldPacking(Packing):
     Parameters
     ----------
     format
-        Of a weight; its values are integers.
+        Format of a weight, whose values are integers.
     count
         Weights in a code.
     """
@@ -202,7 +202,7 @@ class FieldPacking(Packing):
 
 @dataclass(frozen=True)
 class DensePacking(Packing):
-    """Five ternary weights in 8 bits, the two high ones and the three low ones in fields of theirs.
+    """Five ternary weights in 8 bits: three low weights in five bits, two high ones in three.
 
     Fields AA, BB and so on are ternary codes: 01 is +1, 11 is -1, 00 is 0; s is the sign of a
     weight that is not 0, 1 for -1. Where a field would be 10, the bits mean something else::
@@ -213,8 +213,8 @@ class DensePacking(Packing):
         1sBBr        s, B, r
         1s10r        s, r, 0
 
-    Three bits can't hold the ninth pair of weights 4 and 3, which is -1, -1. It is told by bits
-    4...2 being 010, an unused field BB; bits 1, 0, 7, 6, 5 then take the place of bits 4...0.
+    Three bits can hold eight of the nine pairs of weights 4 and 3. The ninth is -1, -1: there bits
+    4...2 are 010, which is not a field BB, and bits 1, 0, 7, 6, 5 take the place of bits 4...0.
 
     Five weights 0 are code 0. The 13 codes that are never written are read by the same rules, with
     BB = 10 in 0BBAA read as 0, and 01s10 as 00s10.
@@ -248,13 +248,13 @@ class DensePacking(Packing):
 
 @cache
 def _dense_levels() -> Raws:
-    """Levels of every dense code, shape (256, 5)."""
+    """Return the levels of every dense code, shape (256, 5)."""
     return np.array([_dense_group(code) for code in range(1 << _BYTE)])
 
 
 @cache
 def _dense_codes() -> Raws:
-    """Dense code of every group by its number in base 3, shape (243,)."""
+    """Return the dense code of every group by its number in base 3, shape (243,)."""
     numbers = (_dense_levels() + 1) @ 3 ** np.arange(_DIGITS)
     written = [code for code in range(1 << _BYTE) if not _dense_alias(code)]
     codes = np.zeros(3**_DIGITS, np.int64)
@@ -263,20 +263,20 @@ def _dense_codes() -> Raws:
 
 
 def _low_bits(code: int) -> tuple[int, bool]:
-    """The five bits of weights 2, 1 and 0, and whether they come from an escape."""
+    """Return the five bits of weights 2, 1 and 0, and whether they come from an escape."""
     if code >> 2 & 7 == 0b010:
         return (code & 3) << 3 | code >> 5, True
     return code & 31, False
 
 
 def _dense_alias(code: int) -> bool:
-    """Whether a code is never written."""
+    """Return whether a code is never written."""
     low, _ = _low_bits(code)
     return low >> 2 == 0b010 or low == 0b01110
 
 
 def _dense_group(code: int) -> tuple[int, ...]:
-    """Levels of a dense code, weight 0 first."""
+    """Return the five levels of a dense code, weight 0 first."""
     sign = 1, -1
     field = 0, 1, 0, -1
     low, escape = _low_bits(code)

@@ -28,8 +28,8 @@ class Pow2(Format):
 
     With no exponent bits it is :data:`fewbit.golden.formats.TERNARY`, code for code. Z = 0 is zero
     whatever the rest; only code 0 is written. ``encode`` rounds to nearest, ties to the even
-    index in the sorted list of values, and saturates to ±1: the rule of a trained quantiser is
-    applied before.
+    index in the sorted list of values, and saturates to ±1. A trained quantiser applies its own
+    rule before.
 
     Source: the levels are those of arXiv 1608.06902; the layout is this project's.
     """
@@ -51,7 +51,7 @@ class Pow2(Format):
 
     @property
     def finest(self) -> int:
-        """The largest exponent: the resolution is 2**-finest."""
+        """Return the largest exponent: the resolution is 2**-finest."""
         return 2**self.exponent_bits - 1
 
     def _decode(self, codes: Codes) -> Reals:
@@ -78,7 +78,7 @@ class Pow2AccumulateContract(RowAccumulateContract):
 
     @property
     def weight_format(self) -> Pow2:
-        """Of a weight."""
+        """Return the format of a weight."""
         return Pow2(self.exponent_bits)
 
     @property

@@ -1,4 +1,4 @@
-"""Rows of a stream of beats: from ``first`` to ``last``, one sum each."""
+"""Rows in a stream of beats: each runs from ``first`` to ``last`` and gives one sum."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ __all__ = ["RowAccumulateContract", "accumulator_width_parameter", "row_flags", 
 
 
 def accumulator_width_parameter(default: Value) -> Any:
-    """The field ``accumulator_width`` with its default."""
+    """Return the field ``accumulator_width`` of a contract with this default."""
     return parameter(default, "bits of the sum, wide enough for a row", 2, 48)
 
 
 def row_flags(beats: Codes) -> tuple[Codes, Codes]:
-    """``first`` and ``last`` of rows one after the other, each of so many beats."""
+    """Return the flags ``first`` and ``last`` of consecutive rows of these numbers of beats."""
     ends = np.cumsum(beats) - 1
     first, last = np.zeros((2, int(beats.sum())), dtype=np.int64)
     first[ends - beats + 1] = 1
@@ -40,18 +40,18 @@ def row_flags(beats: Codes) -> tuple[Codes, Codes]:
 
 
 def row_sums(terms: Codes, first: Codes, last: Codes) -> Codes:
-    """Sum of the terms of each row, modulo 2**64: one for each beat with ``last``.
+    """Return the sum of each row modulo 2**64, one for each beat with ``last``.
 
     A row runs from the latest beat with ``first`` up to its ``last``.
 
     Parameters
     ----------
     terms
-        What each beat adds, shape (beats,).
+        The number that each beat adds, shape (beats,).
     first, last
         Flags, shape (beats,); the first beat of all has ``first``.
     """
-    # Running totals modulo 2**64 differ by the sum of a row, whatever came before it.
+    # The sum of a row is the difference of two running totals, modulo 2**64.
     running = np.cumsum(terms)
     starts = np.flatnonzero(first)
     ends = np.flatnonzero(last)
@@ -61,11 +61,11 @@ def row_sums(terms: Codes, first: Codes, last: Codes) -> Codes:
 
 @dataclass(frozen=True)
 class RowAccumulateContract(Contract):
-    """Sum of a row: start value plus the sum over beats and lanes of weight * activation.
+    """The sum of a row: start value plus, over beats and lanes, weight times activation.
 
-    Weights count in units of their own: their smallest magnitude is 1. The sum is exact modulo
-    2**accumulator_width, two's complement: a row whose exact sum fits the accumulator is right
-    whatever its partial sums do.
+    Weights are integers, the smallest magnitude being 1. The sum is exact modulo
+    2**accumulator_width, in two's complement. So a row whose exact sum fits the accumulator has the
+    right result, even where a partial sum does not fit.
     """
 
     lanes: int = parameter(16, "weights and activations a beat", 1, 256)
@@ -85,30 +85,33 @@ class RowAccumulateContract(Contract):
     @property
     @abstractmethod
     def weights(self) -> Operand:
-        """The weights of a beat."""
+        """Return the operand that holds the weights of a beat."""
 
     @property
     @abstractmethod
     def extreme_weights(self) -> Sequence[int]:
-        """Codes of ``weights`` that give the largest magnitudes in all their lanes."""
+        """Return codes of ``weights`` that give the largest magnitudes in all their lanes."""
 
     @abstractmethod
     def levels(self, codes: Codes) -> Codes:
-        """Weights in these units, shape (beats, lanes), of the codes of ``weights``."""
+        """Return the integer weights that codes stand for, shape (beats, lanes)."""
 
     @property
     def product_width(self) -> int:
-        """Bits of a lane's signed product, the negated lowest activation left out."""
+        """Return the bits of a lane's signed product.
+
+        Minus the lowest activation does not fit them.
+        """
         return self.activation_width
 
     @property
     def activation_format(self) -> FixedPoint:
-        """Signed activations."""
+        """Return the format of the signed activations."""
         return FixedPoint(self.activation_width)
 
     @property
     def accumulator_format(self) -> FixedPoint:
-        """The sum and its start value."""
+        """Return the format of the sum and of its start value."""
         return FixedPoint(self.accumulator_width)
 
     @property
@@ -132,7 +135,7 @@ class RowAccumulateContract(Contract):
         return (Operand("result", self.accumulator_format, "sum of the row"),)
 
     def stimulus(self, rng: np.random.Generator, count: int) -> dict[str, Codes]:
-        """Beats of ``count`` rows of 1 to 12 beats; every eighth row holds extremes only."""
+        """Return ``count`` rows of 1 to 12 random beats; every eighth row holds extremes only."""
         beats = rng.integers(1, 13, size=count)
         beats[rng.random(count) < 0.25] = 1
         total = int(beats.sum())
@@ -160,7 +163,7 @@ class RowAccumulateContract(Contract):
         return lines
 
     def compute(self, arrays: Arrays) -> dict[str, Codes]:
-        """Sums of rows, one for each beat with ``last``.
+        """Return the sums of rows, one for each beat with ``last``.
 
         Beats of ``arrays`` are those of a stream: ``weights`` and ``activations`` of shape
         (beats, lanes), packed weights of fewer columns, the others (beats,).

@@ -1,4 +1,4 @@
-"""Sum of given floating-point terms, rounded once: the core of a multiply-accumulate unit alone."""
+"""A sum of floating-point terms, rounded once: a multiply-accumulate unit without its products."""
 
 from __future__ import annotations
 
@@ -25,25 +25,27 @@ __all__ = ["TermSumContract"]
 
 @dataclass(frozen=True)
 class TermSumContract(Contract):
-    """result = accumulator format(accumulator + sum of terms), as ``round_sum`` rounds it.
+    """A sum of floating-point terms and an accumulator, rounded once as ``round_sum`` does.
+
+    result = accumulator format(accumulator + sum of terms).
 
     Term k is (-1)**signs[k] * magnitudes[k] * 2**(exponents[k] - place), in a field of
-    ``magnitude_bits``. Products of a multiply-accumulate unit are such terms; here they come from
-    outside, so that small widths show the core's arithmetic whole.
+    ``magnitude_bits``. The products in a multiply-accumulate unit are such terms. Here the terms
+    are operands, so that a test with small widths can cover all cases of the sum.
 
     Parameters
     ----------
     accumulator_format
-        Of the accumulator and the result; of IEEE 754's kind, its top exponent read as one more
-        octave and never written.
+        Format of the accumulator and the result, of IEEE 754's kind. Its top exponent is read as
+        one more octave and never written.
     terms
         Number of terms, 1 to 64.
     magnitude_bits, exponent_bits
-        Of a term, 1 to 24 and 1 to 8.
+        Widths of a term's magnitude, 1 to 24, and of its exponent, 1 to 8.
     place
-        Where the terms lie, see above, -256 to 256.
+        Offset of the exponents, see above, -256 to 256.
     window
-        Bits kept below the top of the highest field, 1 to 48; None keeps all.
+        Bits below the top of the highest field that count, 1 to 48; None for all.
     """
 
     accumulator_format: Minifloat
@@ -82,11 +84,11 @@ class TermSumContract(Contract):
         return (Operand("result", self.accumulator_format, "sum of all, rounded once"),)
 
     def stimulus(self, rng: np.random.Generator, count: int) -> dict[str, Codes]:
-        """Uniform codes, and corners."""
+        """Return uniform codes with corners among them."""
         return {operand.name: random_codes(rng, operand, count) for operand in self.operands}
 
     def compute(self, arrays: Arrays) -> dict[str, Codes]:
-        """Results; the accumulator of shape (beats,), all else of shape (beats, terms)."""
+        """Return results; the accumulator has shape (beats,), all else (beats, terms)."""
         arrays = checked(self.operands, arrays)
         terms = np.where(arrays["signs"] == 1, -arrays["magnitudes"], arrays["magnitudes"])
         start, start_ulp = split(self.accumulator_format, arrays["accumulator"])

@@ -48,7 +48,7 @@ class TernaryAccumulateContract(RowAccumulateContract):
 
     @property
     def is_packed(self) -> bool:
-        """Whether a code holds the weights of several lanes."""
+        """Return whether a code holds the weights of several lanes."""
         return self.packing == "dense"
 
     @property

@@ -1,9 +1,9 @@
 """Sigmoid and tanh of the FloatSD8 LSTM: the nearest value of their grids for every binary16 code.
 
 A FloatSD8 gate value is quantised like a weight. The grid is fine near 0 and coarse near 1, so the
-sigmoid is kept in two regions: q = Q(sigmoid(x)) for x <= 0, and 1 - q with q = Q(sigmoid(-x)) for
-x > 0. Either way q is from 0 to 0.5, and a product with a gate value is one with q and, above 0, a
-sum with the factor itself.
+sigmoid is represented in two regions: by q = Q(sigmoid(x)) for x <= 0, and by 1 - q with
+q = Q(sigmoid(-x)) for x > 0. In both regions q is from 0 to 0.5. A product of a gate value and a
+factor is then q times the factor, or the factor minus q times the factor.
 
 Inputs are binary16 codes; exponent 31, which IEEE 754 keeps for infinities and NaN, is one more
 octave of finite values.
@@ -23,15 +23,15 @@ __all__ = ["ACCUMULATOR_FORMAT", "GATE_FORMAT", "HIDDEN_FORMAT", "sigmoid_floats
 Codes = npt.NDArray[np.int64]
 
 GATE_FORMAT = FloatSD8(11)
-"""Of q: from 2^-11 to 0.5. Bias 12 would have FloatSD8's one wide gap below 0.5."""
+"""Format of q, from 2^-11 to 0.5. Bias 12 would have FloatSD8's one wide gap below 0.5."""
 HIDDEN_FORMAT = Minifloat(5, 2, bias=15)
-"""Of tanh, and of hidden values."""
+"""Format of tanh and of hidden values."""
 ACCUMULATOR_FORMAT = Minifloat(5, 10, bias=15)
-"""binary16 with exponent 31 as one more octave: of pre-activations and cells."""
+"""Format of pre-activations and cells: binary16 with exponent 31 as one more octave."""
 
 
 def sigmoid_floatsd8(codes: npt.ArrayLike) -> tuple[Codes, Codes]:
-    """Sigmoid of binary16 codes in two regions: q, or 1 - q where p is 1.
+    """Return the sigmoid of binary16 codes in two regions: q, or 1 - q where p is 1.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def sigmoid_floatsd8(codes: npt.ArrayLike) -> tuple[Codes, Codes]:
     p
         1 where x > 0, else 0; both zeros give 0.
 
-    Error: at most 2^-5, half the step of the grid from 0.3125 to 0.5.
+    Error: at most 2^-5, half the distance of the grid's values from 0.3125 to 0.5.
     """
     table, positive = _sigmoid_table()
     array = BINARY16.check(codes)
@@ -54,7 +54,7 @@ def sigmoid_floatsd8(codes: npt.ArrayLike) -> tuple[Codes, Codes]:
 
 
 def tanh_e5m2(codes: npt.ArrayLike) -> Codes:
-    """Tanh of binary16 codes: `HIDDEN_FORMAT` codes nearest to tanh(x), with the sign bit of x.
+    """Return the `HIDDEN_FORMAT` codes nearest to tanh(x) of binary16 codes, with x's sign bit.
 
     Error: at most 2^-4, and a ninth of tanh(x) where that is a normal number.
 

@@ -1,9 +1,9 @@
-"""Sigmoid and tanh as gemmlowp computes them, and with it LiteRT's integer LSTM.
+"""Sigmoid and tanh as gemmlowp computes them, and with gemmlowp LiteRT's integer LSTM.
 
-An exponential by a polynomial and a chain of constant factors, then a reciprocal by Newton's
-method: 15 to 19 multiplications of 16 bits. Inputs are raws of 16 bits with `integer_bits` integer
-and ``15 - integer_bits`` fraction bits (Q3.12 for a gate); outputs are raws of 16 bits whose unit
-is 2^-15.
+A polynomial and a chain of constant factors give an exponential, then Newton's method gives a
+reciprocal: 15 to 19 multiplications of 16 bits. Inputs are raws of 16 bits with `integer_bits`
+integer and ``15 - integer_bits`` fraction bits (Q3.12 for a gate); outputs are raws of 16 bits in
+units of 2^-15.
 
 Source: gemmlowp's ``fixedpoint.h``.
 """
@@ -27,14 +27,14 @@ def _multiply(a: npt.ArrayLike, b: npt.ArrayLike) -> Raws:
 
 
 def _constant(word: int) -> int:
-    """16-bit form of a 32-bit fixed-point constant; ties away from zero."""
+    """Return the 16-bit form of a 32-bit fixed-point constant; ties away from zero."""
     return int(rounding_shift_right(word, 16))
 
 
 def _saturating_shift_left(raw: Raws, shift: int) -> Raws:
-    """``raw * 2^shift``, saturated to 16 bits.
+    """Return ``raw * 2^shift``, saturated to 16 bits.
 
-    The lowest value that the threshold lets through is one step above the lowest word.
+    The lowest value that does not saturate gives the lowest word plus one.
     """
     threshold = (1 << (15 - shift)) - 1
     shifted = np.where(raw > threshold, WORD[1], raw << shift)
@@ -58,7 +58,9 @@ _MINUS_32_SEVENTEENTHS = _constant(-1010580540)
 
 
 def _exponential_of_negative(raw: Raws, integer_bits: int) -> Raws:
-    """Exponential of raws of at most 0 with `integer_bits` integer bits, in units of 2^-15.
+    """Return the exponential of raws of at most 0, in units of 2^-15.
+
+    The raws have `integer_bits` integer bits.
 
     The remainder in [-1/4, 0) goes through a polynomial of degree 4 around -1/8; each higher bit
     of the distance contributes a constant factor.
@@ -89,7 +91,10 @@ def _exponential_of_negative(raw: Raws, integer_bits: int) -> Raws:
 
 
 def _half_of_reciprocal_of_one_plus(raw: Raws) -> Raws:
-    """``1 / (1 + raw)`` for raws of 2^-15 in [0, 1), in units of 2^-14; three Newton steps."""
+    """Return ``1 / (1 + raw)`` in units of 2^-14, by three Newton steps.
+
+    The raws are in units of 2^-15 and from [0, 1).
+    """
     half_denominator = (raw + (1 << 15)) >> 1
     x = _48_SEVENTEENTHS + _multiply(half_denominator, _MINUS_32_SEVENTEENTHS)
     for _ in range(3):
@@ -99,10 +104,10 @@ def _half_of_reciprocal_of_one_plus(raw: Raws) -> Raws:
 
 
 def sigmoid_gemmlowp(raw: npt.ArrayLike) -> Raws:
-    """Sigmoid of Q3.12 raws as gemmlowp computes it.
+    """Return the sigmoid of Q3.12 raws as gemmlowp computes it.
 
-    Not monotone everywhere; ``sigmoid(-x) = 32767 - sigmoid(x)`` in raws but for 0, which gives
-    16384.
+    The function is not monotone everywhere. In raws, ``sigmoid(-x) = 32767 - sigmoid(x)``, except
+    that 0 gives 16384.
 
     Parameters
     ----------
@@ -123,9 +128,9 @@ def sigmoid_gemmlowp(raw: npt.ArrayLike) -> Raws:
 
 
 def tanh_gemmlowp(raw: npt.ArrayLike, integer_bits: int) -> Raws:
-    """Tanh of 16-bit raws as gemmlowp computes it: ``2 / (1 + exp(-2x)) - 1``.
+    """Return tanh of 16-bit raws as gemmlowp computes it, ``2 / (1 + exp(-2x)) - 1``.
 
-    Odd; monotone for 6 integer bits only.
+    The function is odd. It is monotone for 6 integer bits only.
 
     Parameters
     ----------
@@ -142,7 +147,7 @@ def tanh_gemmlowp(raw: npt.ArrayLike, integer_bits: int) -> Raws:
     """
     given = words(raw)
     check_integer_bits(integer_bits)
-    # One integer bit more reads the same raw as twice the value.
+    # With one integer bit more, the same raw stands for twice the real.
     exponential = _exponential_of_negative(-np.abs(given), integer_bits + 1)
     one = 1 << 13
     positive = _saturating_shift_left(_half_of_reciprocal_of_one_plus(exponential) - one, 2)

@@ -1,4 +1,4 @@
-"""The activations of the integer LSTM: which approximations there are, and fast look-ups of each.
+"""The activations of the integer LSTM: the list of approximations, and fast look-ups of each.
 
 - *table*: linear interpolation in a table of 256 entries, :mod:`fewbit.golden.activation.table`.
 - *gemmlowp*: polynomials and Newton steps, :mod:`fewbit.golden.activation.gemmlowp`.
@@ -25,7 +25,7 @@ ActivationKind = Literal["table", "gemmlowp"]
 
 
 def activation_parameter() -> Any:
-    """The field ``activation`` of a contract."""
+    """Return the field ``activation`` of a contract."""
     return parameter(
         "table",
         "sigmoid and tanh: interpolated table, or LiteRT's gemmlowp polynomials",
@@ -35,19 +35,19 @@ def activation_parameter() -> Any:
 
 @dataclass(frozen=True)
 class Activation:
-    """One way to approximate both functions, looked up among all 65,536 results.
+    """One approximation of sigmoid and tanh, looked up in tables of all 65,536 results.
 
-    The results are computed once, by the two functions, on first use; a look-up is then as cheap
-    for either kind, and takes `integer_bits` by element.
+    On first use the two functions compute all results. After that both kinds take the same time,
+    and `integer_bits` may be an array.
 
     Parameters
     ----------
     kind
-        Its name in `ACTIVATIONS`.
+        The key of the activation in `ACTIVATIONS`.
     sigmoid_of
-        Sigmoid of Q3.12 raws.
+        The sigmoid of Q3.12 raws.
     tanh_of
-        Tanh of raws with the integer bits in its second operand.
+        Tanh of raws; its second operand is the number of integer bits.
     """
 
     kind: ActivationKind
@@ -64,11 +64,11 @@ class Activation:
         return np.stack([self.tanh_of(every, bits) for bits in range(HIGHEST_INTEGER_BITS + 1)])
 
     def sigmoid(self, raw: npt.ArrayLike) -> Raws:
-        """Sigmoid of Q3.12 raws of any shape, in units of 2^-15."""
+        """Return the sigmoid of Q3.12 raws of any shape, in units of 2^-15."""
         return self._sigmoids[words(raw) - WORD[0]]
 
     def tanh(self, raw: npt.ArrayLike, integer_bits: npt.ArrayLike = GATE_INTEGER_BITS) -> Raws:
-        """Tanh of 16-bit raws, in units of 2^-15.
+        """Return tanh of 16-bit raws, in units of 2^-15.
 
         Parameters
         ----------

@@ -1,7 +1,7 @@
 """Sigmoid and tanh by linear interpolation in a table of 256 entries, with one multiplication.
 
 Inputs are raws of 16 bits with `integer_bits` integer and ``15 - integer_bits`` fraction bits
-(Q3.12 for a gate); outputs are raws of 16 bits whose unit is 2^-15.
+(Q3.12 for a gate); outputs are raws of 16 bits in units of 2^-15.
 
 Source: TensorFlow Lite Micro's 16-bit LOGISTIC and TANH.
 """
@@ -19,11 +19,11 @@ __all__ = ["interpolation_table", "sigmoid_table", "tanh_table"]
 
 @cache
 def interpolation_table() -> Raws:
-    """Table of ``sigmoid(i / 24)`` for i from 0 to 255, in units of 2^-16.
+    """Return the table of ``sigmoid(i / 24)`` for i from 0 to 255, in units of 2^-16.
 
-    An entry is the function value raised by a sixteenth of ``|second derivative| / 24^2``, half of
-    the most that a chord lies below the concave curve: the interpolated values are then as often
-    too high as too low. The last is 65535 and is what the table saturates to.
+    Each entry is the function value plus a sixteenth of ``|second derivative| / 24^2``, which is
+    half the largest distance of a chord below the concave curve. Interpolated values are then as
+    often too high as too low. The last entry, 65535, is the value beyond the table.
 
     Returns
     -------
@@ -42,12 +42,12 @@ def interpolation_table() -> Raws:
 
 
 def _interpolate(distance: Raws, fraction: int) -> Raws:
-    """Height of the chord at `distance` table steps of ``2^fraction``, in 2^-(16+fraction).
+    """Return the chord's height at `distance`, which counts table steps in units of 2^-fraction.
 
-    Beyond the table it is the last entry's.
+    The height is in units of 2^-(16 + fraction). Beyond the table it is the last entry's.
     """
     table = interpolation_table()
-    # The end of the last chord has that chord's height: no case of its own.
+    # A point at the end of the last chord has that chord's height, so it is no special case.
     within = np.minimum(distance, (len(table) - 1) << fraction)
     index = np.minimum(within >> fraction, len(table) - 2)
     part = within - (index << fraction)
@@ -55,10 +55,10 @@ def _interpolate(distance: Raws, fraction: int) -> Raws:
 
 
 def sigmoid_table(raw: npt.ArrayLike) -> Raws:
-    """Sigmoid of Q3.12 raws by table and interpolation.
+    """Return the sigmoid of Q3.12 raws, by table and interpolation.
 
-    Monotone, and ``sigmoid(x) + sigmoid(-x) = 1`` exactly. The rounding to 2^-15 sends ties up for
-    x at least 0, down below.
+    The function is monotone, and ``sigmoid(x) + sigmoid(-x) = 1`` exactly. The rounding to 2^-15
+    sends ties up where x is at least 0, and down where x is negative.
 
     Parameters
     ----------
@@ -79,11 +79,12 @@ def sigmoid_table(raw: npt.ArrayLike) -> Raws:
 
 
 def tanh_table(raw: npt.ArrayLike, cell_exponent: int | None = None) -> Raws:
-    """Tanh by ``2*sigmoid(2*x) - 1``, table and interpolation.
+    """Return tanh of raws as ``2*sigmoid(2*x) - 1``, by table and interpolation.
 
-    Monotone; odd where `cell_exponent` is -12 or more. Below that the table's step is coarser than
-    the input's, and the distance is rounded first, ties toward +infinity: ``tanh(x) + tanh(-x)`` is
-    then from 0 to 3 steps. The rounding of the result sends ties away from zero.
+    The function is monotone, and odd where `cell_exponent` is -12 or more. Below -12 the table's
+    resolution is coarser than the input's, so the distance is rounded first, ties toward +infinity;
+    ``tanh(x) + tanh(-x)`` is then from 0 to 3 units of 2^-15. The rounding of the result sends ties
+    away from zero.
 
     Parameters
     ----------

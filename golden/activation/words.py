@@ -1,4 +1,4 @@
-"""The raws that the activations of the integer LSTM take: 16 bits, of 0 to 6 integer bits."""
+"""Checks of the raws that the integer LSTM's activations read: 16 bits, 0 to 6 integer bits."""
 
 import numpy.typing as npt
 
@@ -14,7 +14,7 @@ WORD = (-(1 << 15), (1 << 15) - 1)
 
 
 def words(raw: npt.ArrayLike) -> Raws:
-    """The raws as int64, refused unless they have 16 bits."""
+    """Return the raws as int64, or refuse raws that do not fit 16 bits."""
     return as_raws(raw, "The raws of an activation", *WORD)
 
 
