@@ -1,4 +1,4 @@
-"""Arrays that a user hands over as ``.npy`` files, and those handed back."""
+"""Arrays that a user hands over, as they are or as ``.npy`` files, and those handed back."""
 
 import io
 import math
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fewbit.errors import UsageError, write_bytes
 
-__all__ = ["read_array", "write_array"]
+__all__ = ["as_sequences", "read_array", "write_array"]
 
 # As numpy writes it; the numbers after the magic are the version and the header's length.
 _MAGIC = b"\x93NUMPY"
@@ -21,6 +21,30 @@ _HEADER = re.compile(
     rb"\{'descr': '([<>|][a-zA-Z]\d{1,3})', 'fortran_order': (True|False), "
     rb"'shape': \(((?:\d{1,18},? ?)*)\), \} *\n"
 )
+
+
+def as_sequences(x: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Real numbers or integers of shape (batch, time, values), as an array.
+
+    Raises
+    ------
+    UsageError
+        If they are anything else, or none.
+    """
+    try:
+        array = np.asarray(x)
+    except (ValueError, TypeError) as error:
+        raise UsageError("x must be numbers of shape (batch, time, inputs).") from error
+    if not _are_sequences(array.dtype, array.shape):
+        raise UsageError(
+            f"x must be numbers of shape (batch, time, inputs), not {array.dtype} of shape"
+            f" {array.shape}."
+        )
+    return array
+
+
+def _are_sequences(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+    return dtype.kind in "iuf" and len(shape) == 3 and 0 not in shape
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:
@@ -70,7 +94,7 @@ def _header(path: Path, stream: io.BufferedReader) -> tuple[np.dtype[Any], Any, 
             f"'{path}' must hold numbers, not {match[1].decode()!r}; save it anew."
         ) from error
     shape = tuple(int(length) for length in match[3].replace(b",", b" ").split())
-    if dtype.kind not in "iuf" or len(shape) != 3 or 0 in shape:
+    if not _are_sequences(dtype, shape):
         raise UsageError(
             f"'{path}' must hold numbers of shape (batch, time, inputs), not {dtype} of shape "
             f"{shape}; save it so."

@@ -1,21 +1,19 @@
 """The precision of an int8 model chosen per step: threshold and hold found on sequences."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fewbit.errors import UsageError, check_target
-from fewbit.golden.files.network import save_network
+from fewbit.errors import UsageError
 from fewbit.golden.lstm.int8 import PrecisionSignal
 from fewbit.golden.network import Network
 from fewbit.golden.quantize.dynamic import Calibration, Point, calibrate, settings_count
 from fewbit.models import told
 from fewbit.sequences import as_input, check_sequences
 
-__all__ = ["calibrate_to_file", "row_of", "tries"]
+__all__ = ["calibrate_network", "row_of", "tries"]
 
 
 def tries(network: Network) -> int:
@@ -23,12 +21,11 @@ def tries(network: Network) -> int:
     return settings_count() * len(network.nodes)
 
 
-def calibrate_to_file(
-    path: Path,
+def calibrate_network(
     network: Network,
     x: npt.NDArray[Any],
-    target: Path,
     *,
+    name: str = "the network",
     tolerance: float | None = None,
     share: float | None = None,
     group: int = 1,
@@ -37,18 +34,16 @@ def calibrate_to_file(
     real: bool = False,
     done: Callable[[], None] = lambda: None,
 ) -> Calibration:
-    """Find thresholds and holds of an int8 network, write it with them and return the search.
+    """Find thresholds and holds of an int8 network; the search, with the network that has them.
 
     Parameters
     ----------
-    path
-        Of the model, for errors.
     network
         The model.
     x
         Calibration sequences, shape (batch, time, inputs): raws, or reals with `real`.
-    target
-        ``.npz`` file to write.
+    name
+        What errors call the model, such as its file's name in quotes.
     tolerance
         Largest loss, in raws of the output: root of its mean square deviation from that of the
         same model with all 8 bits at every step. 0 if neither it nor `share` is given.
@@ -68,17 +63,15 @@ def calibrate_to_file(
     Raises
     ------
     UsageError
-        If the model is not int8, the sequences don't suit it, an option is out of its range, or the
-        file can't be written.
+        If the model is not int8, the sequences don't suit it, or an option is out of its range.
     """
-    check_sequences(path, network, x, quantised=True)
+    check_sequences(name, network, x, quantised=True)
     if tolerance is not None and share is not None:
         raise UsageError("--tolerance and --share exclude each other; leave one out.")
     if 0 in x.shape:
         raise UsageError(f"There must be sequences to calibrate on, but their shape is {x.shape}.")
-    check_target(target)
     with told():
-        found = calibrate(
+        return calibrate(
             network,
             as_input(network, x, real=real).astype(np.int64),
             tolerance=tolerance or 0.0,
@@ -88,9 +81,6 @@ def calibrate_to_file(
             offsets=offsets,
             done=done,
         )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        save_network(target, found.network)
-    return found
 
 
 def row_of(layer: int, point: Point, *, chosen: bool) -> dict[str, Any]:

@@ -4,13 +4,15 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
-from fewbit.errors import UsageError
+from fewbit.errors import UsageError, check_target
 from fewbit.golden.activation.integer import ActivationKind
-from fewbit.golden.files.network import load_network
+from fewbit.golden.checks import check_choice
+from fewbit.golden.files.network import load_network, save_network
 from fewbit.golden.network import Imported, Network
 
-__all__ = ["open_model", "told"]
+__all__ = ["open_model", "save_model", "told"]
 
 _READ = ".tflite, .safetensors, .onnx or .npz"
 _REMEDIES = {
@@ -61,6 +63,8 @@ def open_model(
     if ending in _REMEDIES:
         raise UsageError(f"'{path}' is {_REMEDIES[ending]}.")
     with told():
+        if activation is not None:
+            check_choice("activation", activation, get_args(ActivationKind))
         if ending == ".tflite":
             from fewbit.golden.files.tflite import read_tflite
 
@@ -82,6 +86,20 @@ def open_model(
     if activation is None:
         return imported
     return replace(imported, network=_with_activation(path, imported.network, activation))
+
+
+def save_model(path: Path, network: Network) -> None:
+    """Write a model to an ``.npz`` file, whole or not at all, and its folder if it is missing.
+
+    Raises
+    ------
+    UsageError
+        If the file can't be written.
+    """
+    check_target(path)
+    with told():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_network(path, network)
 
 
 def _with_activation(path: Path, network: Network, activation: ActivationKind) -> Network:

@@ -1,44 +1,39 @@
 """A real model to a quantised one, calibrated on sequences."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fewbit.errors import UsageError, check_target
-from fewbit.golden.files.network import save_network
+from fewbit.errors import UsageError
 from fewbit.golden.network import Network
 from fewbit.golden.parameter import ParameterError
 from fewbit.golden.systems import SYSTEMS, NumberSystem, options_by_name
 from fewbit.models import told
 
-__all__ = ["quantize_to_file"]
+__all__ = ["quantize_network"]
 
 
-def quantize_to_file(
-    path: Path,
+def quantize_network(
     network: Network,
     x: npt.NDArray[Any],
-    target: Path,
     *,
+    name: str = "the network",
     to: str = "int8",
     options: Mapping[str, Any] | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> Network:
-    """Quantise a network, write it and return it.
+    """A quantised network of a real one.
 
     Parameters
     ----------
-    path
-        Of the real model, for errors.
     network
         The real model.
     x
         Calibration sequences, reals of shape (batch, time, inputs).
-    target
-        ``.npz`` file to write.
+    name
+        What errors call the real model, such as its file's name in quotes.
     to
         Name of a number system, a key of `fewbit.golden.systems.SYSTEMS`.
     options
@@ -49,19 +44,17 @@ def quantize_to_file(
     Raises
     ------
     UsageError
-        If the model is quantised already, an option doesn't go with the format, the sequences don't
-        suit the model, or the file can't be written.
+        If there is no such number system, the model is quantised already, an option doesn't go with
+        the system, or the sequences don't suit the model.
     """
     if network.quantised:
-        raise UsageError(f"'{path}' is quantised already; give a real model.")
+        raise UsageError(f"{name[0].upper()}{name[1:]} is quantised already; give a real model.")
+    if to not in SYSTEMS:
+        raise UsageError(f"There is no number system '{to}'; there are {', '.join(SYSTEMS)}.")
     system = SYSTEMS[to]
     given = _by_keyword(system, options or {})
-    check_target(target)
     with told(), np.errstate(over="ignore", invalid="ignore"):
-        quantised = system.quantize(network, x, **given, done=done)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        save_network(target, quantised)
-    return quantised
+        return system.quantize(network, x, **given, done=done)
 
 
 def _by_keyword(system: NumberSystem, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +65,11 @@ def _by_keyword(system: NumberSystem, options: Mapping[str, Any]) -> dict[str, A
         flag = f"--{name.replace('_', '-')}"
         option = known.get(name)
         if option is None:
-            *others, last = options_by_name()[name]
+            known_by = options_by_name().get(name)
+            if known_by is None:
+                has = f"it has {', '.join(known)}" if known else "it has none"
+                raise UsageError(f"The quantiser to {system.name} has no option '{name}'; {has}.")
+            *others, last = known_by
             listed = f"{', '.join(others)} or {last}" if others else last
             raise UsageError(f"{flag} goes with --to {listed}; leave it out.")
         number = None if value == "none" and option.none_means else value

@@ -8,7 +8,13 @@ import numpy as np
 from fewbit.errors import check_target, write_bytes
 from fewbit.hdl.design import ConfiguredDesign
 
-__all__ = ["reference_vectors", "write_vectors"]
+__all__ = ["LARGEST_COUNT", "LARGEST_SEED", "reference_vectors", "write_vectors"]
+
+LARGEST_COUNT = 10**8
+"""Most results that vectors or a regression are asked for."""
+
+LARGEST_SEED = 2**32 - 1
+"""Largest seed of vectors and stalls."""
 
 
 def reference_vectors(configured: ConfiguredDesign, count: int, seed: int) -> dict[str, np.ndarray]:

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -61,8 +60,10 @@ def make_backend(kind: BackendKind, settings: Mapping[str, Any]) -> Backend:
     Raises
     ------
     UsageError
-        If settings are given to the golden model.
+        If there is no such backend, or settings are given to the golden model.
     """
+    if kind not in BACKENDS:
+        raise UsageError(f"The backend must be {' or '.join(BACKENDS)}, not {kind!r}.")
     if kind == "rtl":
         from fewbit.sim.layer import LayerBackend
 
@@ -77,8 +78,17 @@ def chunks_of(x: npt.NDArray[Any], kind: BackendKind) -> int:
     return math.ceil(len(x) / _CHUNK) if kind == "golden" else 1
 
 
-def check_sequences(path: Path, network: Network, x: npt.NDArray[Any], *, quantised: bool) -> None:
+def check_sequences(name: str, network: Network, x: npt.NDArray[Any], *, quantised: bool) -> None:
     """Refuse sequences that a model doesn't take, and a real model where it must be quantised.
+
+    Parameters
+    ----------
+    name
+        What errors call the model, such as its file's name in quotes.
+    network, x
+        The model, and sequences of shape (batch, time, inputs).
+    quantised
+        Whether the model must be a quantised one.
 
     Raises
     ------
@@ -87,17 +97,18 @@ def check_sequences(path: Path, network: Network, x: npt.NDArray[Any], *, quanti
     """
     if x.shape[2] != network.inputs:
         raise UsageError(
-            f"The sequences must have {network.inputs} inputs, as '{path}' has, not {x.shape[2]}."
+            f"The sequences must have {network.inputs} inputs, as {name} has, not {x.shape[2]}."
         )
     if quantised and not network.quantised:
-        raise UsageError(f"'{path}' is a real model; quantise it first with 'fewbit quantize'.")
+        title = name[0].upper() + name[1:]
+        raise UsageError(f"{title} is a real model; quantise it first with 'fewbit quantize'.")
 
 
 def run_sequences(
-    path: Path,
     network: Network,
     x: npt.NDArray[Any],
     *,
+    name: str = "the network",
     kind: BackendKind = "golden",
     settings: Mapping[str, Any] | None = None,
     real: bool = False,
@@ -107,13 +118,13 @@ def run_sequences(
 
     Parameters
     ----------
-    path
-        Of the model, for errors.
     network
         The model.
     x
         Shape (batch, time, inputs): raws or codes as the network's first layers read them, or reals
         with `real` or for a real network.
+    name
+        What errors call the model, such as its file's name in quotes.
     kind, settings
         See `make_backend`.
     real
@@ -127,7 +138,7 @@ def run_sequences(
     UsageError
         If the input doesn't fit the model, or the backend doesn't go with it.
     """
-    check_sequences(path, network, x, quantised=kind == "rtl")
+    check_sequences(name, network, x, quantised=kind == "rtl")
     backend = make_backend(kind, settings or {})
     with told():
         given = as_input(network, x, real=real)

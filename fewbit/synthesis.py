@@ -17,6 +17,7 @@ __all__ = [
     "MAPPINGS",
     "TARGETS",
     "Mapped",
+    "check_choices",
     "check_liberty",
     "map_to_cells",
     "plain_gates",
@@ -179,6 +180,31 @@ class Mapped:
     """What :func:`synthesize` gives for the target ``gates``, areas in the library's unit."""
 
 
+def check_choices(target: str, liberty: Path | None, mapping: str, *, dsp: bool) -> None:
+    """Refuse what `synthesize` can't do, before any work.
+
+    Parameters
+    ----------
+    target, liberty, mapping, dsp
+        As `synthesize` takes them.
+
+    Raises
+    ------
+    UsageError
+        If the target or the mapping is unknown, or two of them don't go together.
+    """
+    if dsp and target in ("gates", "liberty"):
+        raise UsageError(f"Target {target} has no DSP blocks; leave --dsp out.")
+    if target not in TARGETS:
+        raise UsageError(f"Target must be one of {', '.join(TARGETS)}, not {target}.")
+    if (target == "liberty") != (liberty is not None):
+        raise UsageError("Target liberty and --liberty FILE go together; give both or neither.")
+    if mapping not in MAPPINGS:
+        raise UsageError(f"Mapping must be one of {', '.join(MAPPINGS)}, not '{mapping}'.")
+    if mapping != "area" and target != "gates":
+        raise UsageError(f"Target {target} is mapped for area only; leave --mapping out.")
+
+
 def synthesize(
     configured: ConfiguredDesign,
     target: str = "gates",
@@ -214,16 +240,9 @@ def synthesize(
     Raises
     ------
     UsageError
-        If the target is unknown, or the Liberty file is missing or can't be used.
+        If `check_choices` refuses them, or the Liberty file is missing or can't be used.
     """
-    if target not in TARGETS:
-        raise UsageError(f"Target must be one of {', '.join(TARGETS)}, not {target}.")
-    if (target == "liberty") != (liberty is not None):
-        raise UsageError("Target liberty and --liberty FILE go together; give both or neither.")
-    if mapping not in MAPPINGS:
-        raise UsageError(f"Mapping must be one of {', '.join(MAPPINGS)}, not '{mapping}'.")
-    if mapping != "area" and target != "gates":
-        raise UsageError(f"Target {target} is mapped for area only; leave --mapping out.")
+    check_choices(target, liberty, mapping, dsp=dsp)
     row: dict[str, Any] = {
         "design": configured.name,
         "parameters": dict(configured.parameters),

@@ -1,0 +1,57 @@
+"""What the commands share that open a model and write one."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fewbit.errors import UsageError, check_target
+from fewbit.golden.network import Network
+from fewbit.models import open_model
+
+__all__ = ["add_model", "archive_target", "enough_memory", "layers_in_words", "open_network"]
+
+
+def add_model(command: argparse.ArgumentParser, endings: str) -> None:
+    """Add a model's file, whose name ends as given, and which of its LSTMs is meant."""
+    command.add_argument("model", type=Path, metavar="MODEL", help=f"a {endings} file")
+    command.add_argument(
+        "--lstm", metavar="NAME", help="which LSTM of the file, by name or index; commas between"
+    )
+
+
+def archive_target(path: Path) -> Path:
+    """Where an ``.npz`` file is written: the path, with that ending where it has another.
+
+    Raises
+    ------
+    UsageError
+        If no file can be written there.
+    """
+    check_target(path)
+    return path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
+
+
+def open_network(options: argparse.Namespace) -> Network:
+    """Network of the model named, its warnings told."""
+    # Quantising has an activation, too, but not in place of one that the model has.
+    activation = None if options.command == "quantize" else options.activation
+    imported = open_model(options.model, options.lstm, activation)
+    for warning in imported.warnings:
+        print(f"Warning: {warning}.", file=sys.stderr)
+    return imported.network
+
+
+def layers_in_words(network: Network) -> str:
+    """How many layers a network has, such as "2 layers"."""
+    return f"{network.layers} layer{'s' * (network.layers > 1)}"
+
+
+@contextmanager
+def enough_memory(advice: str) -> Iterator[None]:
+    """Tell a lack of memory within as a user's mistake, with advice."""
+    try:
+        yield
+    except MemoryError as error:
+        raise UsageError(f"There is not enough memory for so many sequences; {advice}.") from error
