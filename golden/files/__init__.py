@@ -1,1 +1,1 @@
-"""Readers of model files, the project's own and others'."""
+"""Readers and writers of model files, in the project's own format and in foreign ones."""

@@ -1,7 +1,7 @@
-"""Archives of arrays, ``.npz`` files without pickles, from anywhere.
+"""Archives of arrays: ``.npz`` files without pickles, from any source.
 
-Nothing in a file is taken for granted: names, types, shapes and sizes are checked before an array
-is made, and nothing is ever executed.
+The reader trusts nothing in a file: it checks names, types, shapes and sizes before it makes an
+array, and it never executes anything.
 """
 
 import math
@@ -34,9 +34,9 @@ __all__ = [
 ]
 
 Contents = dict[str, bytes]
-"""Array files of an archive by array name, headers included, nothing in them checked yet."""
+"""Array files of an archive by array name, with their headers, not checked yet."""
 LARGEST_FILE = 64 << 20
-"""Most bytes of a model file, both as it lies on disk and unpacked."""
+"""Largest number of bytes of a model file, on disk and also unpacked."""
 _LONGEST_REASON = 100
 
 
@@ -59,7 +59,7 @@ def write_archive(path: str | os.PathLike[str], arrays: Mapping[str, npt.NDArray
 
 
 def as_stored(value: object, expected: StoredArray) -> npt.NDArray[Any]:
-    """The array that stands in a file for a value; reals as float32 where that is exact."""
+    """Return a value as the array that a file holds; reals are float32 where that is exact."""
     if expected.kinds == ("text",):
         return np.array(str(value))
     exact = np.asarray(value)
@@ -71,7 +71,7 @@ def as_stored(value: object, expected: StoredArray) -> npt.NDArray[Any]:
 
 
 def _replace(target: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write a file beside `target`, then give it that name."""
+    """Write a file beside `target`, then rename it to `target`."""
     draft = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with draft.open("xb") as stream:
@@ -88,7 +88,7 @@ def _replace(target: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 
 @contextmanager
 def explained(path: str | os.PathLike[str], remedy: str) -> Generator[None]:
-    """Whatever goes wrong within while a file is read, said in one sentence that names the file.
+    """Turn any error while a file is read into one sentence that names the file.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def explained(path: str | os.PathLike[str], remedy: str) -> Generator[None]:
             f"{source}: cannot be read ({error.strerror or error}); give the path of a model."
         ) from error
     except (
-        # What zipfile and zlib raise for a damaged archive, encryption and unknown features.
+        # zipfile and zlib raise these for a damaged archive, encryption and unknown features.
         zipfile.BadZipFile,
         zlib.error,
         struct.error,
@@ -123,7 +123,7 @@ def explained(path: str | os.PathLike[str], remedy: str) -> Generator[None]:
 
 
 def read_archive(path: str | os.PathLike[str]) -> Contents:
-    """Contents of every array file of an ``.npz`` archive; to be called within `explained`.
+    """Return the content of every array file of an ``.npz`` archive, read within `explained`.
 
     Raises
     ------
@@ -162,14 +162,14 @@ def read_archive(path: str | os.PathLike[str]) -> Contents:
 
 
 class ForeignFile(ValueError):
-    """A file that may be right, and isn't for this function or this installation.
+    """A file that may be intact, but is not for this function or this installation.
 
     The sentence names the remedy.
     """
 
 
 def check_names(contents: Contents, known: Callable[[str], bool]) -> None:
-    """Refuse arrays that no file of this kind has.
+    """Refuse an array file whose name no file of this kind has.
 
     Raises
     ------
@@ -182,23 +182,23 @@ def check_names(contents: Contents, known: Callable[[str], bool]) -> None:
 
 
 def check_version(contents: Contents, name: str, newest: int) -> None:
-    """Refuse a format version that this package doesn't know, before anything else is looked at.
+    """Refuse a format version that this package cannot read, before any other check.
 
     Parameters
     ----------
     contents
-        As `read_archive` gives them; the version is removed from them.
+        The contents from `read_archive`; the version is removed from them.
     name
-        Of the array that holds it.
+        Name of the array that holds the version.
     newest
-        The newest that is read; all from 1 on are.
+        The newest version that can be read; so can all others from 1 on.
 
     Raises
     ------
     ForeignFile
-        If the file's is newer.
+        If the file's version is newer.
     ValueError
-        If it is missing, or none.
+        If the version is missing, or is no version.
     """
     version = take_arrays(contents, {name: StoredArray(("int32",))})[name]
     if version > newest:
@@ -217,18 +217,18 @@ def take_arrays(
     *,
     keep: bool = False,
 ) -> dict[str, Any]:
-    """Decode the expected arrays, scalars and texts as such, and remove them from `contents`.
+    """Decode the expected arrays, and remove them from `contents`; scalars become plain values.
 
     Parameters
     ----------
     contents
-        As `read_archive` gives them.
+        The contents from `read_archive`.
     expected
-        What each array must be; of those that are optional, the missing are left out.
+        Type and shape of each array. An optional array that is missing is not in the result.
     lengths
-        What names of axes stand for; added to.
+        Lengths of named axes; those of new names are added to it.
     keep
-        Whether `contents` keep them.
+        Whether the arrays stay in `contents`.
 
     Raises
     ------
@@ -250,7 +250,7 @@ def take_arrays(
     return taken
 
 
-# As numpy writes it, version 1.0: the two bytes before hold the header's length.
+# The header as numpy writes it in version 1.0; the two bytes before it hold its length.
 _MAGIC = b"\x93NUMPY\x01\x00"
 _HEADER_TEXT = re.compile(
     rb"\{'descr': '([<>|][a-zA-Z]\d{1,6})', 'fortran_order': (True|False), "
@@ -271,10 +271,10 @@ _KINDS = {
 def _decode(
     name: str, content: bytes, expected: StoredArray, lengths: dict[str, int]
 ) -> npt.NDArray[Any]:
-    """Array of an ``.npy`` file, its header read by pattern and checked against `expected`.
+    """Return the array of an ``.npy`` file, after checking its header against `expected`.
 
-    numpy's own reader evaluates the header as a Python literal and takes types and sizes as they
-    come; what is allowed here is so little that a pattern says it.
+    numpy's own reader evaluates the header as a Python literal and accepts all types and sizes. So
+    little is allowed here that a pattern describes it.
     """
     start = len(_MAGIC) + 2
     end = start + int.from_bytes(content[len(_MAGIC) : start], "little")
@@ -298,7 +298,7 @@ def _decode(
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...], lengths: dict[str, int]) -> bool:
-    """Whether `shape` is as wanted; keeps in `lengths` what a name stands for."""
+    """Return whether `shape` fits `wanted`, and store the lengths of named axes in `lengths`."""
     if len(shape) != len(wanted):
         return False
     return all(

@@ -1,7 +1,7 @@
-"""From the LSTMs that a foreign file holds to the network that is to be run.
+"""Assembly: from the LSTMs of a foreign file to the network that is to be run.
 
-A reader lists the LSTMs of a file in the order in which they run, with what each reads.
-`assemble` takes those that hang together, or those that the user named.
+A reader lists the LSTMs of a file in the order in which they run, each with its sources.
+`assemble` makes a network of all of them, if they are connected, or of those that the user named.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from fewbit.golden.network import LONGEST_NAME, NETWORK_INPUT, Network, Node
 __all__ = ["LARGEST_FILE", "Found", "assemble", "read_file"]
 
 LARGEST_FILE = 256 << 20
-"""Most bytes of a foreign model file."""
+"""Largest number of bytes of a foreign model file."""
 
 _MOST_LISTED = 8
 _MOST_SHOWN = 60
@@ -22,21 +22,21 @@ _MOST_SHOWN = 60
 
 @dataclass(frozen=True)
 class Found:
-    """An LSTM of a file, of one direction.
+    """One LSTM of a foreign file, running in one direction.
 
     Parameters
     ----------
     index
-        By which the user may name it; both directions of one operator have the same.
+        Number by which the user may name the LSTM; both directions of one operator share it.
     name
-        By which the user may name it, too.
+        Name by which the user may name the LSTM instead.
     sources
-        What it reads side by side: places in the list of earlier ones, or names of tensors that
-        come from elsewhere.
+        The LSTM's inputs side by side: places of earlier LSTMs in the list, or names of tensors
+        that come from elsewhere.
     reverse
-        Whether it runs from the last input to the first.
+        Whether the LSTM runs from the last time step to the first.
     build
-        Reads its weights; only called if it is chosen.
+        A function that reads the weights; it is called only for LSTMs that are to be run.
     """
 
     index: int
@@ -46,13 +46,13 @@ class Found:
     build: Callable[[], Lstm]
 
     def __str__(self) -> str:
-        """Index and name, as messages show them."""
+        """Return index and name, as messages show them."""
         name = self.name if len(self.name) <= _MOST_SHOWN else f"{self.name[:_MOST_SHOWN]}..."
         return f"{self.index} {name!r}"
 
 
 def read_file(path: Path, largest: int = LARGEST_FILE) -> bytes:
-    """Content of a file that comes from anywhere.
+    """Return the content of a file from any source.
 
     Raises
     ------
@@ -77,22 +77,22 @@ def read_file(path: Path, largest: int = LARGEST_FILE) -> bytes:
 def assemble(
     found: Sequence[Found], joined: Sequence[tuple[int, ...]] = (), choice: str | None = None
 ) -> Network:
-    """Network of the LSTMs that are to be run.
+    """Return the network of the LSTMs that are to be run.
 
     Parameters
     ----------
     found
-        All of the file, at least one.
+        All LSTMs of the file, at least one.
     joined
-        Places of those whose outputs the file puts side by side, in that order.
+        Groups of places whose outputs the file puts side by side, in that order.
     choice
-        Index or name of one, or several with commas between them; all if not given, provided that
-        they hang together.
+        Index or name of an LSTM, or several separated by commas. None stands for all, which must
+        then be connected.
 
     Raises
     ------
     ValueError
-        If the choice names none, or those chosen don't make one network.
+        If the choice names no LSTM, or the chosen LSTMs do not form one network.
     """
     if choice is not None:
         places = _chosen(found, choice)
@@ -131,7 +131,7 @@ def _chosen(found: Sequence[Found], choice: str) -> list[int]:
 
 
 def _groups(found: Sequence[Found], joined: Sequence[tuple[int, ...]]) -> list[list[int]]:
-    """Places of those that hang together, in order."""
+    """Return the places of LSTMs that are connected, group by group, in order."""
     leaders = list(range(len(found)))
 
     def leader(place: int) -> int:
@@ -149,7 +149,7 @@ def _groups(found: Sequence[Found], joined: Sequence[tuple[int, ...]]) -> list[l
         for source in one.sources:
             if isinstance(source, int):
                 unite(source, place)
-        # Both directions of a layer, also where a file never puts their outputs side by side.
+        # Both directions of a layer belong together, even if a file never joins their outputs.
         forward.setdefault((one.sources, one.reverse), place)
         other = forward.get((one.sources, not one.reverse))
         if other is not None:
@@ -207,7 +207,7 @@ def _outputs(
     places: Sequence[int],
     read: set[int],
 ) -> tuple[int, ...]:
-    """Places whose outputs are the network's, in order: those that no other reads."""
+    """Return the places whose outputs are the network's: those that no other LSTM reads."""
     ends = tuple(place for index, place in enumerate(places) if index not in read)
     if len(ends) == 1:
         return ends

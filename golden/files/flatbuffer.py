@@ -1,9 +1,10 @@
-"""A reader of flatbuffers that takes nothing for granted: every access is checked first.
+"""A reader of flatbuffers that trusts nothing in the file: it checks every access first.
 
 A flatbuffer is a file of tables that point at each other by offsets. A table starts with the
-distance back to its *vtable*, which says how far into the table each field lies, or 0 for a field
-that is absent and has its default. Fields are numbered by their *slot*, the place of that distance
-in the vtable: 4 for the first field, 6 for the second. All numbers are little endian.
+distance back to its *vtable*. The vtable holds the distance of each field from the start of the
+table, or 0 for a field that is absent and has its default. A field is numbered by its *slot*, the
+place of its distance in the vtable: 4 for the first field, 6 for the second. All numbers are little
+endian.
 
 Source: the FlatBuffers internals document, "Flatbuffer binary format".
 """
@@ -40,7 +41,7 @@ def _number(content: bytes, kind: str, at: int) -> Any:
 
 
 class Table:
-    """A table at a place of a flatbuffer.
+    """A table in a flatbuffer, with checked access to its fields.
 
     Parameters
     ----------
@@ -52,8 +53,8 @@ class Table:
     Raises
     ------
     ValueError
-        If the table or its vtable lies outside the file; so do all methods, without naming the
-        file.
+        If the table or its vtable lies outside the file. All methods raise it for such places. The
+        sentence does not name the file.
     """
 
     def __init__(self, content: bytes, at: int) -> None:
@@ -65,19 +66,19 @@ class Table:
             raise ValueError(f"the file is damaged at byte {self._vtable}")
 
     def _place(self, slot: int) -> int:
-        """Place of a field, 0 if it is absent."""
+        """Return the place of a field, 0 if it is absent."""
         if slot + 2 > self._size:
             return 0
         distance = _number(self._content, "uint16", self._vtable + slot)
         return self._at + distance if distance else 0
 
     def _target(self, slot: int) -> int:
-        """Place of what a field points at, 0 if it is absent."""
+        """Return the place that a field points at, 0 if it is absent."""
         place = self._place(slot)
         return place + _number(self._content, "uint32", place) if place else 0
 
     def number(self, slot: int, kind: str, default: float = 0) -> Any:
-        """Value of a scalar field; `kind` is a numpy name such as "int32"."""
+        """Return the value of a scalar field; `kind` is a numpy name such as "int32"."""
         place = self._place(slot)
         return _number(self._content, kind, place) if place else default
 
@@ -87,7 +88,7 @@ class Table:
         return Table(self._content, target) if target else None
 
     def _vector(self, slot: int, size: int) -> tuple[int, int]:
-        """Place and length of a vector of elements of `size` bytes, (0, 0) if it is absent."""
+        """Return place and length of a vector of elements of `size` bytes, (0, 0) if absent."""
         target = self._target(slot)
         if not target:
             return 0, 0
@@ -101,11 +102,11 @@ class Table:
         return start, length
 
     def length(self, slot: int) -> int:
-        """Length of a vector of tables, 0 if it is absent."""
+        """Return the length of a vector of tables, 0 if it is absent."""
         return self._vector(slot, _OFFSET)[1]
 
     def element(self, slot: int, index: int) -> "Table":
-        """One table of a vector of tables.
+        """Return one table of a vector of tables.
 
         Raises
         ------
@@ -119,7 +120,7 @@ class Table:
         return Table(self._content, place + _number(self._content, "uint32", place))
 
     def numbers(self, slot: int, kind: str, most: int) -> npt.NDArray[Any]:
-        """Vector of numbers of at most `most` elements, empty if it is absent; not copied."""
+        """Return a vector of at most `most` numbers without copying it, empty if it is absent."""
         dtype = np.dtype(kind).newbyteorder("<")
         start, length = self._vector(slot, dtype.itemsize)
         if length > most:
@@ -127,14 +128,14 @@ class Table:
         return np.frombuffer(self._content, dtype, length, start)
 
     def text(self, slot: int) -> str:
-        """Text of a field, "" if it is absent."""
+        """Return the text of a field, "" if it is absent."""
         start, length = self._vector(slot, 1)
         shown = self._content[start : start + min(length, _LONGEST_TEXT)]
         return shown.decode("utf-8", errors="replace")
 
 
 def root_table(content: bytes, identifier: bytes) -> Table:
-    """Outermost table of a file.
+    """Return the outermost table of a file.
 
     Parameters
     ----------

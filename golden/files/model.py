@@ -1,4 +1,4 @@
-"""A trained model as a file: an LSTM layer, real or quantised, and what reads its hidden values.
+"""A trained model as a file: an LSTM layer, real or quantised, and perhaps its read-out.
 
 A model is an ``.npz`` file without pickles: the fields of its layer by name, ``kind``, which is one
 of `fewbit.golden.lstm.kinds.KINDS`, ``version``, and for a read-out
@@ -6,11 +6,11 @@ of `fewbit.golden.lstm.kinds.KINDS`, ``version``, and for a read-out
 lacks are left out. Real arrays are stored as float32 where that is exact, else as float64; codes of
 8 bits as uint8, of 16 bits as uint16. The ``window`` of a FloatSD8 layer is 0 for exact sums.
 
-Files of several layers are made of the same parts: `arrays_of_layer` and `write_archive` store,
-`read_archive` within `explained`, `layer_from` and `take_arrays` load.
+Files of several layers use the same functions: `arrays_of_layer` and `write_archive` to store,
+`read_archive` within `explained`, `layer_from` and `take_arrays` to load.
 
-A file may come from anywhere: `load_model` takes nothing in it for granted. Names, types, shapes
-and sizes are checked before an array is made, and nothing in the file is ever executed.
+A file may come from any source, and `load_model` trusts nothing in it. It checks names, types,
+shapes and sizes before it makes an array, and it never executes anything in the file.
 """
 
 import os
@@ -59,7 +59,7 @@ _REMEDY = "write the file anew with fewbit.golden.files.model.save_model"
 
 @dataclass(frozen=True, eq=False)
 class ReadOut:
-    """A linear layer over the hidden values of a sequence: one number a class.
+    """A linear layer over the hidden values of a sequence, which gives one number for each class.
 
     Arrays are copied as float64 and made read-only.
 
@@ -70,7 +70,7 @@ class ReadOut:
     bias
         Shape (classes,).
     pooling
-        What stands for a sequence: the "last" hidden vector, or the "mean" over time.
+        The vector that the read-out sees: the "last" hidden vector, or the "mean" over time.
 
     Raises
     ------
@@ -98,7 +98,7 @@ class ReadOut:
             raise ValueError(f'pooling must be "last" or "mean", not {self.pooling!r}.')
 
     def scores(self, hidden: Reals, lengths: npt.NDArray[np.integer]) -> Reals:
-        """One number for every sequence and class; the largest is the class recognised.
+        """Return one number for every sequence and class; the largest is the recognised class.
 
         Parameters
         ----------
@@ -158,21 +158,21 @@ _READ_OUT: dict[str, StoredArray] = {
 
 
 def layer_arrays() -> frozenset[str]:
-    """Names of all arrays that a layer of any kind may have."""
+    """Return the names of all arrays that a layer of any kind may have."""
     return frozenset(_KIND).union(*(kind.stored for kind in KINDS.values()))
 
 
 def arrays_of_layer(lstm: Lstm) -> dict[str, npt.NDArray[Any]]:
-    """Arrays from which `layer_from` makes the layer again, ``kind`` among them.
+    """Return the arrays from which `layer_from` makes the layer again, ``kind`` among them.
 
-    Fields that the layer lacks, or that have an optional number's usual value, are left out.
+    Fields that the layer lacks, and optional fields with their default, are left out.
     """
     arrays: dict[str, npt.NDArray[Any]] = {"kind": np.array(lstm.kind)}
     for name, expected in lstm.stored.items():
         value = getattr(lstm, name)
         if value is None and expected.none_as is not None:
             value = expected.none_as
-        # What may be missing has its default then: None for an array, often 0 for a number.
+        # A missing optional field has its default: None for an array, often 0 for a number.
         if not expected.optional or (
             value is not None if expected.shape else value != _defaults(type(lstm))[name]
         ):
@@ -182,7 +182,7 @@ def arrays_of_layer(lstm: Lstm) -> dict[str, npt.NDArray[Any]]:
 
 @cache
 def _defaults(lstm: type[Lstm]) -> dict[str, object]:
-    """Defaults of a layer's fields by name."""
+    """Return the defaults of a layer's fields by name."""
     assert is_dataclass(lstm)
     return {field.name: field.default for field in fields(lstm)}
 
@@ -229,12 +229,12 @@ def load_model(path: str | os.PathLike[str]) -> Model:
 
 
 def check_kinds(contents: Contents) -> None:
-    """Refuse layers of a kind that no number system here has, before their arrays are looked at.
+    """Refuse layers of a kind that is not registered, before their arrays are decoded.
 
     Raises
     ------
     ForeignFile
-        If there is one.
+        If a layer's kind is not registered.
     """
     for name, content in contents.items():
         if re.fullmatch(r"(node\d+_)?kind", name):
@@ -264,15 +264,15 @@ def _build(contents: Contents) -> Model:
 
 
 def layer_from(contents: Contents, lengths: dict[str, int] | None = None) -> Lstm:
-    """Layer whose arrays are in `contents`, from which they are removed.
+    """Return the layer whose arrays are in `contents`, and remove them there.
 
     Parameters
     ----------
     contents
-        As `read_archive` gives them and `check_kinds` lets them through; `arrays_of_layer` gives
-        the names.
+        The contents from `read_archive`, after `check_kinds`. The names of the arrays are those of
+        `arrays_of_layer`.
     lengths
-        Where to keep the lengths of the layer's axes by name.
+        A dictionary that the lengths of the layer's axes are added to, by name.
 
     Raises
     ------

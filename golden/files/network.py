@@ -67,12 +67,13 @@ def save_network(path: str | os.PathLike[str], network: Network) -> None:
 
 
 def load_network(path: str | os.PathLike[str]) -> Network:
-    """Read a network file, or a model file of one layer.
+    """Read a network file, or a model file of one layer as a network of one node.
 
     Raises
     ------
     ValueError
-        If the file cannot be read, is neither, is too large, or anything in it is wrong.
+        If the file cannot be read, is too large, is neither kind of file, or anything in it is
+        wrong.
     """
     with explained(path, _REMEDY):
         contents = read_archive(path)

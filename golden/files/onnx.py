@@ -1,17 +1,17 @@
-"""LSTMs out of an ONNX file.
+"""Reader of the LSTMs in an ONNX file.
 
-Reads the operator ``LSTM`` of the default domain: forward, reverse and bidirectional, with biases
-and peepholes, either layout, and with ``input_forget``. Several are one network where one reads the
-other's output through what exporters write between them: ``Squeeze`` of the direction,
-``Transpose``, ``Reshape`` that puts both directions side by side, ``Concat`` of the units,
-``Identity``, ``Cast`` and ``Dropout``. All other operators are ignored.
+It reads the operator ``LSTM`` of the default domain: forward, reverse and bidirectional, with
+biases and peepholes, in either layout, and with ``input_forget``. Several LSTMs form one network
+where one reads the other's output, directly or through operators that exporters write between them:
+``Squeeze`` of the direction, ``Transpose``, ``Reshape`` that puts both directions side by side,
+``Concat`` of the units, ``Identity``, ``Cast`` and ``Dropout``. All other operators are ignored.
 
-ONNX orders the gates i, o, f, g and peepholes i, o, f. Its ``input_forget`` makes the forget gate
-what the input gate leaves of 1; here it is the other way round, which is the same with the input
-gate's weights negated, because ``1 - sigmoid(v) = sigmoid(-v)``.
+ONNX orders the gates i, o, f, g and peepholes i, o, f. Its ``input_forget`` computes the forget
+gate as one minus the input gate. Here the input gate is one minus the forget gate, which is the
+same with the input gate's weights negated, because ``1 - sigmoid(v) = sigmoid(-v)``.
 
-Source: the ONNX operator specification, LSTM, versions 7 to 22; what ``input_forget`` does is
-ONNX Runtime's doing, for the specification leaves it open.
+Source: the ONNX operator specification, LSTM, versions 7 to 22. The meaning of ``input_forget`` is
+that of ONNX Runtime, because the specification leaves it open.
 """
 
 import os
@@ -38,7 +38,7 @@ _MOST_NODES = 1 << 16
 _MOST_LSTMS = 128
 _MOST_JOINED = 64
 _MOST_STEPS = 32
-# What leaves zeros zeros: initial states come out of such chains.
+# Operators that map zeros to zeros: initial states come out of chains of them.
 _KEEP_ZEROS = frozenset(
     {"Expand", "Slice", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Identity", "Cast", "Tile"}
 )
@@ -47,16 +47,17 @@ _PASS_ON = frozenset({"Identity", "Cast", "Dropout"})
 
 @dataclass(frozen=True)
 class _Signal:
-    """What a tensor holds: LSTMs' outputs, or a tensor from elsewhere, and what its axes are.
+    """The content of a tensor: outputs of LSTMs or a tensor from elsewhere, and its axes.
 
     Parameters
     ----------
     sources
-        Places of LSTMs in the list of those found, or a tensor's name, side by side.
+        Places of LSTMs in the reader's list, or a tensor's name, side by side.
     axes
-        Of "time", "batch", "direction" and "units", in the tensor's order; () where unknown.
+        Names among "time", "batch", "direction" and "units", in the tensor's order; () where they
+        are unknown.
     transposed
-        Whether time and batch of a tensor from elsewhere have changed places.
+        Whether time and batch of a tensor from elsewhere are exchanged.
     """
 
     sources: tuple[int | str, ...]
@@ -65,27 +66,27 @@ class _Signal:
 
 
 def read_onnx(path: str | os.PathLike[str], *, lstm: str | None = None) -> Imported:
-    """Network of the LSTMs in an ``.onnx`` file.
+    """Return the network of the LSTMs in an ``.onnx`` file.
 
     Parameters
     ----------
     path
         The file, of at most 256 MiB.
     lstm
-        Index or name of the node to take; several with commas between them. All if not given,
-        provided that they are connected.
+        Index or name of the node to read, or several separated by commas. None stands for all,
+        which must then be connected.
 
     Raises
     ------
     ValueError
-        If the file is damaged, holds no LSTM, or one that cannot be expressed here.
+        If the file is damaged, holds no LSTM, or holds one that cannot be expressed here.
     """
     source = Path(path)
     content = read_file(source)
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:
-        # What the protocol buffers beneath raise for a damaged file depends on their version.
+        # The exception for a damaged file depends on the version of the protocol buffers.
         raise ValueError(
             f"{source}: is no ONNX file, or a damaged one; export the model anew."
         ) from error
@@ -96,7 +97,7 @@ def read_onnx(path: str | os.PathLike[str], *, lstm: str | None = None) -> Impor
 
 
 class _Reader:
-    """Follows what the LSTMs of a graph read, node by node."""
+    """A walk through a graph, node by node, that follows the inputs of its LSTMs."""
 
     def __init__(self, model: Any) -> None:
         self._graph: Any = model.graph
@@ -130,7 +131,7 @@ class _Reader:
         return self._signals.get(name) or _Signal((f"tensor {name}",))
 
     def _follow(self, node: Any) -> None:
-        """Keep what a node's output holds where that is known."""
+        """Store the content of a node's output where it is known."""
         signal = self._signal(node.input[0])
         result: _Signal | None = None
         if node.op_type in _PASS_ON:
@@ -159,7 +160,7 @@ class _Reader:
         return _Signal(signal.sources, tuple(name for name in signal.axes if name != "direction"))
 
     def _side_by_side(self, signal: _Signal, node: Any) -> _Signal | None:
-        """Directions and units as one axis, the last."""
+        """Return directions and units joined to one axis, the last."""
         target = self._integers(node.input[1]) if len(node.input) > 1 else None
         if (
             target is None
@@ -182,7 +183,7 @@ class _Reader:
         (axes,) = known
         if _attribute(node, "axis", 0) not in {2, -1} or len(axes) != 3 or axes[2] != "units":
             return None
-        # A tensor from elsewhere has the axes of what it stands beside.
+        # A tensor from elsewhere has the axes of its neighbours in the concatenation.
         transposed = {signal.transposed for signal in signals if not signal.axes}
         if len(transposed) > 1:
             return None
@@ -191,7 +192,7 @@ class _Reader:
         return _Signal(sources, axes, bool(transposed and transposed.pop()))
 
     def _integers(self, name: str) -> list[int] | None:
-        """Values of a short constant of integers, None if it is none."""
+        """Return the values of a short constant of integers, or None for any other tensor."""
         try:
             array = self._constant(name, "constant")
         except ValueError:
@@ -201,7 +202,7 @@ class _Reader:
         return array.ravel().tolist()
 
     def _constant(self, name: str, what: str) -> npt.NDArray[Any]:
-        """Array of an initializer or of a constant node."""
+        """Return the array of an initializer or of a constant node."""
         for _ in range(_MOST_STEPS):
             if name in self._initializers:
                 return self._array(self._initializers[name], what)
@@ -228,7 +229,7 @@ class _Reader:
         try:
             return np.asarray(numpy_helper.to_array(tensor))
         except Exception as error:
-            # The package raises whatever a damaged tensor leads it to.
+            # A damaged tensor may lead the package to raise any exception.
             raise ValueError(f"{what} is damaged") from error
 
     def _find(self, node: Any) -> None:
@@ -353,7 +354,7 @@ class _Reader:
         return reals
 
     def _is_zero(self, name: str) -> bool:
-        """Whether a tensor holds zeros only, whatever its shape."""
+        """Return whether a tensor holds zeros only, whatever its shape."""
         for _ in range(_MOST_STEPS):
             node = self._made_by.get(name)
             if node is None or node.op_type == "Constant" or not len(node.input):
@@ -371,7 +372,7 @@ class _Reader:
 
 
 def _coupled(array: Reals) -> Reals:
-    """Gates f, g, o from i, f, g, o: the forget gate is the input gate with its sign changed."""
+    """Return gates f, g, o of i, f, g, o; the new forget gate is minus the input gate."""
     return np.concatenate([-array[:1], array[2:]])
 
 
@@ -389,7 +390,7 @@ def _transposed(signal: _Signal, permutation: list[int]) -> _Signal | None:
 
 
 def _attribute(node: Any, name: str, default: Any) -> Any:
-    """Value of a node's attribute; `default` where it is not there or of another type."""
+    """Return the value of a node's attribute, or `default` if it is absent or of another type."""
     for one in node.attribute:
         if one.name == name:
             match one.type:

@@ -1,4 +1,4 @@
-"""Tensors and operators of a TensorFlow Lite file, every access checked.
+"""Tensors and operators of a TensorFlow Lite file, with every access checked.
 
 Source: the TensorFlow Lite schema, version 3, for the places of the fields.
 """
@@ -16,7 +16,7 @@ from fewbit.golden.files.flatbuffer import Table, root_table
 __all__ = ["Operator", "Parameters", "Tensor", "TfliteFile"]
 
 Parameters = tuple[float, int]
-"""Scale and zero point."""
+"""Scale and zero point of a tensor."""
 
 _IDENTIFIER = b"TFL3"
 _VERSION = 3
@@ -41,7 +41,7 @@ _INTERMEDIATES_SLOT = 20
 
 _TYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 7: "int16", 9: "int8"}
 _MOST_OPERATORS = 1 << 16
-# Of the kinds asked for: what follows them takes its time with each.
+# Limit for the wanted kinds of operators, because a reader needs time for each.
 _MOST_FOLLOWED = 1 << 12
 _MOST_OPERANDS = 256
 _MOST_AXES = 8
@@ -50,20 +50,20 @@ _LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor's description; its data are read when they are asked for.
+    """The description of a tensor; its data are read on request.
 
     Parameters
     ----------
     index
-        In the list of tensors.
+        Place in the list of tensors.
     name
-        As the file has it.
+        Name in the file.
     type
         A numpy name such as "int8", or words for a type that no tensor here may have.
     shape
-        Not checked against anything; may be () where it is unknown.
+        Shape in the file, not checked; it may be () where it is unknown.
     table
-        Where the rest of it lies.
+        Table of the file that describes the tensor.
     """
 
     index: int
@@ -73,7 +73,7 @@ class Tensor:
     table: Table
 
     def __str__(self) -> str:
-        """Name, as messages show it."""
+        """Return the name, as messages show it."""
         shown = self.name[:_LONGEST_NAME] + "..." * (len(self.name) > _LONGEST_NAME)
         return f"tensor {shown!r}"
 
@@ -87,9 +87,9 @@ class Operator:
     code
         Number of its kind in the schema's ``BuiltinOperator``.
     inputs, outputs
-        Indices of tensors, -1 for one left out.
+        Indices of tensors; -1 stands for an absent one.
     table
-        Where the rest of it lies.
+        Table of the file that describes the operator.
     """
 
     code: int
@@ -99,11 +99,11 @@ class Operator:
 
     @property
     def intermediates(self) -> tuple[int, ...]:
-        """Indices of tensors that say how values within the operator are quantised."""
+        """Return the indices of tensors that describe the quantisation inside the operator."""
         return _indices(self.table, _INTERMEDIATES_SLOT)
 
     def options(self, kind: int) -> Table | None:
-        """Options of the operator, None if it has none of this kind."""
+        """Return the options of the operator, or None if it has none of this kind."""
         if self.table.number(_OPERATOR["options_type"], "uint8") != kind:
             return None
         return self.table.table(_OPERATOR["options"])
@@ -114,7 +114,7 @@ def _indices(table: Table, slot: int) -> tuple[int, ...]:
 
 
 class TfliteFile:
-    """A file's main graph. Operators of branches and loops lie in others, which nothing reads.
+    """The main graph of a file; the graphs of branches and loops are not read.
 
     Parameters
     ----------
@@ -124,7 +124,8 @@ class TfliteFile:
     Raises
     ------
     ValueError
-        If the file is none of this schema, or damaged; so do all methods, without naming the file.
+        If the file does not follow this schema, or is damaged. All methods raise it for damage. The
+        sentence does not name the file.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -137,7 +138,7 @@ class TfliteFile:
         self._bytes_read = 0
 
     def operators(self, codes: frozenset[int]) -> list[Operator]:
-        """Operators of some kinds in the order in which they run."""
+        """Return the operators of some kinds in the order in which they run."""
         known = self._codes()
         count = self._graph.length(_SUBGRAPH["operators"])
         if count > _MOST_OPERATORS:
@@ -166,13 +167,13 @@ class TfliteFile:
         codes: list[int] = []
         for index in range(count):
             table = self._model.element(_MODEL["operator_codes"], index)
-            # Old files have the field of one byte only; in new ones the larger of both counts.
+            # Old files have only the field of one byte; in new ones the larger field is valid.
             old = int(table.number(_OPERATOR_CODE["old_code"], "int8"))
             codes.append(max(old, int(table.number(_OPERATOR_CODE["code"], "int32"))))
         return codes
 
     def tensor(self, index: int) -> Tensor:
-        """Return the tensor of an index."""
+        """Return the tensor with this index."""
         if index not in self._tensors:
             table = self._graph.element(_SUBGRAPH["tensors"], index)
             kind = table.number(_TENSOR["type"], "int8")
@@ -186,7 +187,7 @@ class TfliteFile:
         return self._tensors[index]
 
     def quantisation(self, tensor: Tensor, what: str) -> Parameters:
-        """Scale and zero point of a tensor that has one of each; `what` is its name in errors."""
+        """Return scale and zero point of a tensor that has one of each; errors call it `what`."""
         table = tensor.table.table(_TENSOR["quantization"])
         scales, zero_points = np.zeros(0), np.zeros(0, np.int64)
         if table is not None:
@@ -203,7 +204,7 @@ class TfliteFile:
         return scale, int(zero_points[0]) if len(zero_points) else 0
 
     def data(self, tensor: Tensor, what: str) -> npt.NDArray[Any]:
-        """Constant data of a tensor in its shape; `what` is its name in errors."""
+        """Return the constant data of a tensor in its shape; errors call it `what`."""
         if tensor.table.table(_TENSOR["sparsity"]) is not None:
             raise ValueError(f"{what} must not be sparse; convert the model without sparsity")
         buffer = self._model.element(

@@ -1,4 +1,4 @@
-"""One operator ``UNIDIRECTIONAL_SEQUENCE_LSTM`` of a TensorFlow Lite file as an integer LSTM.
+"""Reader of one operator ``UNIDIRECTIONAL_SEQUENCE_LSTM`` in a TensorFlow Lite file.
 
 Source: LiteRT's kernel, for what its inputs mean and which of them go together.
 """
@@ -36,7 +36,7 @@ _INPUT_COUNTS = (20, 24)
 _INTERMEDIATES = 5
 _OLDER_INTERMEDIATES = 12
 _ABSENT = -1
-# LiteRT's: how far the binary logarithm of a cell's scale may lie from a whole number.
+# LiteRT's limit for the distance of a cell scale's binary logarithm from a whole number.
 _LOGARITHM_TOLERANCE = np.float32(1e-3)
 
 
@@ -48,34 +48,37 @@ def _options(operator: Operator, what: str) -> Table:
 
 
 def is_time_major(operator: Operator, what: str) -> bool:
-    """Whether axis 0 of the operator's input is time; else it is the batch, and axis 1 is time."""
+    """Return whether axis 0 of the operator's input is time and axis 1 the batch.
+
+    Otherwise axis 0 is the batch and axis 1 is time.
+    """
     return bool(_options(operator, what).number(_OPTIONS["time_major"], "bool", False))
 
 
 @dataclass(frozen=True)
 class _Inputs:
-    """Inputs of one operator by their index there."""
+    """The inputs of one operator, by their index there."""
 
     file: TfliteFile
     what: str
     tensors: dict[int, Tensor]
 
     def quantisation(self, index: int, name: str, kind: str) -> Parameters:
-        """Scale and zero point of an input that must be of `kind`."""
+        """Return the scale and zero point of an input that must be of `kind`."""
         tensor, shown = self.tensors[index], f"the {name} of {self.what}"
         if tensor.type != kind:
             raise ValueError(f"{shown} must be {kind}, not {tensor.type}")
         return self.file.quantisation(tensor, shown)
 
     def scale(self, index: int, name: str, kind: str) -> float:
-        """Scale of an input whose zero point must be 0."""
+        """Return the scale of an input whose zero point must be 0."""
         scale, zero_point = self.quantisation(index, name, kind)
         if zero_point:
             raise ValueError(f"the {name} of {self.what} must have zero point 0, not {zero_point}")
         return scale
 
     def data(self, index: int, name: str, kind: str, axes: int) -> npt.NDArray[Any]:
-        """Constant data of an input that must be of `kind` and have so many axes."""
+        """Return the constant data of an input that must be of `kind` and have `axes` axes."""
         tensor, shown = self.tensors[index], f"the {name} of {self.what}"
         if tensor.type != kind or len(tensor.shape) != axes:
             raise ValueError(
@@ -87,12 +90,12 @@ class _Inputs:
     def stack(
         self, indices: list[int], name: str, kind: str, axes: int
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
-        """Data of several inputs of equal shape, and their scales."""
+        """Return the stacked data of several inputs of equal shape, and their scales."""
         scales = np.array([self.scale(index, name, kind) for index in indices], np.float32)
         return self.stacked_data(indices, name, kind, axes), scales
 
     def stacked_data(self, indices: list[int], name: str, kind: str, axes: int) -> npt.NDArray[Any]:
-        """Data of several inputs of equal shape, whatever their scales."""
+        """Return the stacked data of several inputs of equal shape, whatever their scales."""
         arrays = [self.data(index, name, kind, axes) for index in indices]
         shapes = sorted({array.shape for array in arrays})
         if len(shapes) > 1:
@@ -109,16 +112,16 @@ def read_lstm(
     activation: ActivationKind,
     rounding: Rounding,
 ) -> tuple[Int8Lstm, list[str]]:
-    """Layer of an operator, and sentences that warn of it.
+    """Return the layer of an operator, and sentences that warn of its peculiarities.
 
     Parameters
     ----------
     file, operator
-        Where it lies.
+        The file, and the operator in it.
     what
-        Its name in errors and warnings.
+        Name of the operator in errors and warnings.
     activation, rounding
-        Of the layer.
+        The fields of the resulting layer.
 
     Raises
     ------
@@ -167,7 +170,7 @@ def read_lstm(
     if "peephole_weights" in fields:
         outputs = fields["recurrent_weights"].shape[2]
         fields["peephole_ties_up"] = litert_peephole_ties_up(outputs)
-    # Its scale is a product of others', which the kernel takes instead.
+    # The kernel ignores the scale of the bias and multiplies the two scales itself.
     fields["bias"] = inputs.stacked_data(
         [_BIASES + place for place in places], "biases", "int32", 1
     )
@@ -183,14 +186,14 @@ def read_lstm(
 
 
 def _check_presence(what: str, tensors: dict[int, Tensor]) -> str:
-    """Gates that the operator has, refusing inputs without those that go with them."""
+    """Return the gates that the operator has, or refuse a set of inputs that is incomplete."""
     gates = _GATES if _INPUT_WEIGHTS in tensors else _GATES[1:]
     lists = [_INPUT_WEIGHTS, _RECURRENT_WEIGHTS, _BIASES]
     if any(_NORM_WEIGHTS + place in tensors for place in range(4)):
         lists.append(_NORM_WEIGHTS)
     needed = {_INPUT, _HIDDEN_STATE, _CELL_STATE}
     needed |= {start + _GATES.index(gate) for start in lists for gate in gates}
-    # The input gate's peephole counts for nothing where that gate is coupled.
+    # The input gate's peephole is not read where that gate is coupled.
     peepholes = {_PEEPHOLES[gate] for gate in gates if gate != "g"}
     if peepholes & set(tensors):
         needed |= peepholes
@@ -205,7 +208,7 @@ def _check_presence(what: str, tensors: dict[int, Tensor]) -> str:
 
 
 def _check_integer(what: str, tensors: dict[int, Tensor]) -> None:
-    """Refuse what runs on floating-point numbers, with words of its own."""
+    """Refuse an operator that runs on floating-point numbers, with a sentence for each case."""
     weights, read = tensors[_INPUT_WEIGHTS + 1].type, tensors[_INPUT].type
     if weights == "float32":
         raise ValueError(f"{what} must be fully integer, not float32; convert it with quantisation")
@@ -219,7 +222,10 @@ def _check_integer(what: str, tensors: dict[int, Tensor]) -> None:
 def _intermediates(
     file: TfliteFile, operator: Operator, what: str, read: list[int]
 ) -> list[Parameters]:
-    """Scale and zero point of all five, (1, 0) for those before the last that aren't in `read`."""
+    """Return scale and zero point of all five intermediates.
+
+    Those before the last that are not in `read` give (1, 0).
+    """
     indices = operator.intermediates
     if len(indices) != _INTERMEDIATES:
         older = " of the older 8x8 to 8 bit kernel" if len(indices) == _OLDER_INTERMEDIATES else ""
@@ -237,7 +243,7 @@ def _intermediates(
 
 
 def _projection(inputs: _Inputs, options: Table, output_scale: float) -> dict[str, Any]:
-    """Fields of the projection, none where there is none."""
+    """Return the fields of the projection, or no fields if there is no projection."""
     if _PROJECTION_WEIGHTS not in inputs.tensors:
         return {}
     name = "projection weights"
@@ -256,7 +262,7 @@ def _projection(inputs: _Inputs, options: Table, output_scale: float) -> dict[st
 
 
 def _cell_exponent(what: str, scale: float) -> int:
-    """Exponent of the cell's resolution, computed in binary32 as LiteRT does."""
+    """Return the exponent of the cell's resolution, computed in binary32 as LiteRT does."""
     logarithm = np.log(np.float32(scale)) * (np.float32(1) / np.log(np.float32(2)))
     exponent = math.floor(float(logarithm) + 0.5)
     if abs(logarithm - np.float32(exponent)) >= _LOGARITHM_TOLERANCE:
@@ -272,7 +278,7 @@ def _cell_exponent(what: str, scale: float) -> int:
 def _differences(
     what: str, intermediate: Parameters | None, hidden: Parameters, output: Parameters
 ) -> list[str]:
-    """Warn where a converter gave one thing several scales; `intermediate` counts if given."""
+    """Warn where a converter gave one tensor several scales; `intermediate` counts unless None."""
     named = {"read back": hidden, "passed on": output}
     if intermediate is not None:
         named = {"written": intermediate, **named}

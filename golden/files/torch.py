@@ -1,9 +1,11 @@
-"""PyTorch's ``nn.LSTM`` out of a state dict saved as safetensors.
+"""Reader of PyTorch's ``nn.LSTM`` in a state dict that was saved as safetensors.
 
-A layer and direction has ``weight_ih_l0``, ``weight_hh_l0``, with a bias ``bias_ih_l0`` and
-``bias_hh_l0``, with a projection ``weight_hr_l0``; further layers count l1, l2, and the backward
-direction adds ``_reverse``. What stands before, such as ``encoder.lstm.``, is the module's prefix.
-PyTorch's gates are in the order i, f, g, o, as here; its two biases are summed.
+Each layer and direction has ``weight_ih_l0`` and ``weight_hh_l0``; with biases also ``bias_ih_l0``
+and ``bias_hh_l0``, with a projection also ``weight_hr_l0``. Further layers have l1, l2 and so on,
+and the names of the backward direction end with ``_reverse``. The text before these names, such as
+``encoder.lstm.``, is the module's prefix.
+
+PyTorch's gates are in the order i, f, g, o, as here. The reader adds its two biases.
 
 Source: the documentation of ``torch.nn.LSTM``; the documentation of the safetensors format.
 """
@@ -35,7 +37,7 @@ _MOST_LISTED = 8
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A tensor of the file, not decoded yet."""
+    """A tensor of the file that is not decoded yet."""
 
     name: str
     dtype: str
@@ -46,7 +48,7 @@ class _Tensor:
         if len(self.shape) != axes or 0 in self.shape:
             raise ValueError(f"{self.name} must have {axes} axes, not the shape {self.shape}")
         if self.dtype == "BF16":
-            # A binary32 without its lower half.
+            # bfloat16 is a binary32 without its lower half.
             halves = np.frombuffer(self.data, "<u2").astype(np.uint32)
             flat = (halves << np.uint32(16)).view(np.float32)
         elif self.dtype in _DTYPES:
@@ -63,24 +65,24 @@ class _Tensor:
 
 
 _Parameters = dict[tuple[int, bool], dict[str, _Tensor]]
-"""Of one module: by layer and whether it is backward, then by kind."""
+"""Tensors of one module, by layer and whether it is backward, then by kind."""
 
 
 def read_safetensors(path: str | os.PathLike[str], *, lstm: str | None = None) -> Imported:
-    """Network of an ``nn.LSTM`` in a ``.safetensors`` file.
+    """Return the network of an ``nn.LSTM`` in a ``.safetensors`` file.
 
     Parameters
     ----------
     path
         The file, of at most 256 MiB.
     lstm
-        Prefix of the module's parameters, such as "encoder.lstm"; not needed where the file has
-        one ``nn.LSTM``.
+        Prefix of the module's tensors, such as "encoder.lstm"; not needed where the file has one
+        ``nn.LSTM``.
 
     Raises
     ------
     ValueError
-        If the file is damaged, holds no ``nn.LSTM``, or several of which none is named.
+        If the file is damaged, holds no ``nn.LSTM``, or holds several and `lstm` names none.
     """
     source = Path(path)
     content = read_file(source)
@@ -98,9 +100,9 @@ def read_safetensors(path: str | os.PathLike[str], *, lstm: str | None = None) -
 
 
 def _modules(content: bytes) -> dict[str, _Parameters]:
-    """Parameters of every ``nn.LSTM`` by prefix."""
+    """Return the tensors of every ``nn.LSTM`` by prefix."""
     modules: dict[str, _Parameters] = {}
-    # The package is compiled, and says nothing of its types.
+    # The package is compiled and has no type annotations.
     unpacked = safetensors.deserialize(content)  # pyright: ignore
     tensors = cast("list[tuple[str, dict[str, Any]]]", unpacked)
     for name, given in tensors:
@@ -114,7 +116,10 @@ def _modules(content: bytes) -> dict[str, _Parameters]:
 
 
 def _is_lstm(module: _Parameters) -> bool:
-    """Whether it has four gates: an ``nn.GRU`` has three, an ``nn.RNN`` one, of the same names."""
+    """Return whether a module has four gates, and so is an ``nn.LSTM``.
+
+    An ``nn.GRU`` has three, an ``nn.RNN`` one, under the same names.
+    """
     first = module.get((0, False), {})
     if not {"weight_ih", "weight_hh"} <= set(first):
         return False
