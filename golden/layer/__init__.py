@@ -1,1 +1,1 @@
-"""A whole LSTM layer: what passes through it, and where its parameters lie."""
+"""LSTM layers as circuits: their packets, their schedules, and the images of their constants."""

@@ -37,117 +37,117 @@ Constants = TypeVar("Constants")
 
 
 class History(ABC):
-    """What a layer keeps of the steps before, beside its state."""
+    """The record that a layer keeps of earlier time steps, beside its state."""
 
     @abstractmethod
     def restart(self) -> None:
-        """The next step is the first of a sequence."""
+        """Forget all earlier time steps: the next one is the first of a sequence."""
 
     @abstractmethod
     def ask(self, request: bytes) -> bytes:
-        """The answer that follows the state, for the packet that asks for it."""
+        """Return the answer that follows a state, for the packet that asked for the state."""
 
     @abstractmethod
     def step(self, x: Raws, hidden: Raws, cell: Raws) -> tuple[Raws, Raws]:
-        """New hidden raws and cell raws for input raws (inputs,)."""
+        """Compute a time step: return new hidden raws and cell raws for input raws (inputs,)."""
 
 
 class LayerContract(Contract, Generic[Constants]):
-    """A layer with its parameters and its state, which takes packets and answers them in order.
+    """A layer with its constants and its state, which answers packets in their order.
 
-    The type parameter is what an image stands for in the number system.
+    The type parameter is the type of the constants in the number system.
 
     A subclass is a frozen dataclass. Its fields are its parameters, each made by
-    :func:`fewbit.golden.parameter.parameter`, and ``image``, the image that the layer was
-    generated with, None where packets bring it.
+    :func:`fewbit.golden.parameter.parameter`, and ``image``. That is the image that the layer was
+    generated with, or None if the layer receives its image in a packet.
     """
 
     image: bytes | None
     chosen: ClassVar[tuple[str, ...]] = ("lanes", "neurons")
-    """Parameters that a model doesn't say, and its user may."""
+    """Parameters that a model leaves open and that its user may set."""
 
     @classmethod
     @abstractmethod
     def of(
         cls, model: Any, lanes: int | None = None, neurons: int | None = None, **chosen: Any
     ) -> Self:
-        """The layer that runs a model.
+        """Return the contract of the layer that runs a model.
 
         Parameters
         ----------
         model
             An LSTM of the number system.
         lanes, neurons, chosen
-            Those of `chosen`; where one is not given, what suits the model, or the field's default.
+            The parameters in `chosen`. Each default suits the model, or is that of the field.
 
         Raises
         ------
         ValueError
-            If no layer of these parameters runs it.
+            If a layer with these parameters cannot run the model.
         """
 
     @staticmethod
     def _given(**chosen: Any) -> dict[str, Any]:
-        """Those that are not None: the others have the defaults of the fields."""
+        """Return the items that are not None: for the others the fields' defaults hold."""
         return {name: value for name, value in chosen.items() if value is not None}
 
     @staticmethod
     @abstractmethod
     def constants_of(model: Any) -> Any:
-        """What the layer packs into its image, of a model."""
+        """Return the constants that the layer packs into its image, taken from a model."""
 
     @property
     def raws_are_signed(self) -> bool:
-        """Whether the bytes of vectors and cells are two's complement, or codes of floats."""
+        """Return whether bytes of vectors and cells are two's complement, not codes of floats."""
         return True
 
     @property
     def activation_width(self) -> int:
-        """Bits of an input or a hidden value; of those of its bytes others don't count."""
+        """Return the bits of an input or a hidden value; other bits of its bytes are ignored."""
         return 8
 
     @property
     def value_bytes(self) -> int:
-        """Bytes of an input or a hidden value in a packet."""
+        """Return the number of bytes of an input or a hidden value in a packet."""
         return packets.value_bytes(self.activation_width)
 
     @property
     def settings(self) -> Mapping[str, Value]:
-        """The parameters by name, without the image."""
+        """Return the parameters by name, without the image."""
         return {name: getattr(self, field) for name, field in field_names(type(self)).items()}
 
     @property
     @abstractmethod
     def schedule(self) -> Schedule:
-        """What the layer does in a time step."""
+        """Return the schedule of a time step."""
 
     @cached_property
     def plan(self) -> Plan:
-        """What the image holds, and where."""
+        """Return the plan of the image: its content and its layout."""
         return self.make_plan()
 
     @abstractmethod
     def make_plan(self) -> Plan:
-        """What `plan` is; made once a contract."""
+        """Make the plan of the image; `plan` calls this once for each contract."""
 
     @abstractmethod
     def check_fit(self, constants: Constants) -> None:
-        """Refuse constants of another layer.
+        """Refuse constants that belong to another layer.
 
         Raises
         ------
         ValueError
-            With what doesn't fit.
+            If anything does not fit; the sentence says what.
         """
 
     def arrays_of(self, constants: Constants) -> dict[str, npt.NDArray[Any]]:
-        """The arrays of the plan's fields and texts, by name."""
+        """Return the the arrays of the plan's fields and texts, by name."""
         names = (*self.plan.fields, *self.plan.texts)
         return {name: np.asarray(getattr(constants, name)) for name in names}
 
     @abstractmethod
     def made_of(self, arrays: ImageArrays) -> Constants:
-        """The constants of the arrays of the plan's fields, in int64.
+        """Return the constants that the arrays of the plan's fields stand for, arrays being int64.
 
         Raises
         ------
@@ -156,10 +156,9 @@ class LayerContract(Contract, Generic[Constants]):
         """
 
     def unpack(self, image: bytes) -> Constants:
-        """The constants of an image.
+        """Return the constants that an image holds.
 
-        The circuit checks size and checksum; what an image with both right may hold is up to its
-        packer.
+        The circuit checks only the size and the checksum of an image; its packer checks the rest.
 
         Raises
         ------
@@ -171,62 +170,62 @@ class LayerContract(Contract, Generic[Constants]):
         return self.made_of(unpack(self.plan, image))
 
     def pack(self, constants: Constants) -> bytes:
-        """The image of constants.
+        """Pack constants into the image of this layer.
 
         Raises
         ------
         ValueError
-            If they are those of another layer.
+            If the constants belong to another layer.
         """
         self.check_fit(constants)
         return pack(self.plan, self.arrays_of(constants))
 
     def image_of(self, model: Lstm) -> bytes:
-        """The image of a model.
+        """Return the image that holds a model's constants.
 
         Raises
         ------
         ValueError
-            If the model is that of another layer.
+            If the model belongs to another layer.
         """
         return self.pack(self.constants_of(model))
 
     @abstractmethod
     def reset_state(self, constants: Constants) -> tuple[Raws, Raws]:
-        """Hidden raws (outputs,) and cell raws (hidden,) at reset."""
+        """Return the hidden raws (outputs,) and cell raws (hidden,) at reset."""
 
     @abstractmethod
     def next_state(
         self, constants: Constants, x: Raws, hidden: Raws, cell: Raws
     ) -> tuple[Raws, Raws]:
-        """New hidden raws (outputs,) and cell raws (hidden,) for input raws (inputs,)."""
+        """Return the new hidden raws (outputs,) and cell raws (hidden,) for inputs (inputs,)."""
 
     def history(self, constants: Constants) -> History | None:
-        """What the layer keeps beside its state, and takes its steps by; None if nothing."""
+        """Return the layer's record of earlier time steps, or None if it needs none."""
         return None
 
     @property
     def passes_size(self) -> int:
-        """Bytes of the packet that follows a state asked for; 0 for none."""
+        """Return the bytes of the packet that follows a requested state; 0 if there is none."""
         return 0
 
     @abstractmethod
     def random_image(self, rng: np.random.Generator) -> bytes:
-        """The image of random constants that take most gates to a lively range."""
+        """Return an image of random constants that keep most gates away from saturation."""
 
     @property
     def state_size(self) -> int:
-        """Bytes of a state packet."""
+        """Return the number of bytes of a state packet."""
         return self.output_size + CELL_BYTES * self.schedule.hidden
 
     @property
     def input_size(self) -> int:
-        """Bytes of an input vector."""
+        """Return the number of bytes of an input vector."""
         return self.value_bytes * self.schedule.inputs
 
     @property
     def output_size(self) -> int:
-        """Bytes of a hidden vector."""
+        """Return the number of bytes of a hidden vector."""
         return self.value_bytes * self.schedule.outputs
 
     @property
@@ -242,11 +241,11 @@ class LayerContract(Contract, Generic[Constants]):
         return packets.HANDSHAKES
 
     def compute(self, arrays: Arrays) -> dict[str, Codes]:
-        """Answers of a stream of packets, the layer being reset before the first."""
+        """Return the answers to a stream of packets that begins at reset."""
         return packets.results(self.answers(packets.packets_in(arrays)))
 
     def answers(self, taken: Iterable[Packet]) -> Iterator[Packet]:
-        """Packets that the layer gives for those that it takes, reset before the first."""
+        """Return the packets that the layer sends in answer to others, starting from reset."""
         constants = None if self.image is None else self.unpack(self.image)
         hidden, cell = (
             np.zeros((2, 0), np.int64) if constants is None else self.reset_state(constants)
@@ -293,7 +292,7 @@ class LayerContract(Contract, Generic[Constants]):
                 yield Packet(Reply.HIDDEN, as_bytes(hidden, width).tobytes())
 
     def _values(self, content: npt.NDArray[np.uint8]) -> Raws:
-        """Inputs or hidden values of their bytes."""
+        """Return the inputs or hidden values that bytes hold."""
         raws = self._raws(content.reshape(-1, self.value_bytes))
         return wrap(raws, self.activation_width) if self.raws_are_signed else raws
 
@@ -309,7 +308,7 @@ class LayerContract(Contract, Generic[Constants]):
             return None, Status.BROKEN_IMAGE
 
     def explain(self, arrays: Arrays, index: int) -> list[str]:
-        """The answer that holds byte ``index``, and where in it."""
+        """Return a line that names the answer with byte ``index``, and the byte's place in it."""
         before = 0
         for number, answer in enumerate(self.answers(packets.packets_in(arrays))):
             if index < before + len(answer.data):
@@ -323,20 +322,20 @@ class LayerContract(Contract, Generic[Constants]):
         return [f"byte {index}, after the last answer"]
 
     def stimulus(self, rng: np.random.Generator, count: int) -> dict[str, Codes]:
-        """Packets whose answers hold ``count`` bytes.
+        """Return packets whose answers hold ``count`` bytes.
 
-        Images of random constants, sequences of random vectors, states saved and loaded, and
-        every kind of broken packet.
+        They are images of random constants, sequences of random vectors, states that are saved and
+        loaded, and every kind of broken packet.
         """
         inputs, outputs, size = self.input_size, self.output_size, self.plan.size
         image = self.random_image(rng)
-        # A cut image first: whatever was loaded before is gone. The answers up to and with the
-        # whole image are a byte each.
+        # A truncated image comes first and unloads any image before it. Each answer up to that of
+        # the whole image is one byte.
         sent = [
             Packet(Kind.IMAGE, image[: int(rng.integers(1, 5))]),
             Packet(Kind.INPUT, _bytes(rng, inputs)),
         ]
-        # Broken images, where they are not most of what is sent.
+        # Broken images follow, unless they would be most of the bytes.
         if size < 8 * count:
             sent += self._broken_images(rng, image)
         sent = [*sent, Packet(Kind.IMAGE, image)][:count]
@@ -372,8 +371,8 @@ class LayerContract(Contract, Generic[Constants]):
                 expected += 1
                 since_image = 0
         arrays = packets.beats(sent)
-        # What doesn't count may be anything: the kind after the first byte, the start before the
-        # last one and on other packets.
+        # Fields that the layer ignores are random: the kind after the first byte, and the start of
+        # a sequence before the last byte and in other packets.
         last = arrays["s_axis_tlast"] == 1
         first = np.concatenate(([True], last[:-1]))
         any_kind, any_start = rng.integers(0, 4, len(last)), rng.integers(0, 2, len(last))
@@ -398,7 +397,7 @@ class LayerContract(Contract, Generic[Constants]):
 
 
 def state_bytes(hidden: Raws, cell: Raws, value_bytes: int = 1) -> bytes:
-    """A state as its packet holds it: hidden raws (outputs,), cell raws (hidden,)."""
+    """Return the bytes of a state packet: hidden raws (outputs,), then cell raws (hidden,)."""
     return as_bytes(hidden, value_bytes).tobytes() + as_bytes(cell, CELL_BYTES).tobytes()
 
 
@@ -407,13 +406,13 @@ def _status(status: Status) -> Packet:
 
 
 def _bytes(rng: np.random.Generator, length: int) -> bytes:
-    """Random bytes; a packet in four has extremes only."""
+    """Return random bytes; a packet in four has extremes only."""
     if rng.integers(0, 4) == 0:
         return rng.choice(np.array([0, 127, 128, 255], np.uint8), length).tobytes()
     return rng.bytes(length)
 
 
 def _other_length(rng: np.random.Generator, length: int) -> int:
-    """A length near the right one."""
+    """Return a wrong length that is near the right one."""
     near = [other for other in (length - 1, length + 1, 1, 2 * length) if other not in {0, length}]
     return int(rng.choice(near))

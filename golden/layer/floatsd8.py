@@ -1,4 +1,4 @@
-"""The FloatSD8 LSTM's layer, and the image that holds its codes."""
+"""The layer of the FloatSD8 LSTM, and the image that holds its codes."""
 
 from __future__ import annotations
 
@@ -51,32 +51,32 @@ if TYPE_CHECKING:
 __all__ = ["OFFSETS", "FloatSD8LstmLayerContract", "offsets_of", "random_model"]
 
 OFFSETS = ("input", "recurrent")
-"""Parts with an offset of their own, in the order of the image's configuration."""
+"""The parts of a gate's sum, each with an offset in this order in the image's configuration."""
 
 
 @dataclass(frozen=True)
 class FloatSD8LstmLayerContract(LayerContract[FloatSD8Lstm]):
-    """A layer of the FloatSD8 LSTM with its parameters and its state.
+    """A layer of the FloatSD8 LSTM with its constants and its state.
 
-    It takes packets and answers them in order, see :mod:`fewbit.golden.layer.packets`: a parameter
-    image, input vectors of ``inputs`` e5m2 codes, states. An input vector is one time step and
-    gives the new hidden vector of ``hidden`` e5m2 codes. A state is the hidden vector, then the
+    The layer receives packets and answers them in order, see :mod:`fewbit.golden.layer.packets`: an
+    image, input vectors of ``inputs`` e5m2 codes, and states. An input vector is one time step; its
+    answer is the new hidden vector of ``hidden`` e5m2 codes. A state is the hidden vector, then the
     binary16 codes of the cells, low byte first.
 
-    Bit for bit :meth:`fewbit.golden.lstm.floatsd8.FloatSD8Lstm.step`. Of the biases of weights and
-    inputs an image keeps only the sums that matter, so a model that was unpacked has the inputs'
-    bias 15.
+    Bit for bit, the layer computes :meth:`fewbit.golden.lstm.floatsd8.FloatSD8Lstm.step`. An image
+    holds only the sum of the exponent biases of weights and inputs, because only the sum matters;
+    an unpacked model has bias 15 for the inputs.
 
     Parameters
     ----------
     inputs, hidden
         Lengths of the input vector and of the cell.
     lanes
-        Products a neuron and cycle: as many as the model adds at a time.
+        Products of each neuron in a cycle: the number that the model adds at a time.
     neurons
-        Units side by side.
+        Number of neurons, which work on as many units side by side.
     window
-        Bits that a sum keeps below its top; None for exact sums.
+        Bits below a sum's top that count; None for exact sums.
     image
         The image that the layer was generated with; None where packets bring it.
 
@@ -93,8 +93,8 @@ class FloatSD8LstmLayerContract(LayerContract[FloatSD8Lstm]):
     image: bytes | None = None
 
     interleave: ClassVar[int] = len(PAIRS[0])
-    """Sums that take turns at the lanes, in the order of the image's weights: a circuit has so many
-    cycles from a beat of a sum to the next of the same sum, and its adder must not be deeper."""
+    """Number of sums that take turns at the lanes, which orders the weights in the image. A sum has
+    a beat every so many cycles, so the circuit's adder may have at most that latency."""
 
     def __post_init__(self) -> None:
         check_parameters(self)
@@ -109,12 +109,12 @@ class FloatSD8LstmLayerContract(LayerContract[FloatSD8Lstm]):
         neurons: int | None = None,
         **chosen: Any,
     ) -> Self:
-        """The layer that runs a model; its lanes are the model's products.
+        """Return the contract of the layer that runs a model; its lanes are the model's `products`.
 
         Raises
         ------
         ValueError
-            If others are wanted: where a sum is rounded would not be where the model rounds.
+            If `lanes` is another number: the layer would not round where the model does.
         """
         _check_lanes(model.products if lanes is None else lanes, model)
         return cls(
@@ -135,7 +135,7 @@ class FloatSD8LstmLayerContract(LayerContract[FloatSD8Lstm]):
 
     @property
     def schedule(self) -> Schedule:
-        """What the layer does in a time step."""
+        """Return the schedule of a time step."""
         rows = tuple(
             row
             for pair, names in enumerate(PAIRS)
@@ -278,7 +278,7 @@ def _check_lanes(lanes: int, model: FloatSD8Lstm) -> None:
 
 
 def offsets_of(model: FloatSD8Lstm) -> tuple[int, int]:
-    """What the image holds of a model's biases, in the order of `OFFSETS`."""
+    """Return a model's offsets for the image, in the order of `OFFSETS`."""
     return (
         model.input_weight_bias + model.input_bias - LOWEST_CONSTANT_BIAS,
         model.recurrent_weight_bias + HIDDEN_FORMAT.bias - LOWEST_CONSTANT_BIAS,
@@ -286,7 +286,7 @@ def offsets_of(model: FloatSD8Lstm) -> tuple[int, int]:
 
 
 def random_model(layer: FloatSD8LstmLayerContract, rng: np.random.Generator) -> FloatSD8Lstm:
-    """A random model: any weights, offsets that keep many gates in a lively range."""
+    """Return a random model: any weights, and offsets that keep many gates away from saturation."""
     gates, hidden, inputs = len(GATES), layer.hidden, layer.inputs
     any_offset = rng.random() < 0.2
     bias = lively_starts(rng, gates * hidden).reshape(gates, hidden)
@@ -296,7 +296,7 @@ def random_model(layer: FloatSD8LstmLayerContract, rng: np.random.Generator) -> 
         input_weights=rng.integers(0, 256, (gates, hidden, inputs)),
         recurrent_weights=rng.integers(0, 256, (gates, hidden, hidden)),
         bias=bias,
-        # Random bytes are inputs of up to 2^17; hidden values are below 1.
+        # Random bytes give inputs of up to 2^17, while hidden values are below 1.
         input_weight_bias=int(rng.integers(4, 36) if any_offset else rng.integers(22, 31)),
         recurrent_weight_bias=int(rng.integers(4, 36) if any_offset else rng.integers(8, 13)),
         products=layer.lanes,

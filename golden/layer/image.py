@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""The image of an LSTM layer: every weight and constant as bytes, packed by a plan.
+"""The image of an LSTM layer: all its constants as bytes, packed by a plan.
 
     python DESIGN_pack.py CONSTANTS.npz IMAGE.bin     packs the arrays into an image
     python DESIGN_pack.py --check IMAGE.bin           says whether an image is whole
     python DESIGN_pack.py                             lists the arrays
 
-A plan is data: which arrays of integers a layer has, and the sections of its image, whose words lie
-one after the other in the order in which the circuit needs them. The last two bytes are a checksum.
-Numbers are little-endian, two's complement where signed; only the checksum is big-endian, as its
-algorithm wants it.
+A plan is data: it describes the arrays of integers that a layer has, and the sections of its image.
+The words of the image are in the order in which the circuit needs them. The last two bytes are a
+checksum. Numbers are little-endian, two's complement where signed; only the checksum is big-endian,
+as its algorithm wants it.
 
-This file needs Python 3.10 and numpy 1.21, or newer ones, and nothing else. Beside a generated
-layer it stands as DESIGN_pack.py, with that layer's plan, as JSON, in the comment at its end.
+This file needs Python 3.10 and numpy 1.21, or newer versions, and nothing else. A generated layer
+has a copy of it, DESIGN_pack.py, with that layer's plan, as JSON, in the comment at its end.
 """
 
 from __future__ import annotations
@@ -59,20 +59,20 @@ __all__ = [
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[Any]
-"""Of int16 or int64."""
+"""An array of int16 or int64."""
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 CHECKSUM_BYTES = 2
 _BYTE = 8
 _BLOCK = 1 << 18
-"""Weights that are packed at a time, so that memory is in proportion to the image."""
+"""Number of weights that are packed at a time, which bounds the memory that packing needs."""
 _MARK = "# PLAN: "
 _CONTINUED = "# "
 _LONGEST_SENTENCE = 400
 
 
 class ImageError(ValueError):
-    """An image that is not what it must be."""
+    """An image, or an array for one, that the circuit cannot take."""
 
 
 # The plan.
@@ -80,18 +80,18 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True)
 class Field:
-    """An array of integers that an image holds.
+    """A description of one array of integers that an image holds.
 
     Parameters
     ----------
     shape
-        Lengths of its axes.
+        Lengths of the array's axes.
     low, high
-        Its lowest and highest number.
+        Lowest and highest number in the array.
     meaning
-        What it is, in words.
+        Meaning of the array, in words.
     multiple
-        All numbers are multiples of this, a power of two.
+        A power of two that divides all numbers.
     """
 
     shape: tuple[int, ...]
@@ -103,21 +103,21 @@ class Field:
 
 @dataclass(frozen=True)
 class Bits:
-    """Neighbouring bits of a word: a number of an array, or zeros.
+    """Neighbouring bits of a word, which hold a number of an array, or zeros.
 
     Parameters
     ----------
     width
-        How many.
+        Number of bits.
     array, index
-        The number is ``array[index]``, for all units the same, or where an axis is left, the unit's
-        own along it. Zeros where there is no array.
+        The number is ``array[index]``. If that is a single number, all units have it; if one axis
+        is left, each unit has its own number along it. With no array the bits are 0.
     right
-        Places that the number is shifted right; what leaves there is 0.
+        Number of low bits to drop by a shift to the right; they are always 0.
     add
-        What is added then.
+        Number to add after the shift.
     counts
-        Whether the bits are 1 for the first units, as many as the number says, and else 0.
+        Whether the number is a count of units: the bits are 1 for so many first units, else 0.
     """
 
     width: int
@@ -130,14 +130,14 @@ class Bits:
 
 @dataclass(frozen=True)
 class RecordsPass:
-    """Words for all units, a group of neighbouring units at a time.
+    """Words for all units, one group of neighbouring units after the other.
 
     Parameters
     ----------
     groups
-        How many.
+        Number of groups.
     rows
-        Of each word of a group, the bits that each of its units has, the lowest first.
+        For each word of a group, the bits of one unit, the lowest first.
     """
 
     groups: int
@@ -146,18 +146,18 @@ class RecordsPass:
 
 @dataclass(frozen=True)
 class Section:
-    """Words of one kind.
+    """A section of the image: words of one kind.
 
     Parameters
     ----------
     name
-        Of the memory or the registers that it is for.
+        Name of the memory or the registers that hold the section.
     words
-        How many.
+        Number of words.
     word_bytes
-        Bytes of each.
+        Bytes of each word.
     meaning
-        What a word is, in words.
+        Meaning of a word of the section, as a text.
     """
 
     name: str
@@ -167,21 +167,21 @@ class Section:
 
     @property
     def size(self) -> int:
-        """Bytes of the section."""
+        """Return the number of bytes of the section."""
         return self.words * self.word_bytes
 
 
 @dataclass(frozen=True)
 class Records(Section):
-    """Words of whole numbers side by side.
+    """A section whose words hold whole numbers side by side.
 
     Parameters
     ----------
     units
-        Of a group, side by side in a word. What lies beyond the last unit is 0, but for numbers
-        that all units share.
+        Number of units in a group, side by side in a word. A place beyond the last unit holds 0,
+        except for numbers that all units share.
     passes
-        One after the other.
+        Parts of the section, one after the other.
     """
 
     units: int
@@ -190,7 +190,7 @@ class Records(Section):
 
 @dataclass(frozen=True)
 class Matrix:
-    """The weights ``array[index]``, shape (units, operands)."""
+    """A matrix of weights: ``array[index]``, of shape (units, operands)."""
 
     array: str
     index: tuple[int, ...] = ()
@@ -198,14 +198,14 @@ class Matrix:
 
 @dataclass(frozen=True)
 class WeightsRow:
-    """Sums of products: of each unit one, or several that belong together.
+    """A row of the schedule for each unit, or several that are added together.
 
     Parameters
     ----------
     beats
-        Words that the lanes of one such sum take.
+        Number of words that the weights of one matrix take for a unit.
     matrices
-        The weights of each sum.
+        The weight matrix of each sum.
     """
 
     beats: int
@@ -214,7 +214,7 @@ class WeightsRow:
 
 @dataclass(frozen=True)
 class WeightsPass:
-    """Rows for all units, a group of neighbouring units at a time."""
+    """Rows for all units, one group of neighbouring units after the other."""
 
     groups: int
     rows: tuple[WeightsRow, ...]
@@ -222,20 +222,22 @@ class WeightsPass:
 
 @dataclass(frozen=True)
 class Codes:
-    """How weights are stored.
+    """The code by which weights are stored.
 
     Parameters
     ----------
     width
         Bits of a code.
     padding
-        The weight that fills a word where there is none.
+        The weight that fills the places of a word beyond the end of a row.
     flip
-        Bits that are inverted. Without `levels`, a code is the weight's low bits, so inverted.
+        Mask of bits to invert. Without `levels` a code is the weight's low bits with these
+        inverted.
     levels
-        Of each code the weights that it stands for, all of one number; none for the above.
+        The weights that each code stands for, the same number for every code; empty if a code is
+        the low bits of one weight.
     unwritten
-        Codes that stand for the same as others, and are never written.
+        Codes that are never written, because other codes stand for the same weights.
     """
 
     width: int
@@ -246,23 +248,23 @@ class Codes:
 
     @property
     def group(self) -> int:
-        """Weights in a code."""
+        """Return the number of weights in a code."""
         return len(self.levels[0]) if self.levels else 1
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A part of every code, where several memories share the weights.
+    """A part of every code, for weights that several memories share.
 
     Parameters
     ----------
     width
         Bits of the part.
     places
-        Its lowest bit in words 0, 1 and so on, then again from the first.
+        Lowest bit of the part in words 0, 1 and so on; the list repeats.
     beat
-        Word n holds codes of beat ``n ^ beat``. The number of words is a whole number of times
-        that of the places.
+        Word n holds codes of beat ``n ^ beat``. The number of words is a multiple of the number of
+        places.
     """
 
     width: int
@@ -272,23 +274,23 @@ class Slice:
 
 @dataclass(frozen=True)
 class Weights(Section):
-    """Words of the lanes' weights, a word a cycle.
+    """A section whose words hold the weights of the lanes, a word for each cycle.
 
     Parameters
     ----------
     units
-        Of a group, side by side in a word.
+        Number of units in a group, side by side in a word.
     lanes
-        Weights of a unit in a word.
+        Number of weights of a unit in a word.
     passes
-        One after the other. Rows of several matrices have a word of each in turn, or with
-        `at_once` all in one.
+        Parts of the section, one after the other. A row of several matrices has words of each
+        matrix in turn, or words that `at_once` matrices share.
     codes
-        How a weight is stored.
+        The code of a weight.
     at_once
-        Matrices that share a word.
+        Number of matrices that share a word.
     slice
-        The part of the codes that is here; None for whole ones.
+        The part of the codes that this section holds; None for whole codes.
     """
 
     units: int
@@ -309,7 +311,7 @@ class Weights(Section):
         at_once: int = 1,
         slice: Slice | None = None,
     ) -> Weights:
-        """The section, its words counted."""
+        """Make the section and count its words."""
         words = sum(
             each.groups * row.beats * len(row.matrices) // at_once
             for each in passes
@@ -326,10 +328,10 @@ class Weights(Section):
 
 @dataclass(frozen=True)
 class Fold:
-    """What a circuit takes for granted when a sequence starts: that some sums are 0 then.
+    """A relation that the circuit relies on when a sequence starts: some sums are 0 then.
 
-    ``starts[:, part]`` are minus the number `raw` times the sums of the rows of `weights`, modulo
-    2^32.
+    The array ``starts[:, part]`` must be minus the number `raw` times the sums of the rows of
+    `weights`, modulo 2^32.
     """
 
     starts: str
@@ -340,18 +342,18 @@ class Fold:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the image of a layer holds, and where.
+    """The plan of a layer's image: its arrays, and the layout of its sections.
 
     Parameters
     ----------
     fields
-        The arrays by name.
+        The arrays of integers by name.
     sections
-        One after the other.
+        The sections of the image, one after the other.
     texts
-        What the circuit was made for: arrays of one text that come with the others.
+        Texts by name that the constants must have, too, such as the activation of the circuit.
     folds
-        Relations among the arrays.
+        Relations among the arrays that the circuit relies on.
     """
 
     fields: Mapping[str, Field]
@@ -360,22 +362,22 @@ class Plan:
     folds: tuple[Fold, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a plan by which an image would not hold the arrays.
+        """Refuse a plan whose image would not hold all of the arrays.
 
         Raises
         ------
         ValueError
-            With what is wrong in it.
+            If the plan has a fault; the sentence says which.
         """
         _check_plan(self)
 
     @property
     def size(self) -> int:
-        """Bytes of the image, the checksum included."""
+        """Return the number of bytes of the image, with its checksum."""
         return sum(section.size for section in self.sections) + CHECKSUM_BYTES
 
     def offset(self, name: str) -> int:
-        """First byte of a section; of the checksum for "checksum"."""
+        """Return the first byte of a section, or with "checksum" that of the checksum."""
         offset = 0
         for section in self.sections:
             if section.name == name:
@@ -386,7 +388,7 @@ class Plan:
         return offset
 
     def split(self, image: bytes) -> dict[str, Bytes]:
-        """Bytes of each section by name, shape (words, bytes of a word).
+        """Return the bytes of each section by name, shape (words, bytes of a word).
 
         Raises
         ------
@@ -416,7 +418,7 @@ def _check_plan(plan: Plan) -> None:
     for name, each in plan.fields.items():
         if each.low > each.high:
             raise ValueError(f"Field {name} must not begin at {each.low} and end at {each.high}.")
-        # All of an axis at once, or entry by entry.
+        # A section may hold the whole array, or one entry of its first axes.
         found = {index for array, index in stored if array == name}
         for index in np.ndindex(*each.shape[: max(map(len, found), default=0)]):
             if not any(index[: len(part)] == part for part in found):
@@ -488,7 +490,7 @@ def _checked_weights(plan: Plan, section: Weights) -> set[tuple[str, tuple[int, 
 def _axes_left(
     plan: Plan, section: Section, array: str, index: tuple[int, ...], most: int
 ) -> tuple[Field, tuple[int, ...]]:
-    """The field of an array, and the lengths of its axes behind an index."""
+    """Return the field of an array, and the lengths of the axes that an index leaves."""
     if array not in plan.fields:
         raise ValueError(f"Section {section.name} holds {array}, which is no field of the plan.")
     found = plan.fields[array]
@@ -505,7 +507,7 @@ def _axes_left(
 
 
 def as_json(plan: Plan) -> str:
-    """The plan as JSON text, a line for each array and section."""
+    """Return the plan as JSON text, with a line for each array and section."""
     entries = {
         "fields": {name: _plain(each) for name, each in plan.fields.items()},
         "texts": dict(plan.texts),
@@ -524,7 +526,7 @@ def as_json(plan: Plan) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses as mappings of what differs from the defaults, tuples as lists."""
+    """Return dataclasses as mappings of the values that differ from defaults, tuples as lists."""
     if is_dataclass(value):
         named = {each.name: (getattr(value, each.name), each.default) for each in fields(value)}
         return {
@@ -538,7 +540,7 @@ def _plain(value: Any) -> Any:
 
 
 def from_json(text: str) -> Plan:
-    """The plan of its JSON text."""
+    """Return the plan that JSON text describes."""
     found = json.loads(text)
     return Plan(
         {name: Field(**_tuples(entry)) for name, entry in found["fields"].items()},
@@ -582,7 +584,7 @@ def _section(entry: dict[str, Any]) -> Records | Weights:
 
 
 def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
-    """The mapping with tuples in place of lists, also inside of those."""
+    """Return the mapping with tuples in place of lists, at any depth."""
 
     def made(value: Any) -> Any:
         if not isinstance(value, list):
@@ -596,21 +598,21 @@ def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def checksum(body: bytes) -> bytes:
-    """CRC-16 of bytes: polynomial 0x1021, start 0xFFFF, highest bit first, no final inversion.
+    """Return the CRC-16 of bytes: polynomial 0x1021, start 0xFFFF, highest bit first.
 
-    The CRC of a body with its checksum behind it is 0.
+    There is no final inversion. The CRC of a body that its checksum follows is 0.
     """
     return binascii.crc_hqx(body, 0xFFFF).to_bytes(CHECKSUM_BYTES, "big")
 
 
 def as_bytes(values: npt.ArrayLike, width: int) -> Bytes:
-    """Integers as little-endian bytes: shape (...) to (..., width)."""
+    """Return integers as little-endian bytes: shape (...) to (..., width)."""
     words = np.asarray(values, np.int64)[..., np.newaxis] >> (8 * np.arange(width, dtype=np.int64))
     return (words & 0xFF).astype(np.uint8)
 
 
 def integers(content: Bytes, *, signed: bool = True) -> Integers:
-    """Integers of little-endian bytes: shape (..., width) to (...)."""
+    """Return the integers of little-endian bytes: shape (..., width) to (...)."""
     width = content.shape[-1]
     weights = np.int64(1) << (8 * np.arange(width, dtype=np.int64))
     value = (content.astype(np.int64) * weights).sum(axis=-1)
@@ -623,7 +625,7 @@ def _signed(codes: Integers, width: int) -> Integers:
 
 
 def _joined(codes: Integers, width: int) -> Bytes:
-    """Codes of so many bits side by side, shape (..., count) to (..., bytes), the first lowest."""
+    """Return codes of `width` bits packed side by side, shape (..., count) to (..., bytes)."""
     if width == _BYTE:
         return codes.astype(np.uint8)
     bits = (codes[..., np.newaxis] >> np.arange(width) & 1).astype(np.uint8)
@@ -631,7 +633,7 @@ def _joined(codes: Integers, width: int) -> Bytes:
 
 
 def _parted(content: Bytes, width: int, count: int) -> Integers:
-    """Codes of bytes, the inverse of `_joined`."""
+    """Return the codes that bytes hold, the inverse of `_joined`."""
     if width == _BYTE:
         return content.astype(np.int64)
     bits = np.unpackbits(content, axis=-1, bitorder="little")[..., : count * width]
@@ -639,12 +641,12 @@ def _parted(content: Bytes, width: int, count: int) -> Integers:
 
 
 def _of_bits(bits: npt.NDArray[np.uint8]) -> Integers:
-    """Numbers of their bits, shape (..., width) to (...), the lowest bit first."""
+    """Return the numbers of their bits, shape (..., width) to (...), the lowest bit first."""
     return (bits.astype(np.int64) << np.arange(bits.shape[-1], dtype=np.int64)).sum(axis=-1)
 
 
 def _kind_of(each: Field) -> type[np.int16] | type[np.int64]:
-    """Type that holds an array's numbers: most of an image are weights, which are short."""
+    """Return the type for an array's numbers: short for weights, which are most of an image."""
     return np.int16 if each.low >= -(1 << 15) and each.high < 1 << 15 else np.int64
 
 
@@ -652,12 +654,12 @@ def _kind_of(each: Field) -> type[np.int16] | type[np.int64]:
 
 
 def pack(plan: Plan, arrays: Arrays) -> bytes:
-    """The image of arrays of integers.
+    """Return the image that holds arrays of integers.
 
     Raises
     ------
     ImageError
-        If an array is missing, unknown, of another shape, or holds what the circuit can't take.
+        If an array is missing, unknown, of another shape, or holds a number out of its range.
     """
     checked = check_arrays(plan, arrays)
     body = b"".join(
@@ -672,12 +674,12 @@ def pack(plan: Plan, arrays: Arrays) -> bytes:
 
 
 def check_arrays(plan: Plan, arrays: Arrays) -> dict[str, Integers]:
-    """The arrays of `Plan.fields` as integers of 16 or 64 bits, checked.
+    """Check the arrays of `Plan.fields`, and return them as integers of 16 or 64 bits.
 
     Raises
     ------
     ImageError
-        If an array is missing, unknown, of another shape, or holds what the circuit can't take.
+        If an array is missing, unknown, of another shape, or holds a number out of its range.
     """
     for name in sorted(set(plan.fields) | set(plan.texts) | set(arrays)):
         if name not in arrays:
@@ -728,7 +730,7 @@ def _packed_records(section: Records, arrays: Mapping[str, Integers]) -> Bytes:
 
 
 def _bits_of(bits: Bits, arrays: Mapping[str, Integers], groups: int, units: int) -> Bytes:
-    """Bits of a number, shape (groups, units, width)."""
+    """Return the bits of a number for all units, shape (groups, units, width)."""
     count = groups * units
     if not bits.array:
         return np.zeros((groups, units, bits.width), np.uint8)
@@ -760,7 +762,7 @@ def _packed_weights(section: Weights, arrays: Mapping[str, Integers]) -> Bytes:
 
 
 def _codes(section: Weights, arrays: Mapping[str, Integers]) -> Iterator[Integers]:
-    """Codes of a section's words in order, shape (words, codes), so many groups at a time."""
+    """Yield the codes of a section's words in order, shape (words, codes), block by block."""
     for each in section.passes:
         for groups in _blocks(section, each):
             rows: list[Integers] = []
@@ -779,7 +781,7 @@ def _codes(section: Weights, arrays: Mapping[str, Integers]) -> Iterator[Integer
 
 
 def _blocks(section: Weights, each: WeightsPass) -> Iterator[range]:
-    """Numbers of a pass's groups, not many weights at a time."""
+    """Yield the numbers of a pass's groups in blocks that hold few weights each."""
     of_group = (
         section.units * section.lanes * sum(row.beats * len(row.matrices) for row in each.rows)
     )
@@ -789,7 +791,7 @@ def _blocks(section: Weights, each: WeightsPass) -> Iterator[range]:
 
 
 def _padded(weights: Integers, section: Weights, groups: range, beats: int) -> Integers:
-    """Weights (units, operands) of some groups as (groups, beats, units of a group, lanes)."""
+    """Return weights (units, operands) of groups as (groups, beats, units of a group, lanes)."""
     units = section.units
     own = weights[groups.start * units : groups.stop * units]
     whole = np.full((len(groups) * units, beats * section.lanes), section.codes.padding, own.dtype)
@@ -798,7 +800,7 @@ def _padded(weights: Integers, section: Weights, groups: range, beats: int) -> I
 
 
 def _encoded(weights: Integers, codes: Codes) -> Integers:
-    """Codes of rows of weights, shape (words, weights) to (words, codes)."""
+    """Return the codes of rows of weights, shape (words, weights) to (words, codes)."""
     if not codes.levels:
         return (weights ^ codes.flip) & (1 << codes.width) - 1
     levels = np.array(codes.levels)
@@ -817,7 +819,7 @@ def _encoded(weights: Integers, codes: Codes) -> Integers:
 
 
 def unpack(plan: Plan, image: bytes) -> dict[str, Integers]:
-    """The arrays of an image, the inverse of `pack`; of the texts none.
+    """Return the arrays that an image holds, the inverse of `pack`, without the texts.
 
     Raises
     ------
@@ -859,7 +861,7 @@ def _take_records(
                 stored = _of_bits(units[:, place : place + bits.width])
                 place += bits.width
                 if bits.counts:
-                    # Rows that say the same count say it once.
+                    # Several rows may hold the same count, which is read once.
                     if bits.array not in counted:
                         arrays[bits.array][bits.index] = stored.sum()
                         counted.add(bits.array)
@@ -875,7 +877,7 @@ def _take_records(
 
 
 def _codes_of(parts: list[tuple[Weights, Bytes]], words: range) -> Integers:
-    """Codes of some words, shape (words, codes), by all sections that hold slices of them."""
+    """Return the codes of words, shape (words, codes), from all sections with slices of them."""
     codes = np.zeros(0, np.int64)
     for section, content in parts:
         count = section.units * section.at_once * section.lanes // section.codes.group
@@ -919,7 +921,7 @@ def _take_weights(
 
 
 def _decoded(codes: Integers, how: Codes) -> Integers:
-    """Weights of rows of codes, shape (words, codes) to (words, weights), or their low bits."""
+    """Return the weights of codes, shape (words, codes) to (words, weights), or their low bits."""
     if not how.levels:
         return codes ^ how.flip
     return np.array(how.levels)[codes].reshape(len(codes), -1)
@@ -929,12 +931,12 @@ def _decoded(codes: Integers, how: Codes) -> Integers:
 
 
 def check_image(plan: Plan, image: bytes) -> None:
-    """Refuse an image that the circuit would refuse.
+    """Refuse an image that the circuit would refuse, too.
 
     Raises
     ------
     ImageError
-        If it has a wrong size or checksum.
+        If the image has a wrong size or checksum.
     """
     if len(image) != plan.size:
         raise ImageError(
@@ -950,19 +952,19 @@ def check_image(plan: Plan, image: bytes) -> None:
 
 
 def program(plan: Plan) -> str:
-    """Text of the program that packs by a plan: this file, and the plan in comments at its end."""
+    """Return the text of a program that packs by a plan: this file, with the plan at its end."""
     source = Path(__file__).read_text(encoding="utf-8")
     lines = as_json(plan).splitlines()
     return source + _MARK + f"\n{_CONTINUED}".join(lines) + "\n"
 
 
 def plan_in(source: str) -> Plan:
-    """The plan of such a program's text.
+    """Return the plan at the end of such a program's text.
 
     Raises
     ------
     ImageError
-        If there is none.
+        If the text holds no plan.
     """
     lines = source.splitlines()
     starts = [number for number, line in enumerate(lines) if line.startswith(_MARK)]
@@ -974,7 +976,7 @@ def plan_in(source: str) -> Plan:
 
 
 def _listed(plan: Plan) -> Iterator[str]:
-    """Lines that name every array of a plan."""
+    """Yield lines that name every array of a plan."""
     yield "The arrays of integers, by name in an .npz archive:"
     for name, each in plan.fields.items():
         shape = f"({', '.join(map(str, each.shape))})" if each.shape else "a number"
@@ -1008,19 +1010,19 @@ def main(arguments: list[str] | None = None, write: Callable[[str], object] = pr
 
 def _archive(path: str) -> dict[str, npt.NDArray[Any]]:
     try:
-        # What is no archive at all numpy would read in other ways.
+        # numpy would read a file that is no archive in another way.
         zipfile.ZipFile(path).close()
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)
     except OSError:
         raise
     except (Exception, MemoryError) as error:
-        # A damaged archive, or one that was made to harm, may raise anything.
+        # A damaged or malicious archive may raise any exception.
         raise ImageError(f"The file can't be used: {error or type(error).__name__}") from error
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file beside it, then give that its name, so that an old one is never half a new."""
+    """Write a file beside `path`, then rename it, so that `path` is never half written."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         draft.write_bytes(content)
@@ -1030,7 +1032,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _refuse(sentence: str) -> int:
-    """Print a sentence, which may quote a file from anywhere, in one line of bounded length."""
+    """Print one line of bounded length for a sentence that may quote a file from any source."""
     plain = "".join(letter if letter.isprintable() else " " for letter in sentence)
     print(plain[:_LONGEST_SENTENCE], file=sys.stderr)
     return 1

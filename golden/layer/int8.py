@@ -1,4 +1,4 @@
-"""The integer LSTM's layer, and the image that holds its constants."""
+"""The layer of the integer LSTM, and the image that holds its constants."""
 
 from __future__ import annotations
 
@@ -64,28 +64,29 @@ _TYPES: dict[tuple[str, ...], type[np.integer[Any]]] = {
     ("peephole_weights", "norm_weights"): np.int16,
     ("folded_bias", "norm_bias", "projection_bias"): np.int32,
 }
-"""Types that the constants want of their arrays; int64 of all others."""
+"""Types of the constants' arrays by name; all other arrays are int64."""
 
 
 @dataclass(frozen=True)
 class Int8LstmLayerContract(LayerContract[Int8Constants]):
-    """A layer of the integer LSTM with its parameters and its state.
+    """A layer of the integer LSTM with its constants and its state.
 
-    It takes packets and answers them in order, see :mod:`fewbit.golden.layer.packets`: a parameter
-    image, input vectors of ``inputs`` raws of 8 bits, states. An input vector is one time step and
-    gives the new hidden vector of ``outputs`` raws of 8 bits. A state is the hidden vector, then
-    the cell raws of 16 bits, low byte first.
+    The layer receives packets and answers them in order, see :mod:`fewbit.golden.layer.packets`: an
+    image, input vectors of ``inputs`` raws of 8 bits, and states. An input vector is one time step;
+    its answer is the new hidden vector of ``outputs`` raws of 8 bits. A state is the hidden vector,
+    then the cell raws of 16 bits, low byte first.
 
-    Bit for bit :func:`fewbit.golden.lstm.int8.step_constants` with double rounding.
+    Bit for bit, the layer computes :func:`fewbit.golden.lstm.integer_step.step_constants` with
+    double rounding.
 
     Parameters
     ----------
     inputs, hidden
         Lengths of the input vector and of the cell.
     lanes
-        Products a neuron and cycle.
+        Products of each neuron in a cycle.
     neurons
-        Units side by side.
+        Number of neurons, which work on as many units side by side.
     activation
         "table" or "gemmlowp", see :mod:`fewbit.golden.activation.integer`.
     cifg, peephole, layer_norm
@@ -112,7 +113,7 @@ class Int8LstmLayerContract(LayerContract[Int8Constants]):
     image: bytes | None = None
 
     chooses_precision: ClassVar[bool] = False
-    """Whether the weights count with 8 or with 4 bits, chosen for each step and unit."""
+    """Whether the layer chooses 8 or 4 bits of the weights for each time step and unit."""
 
     def __post_init__(self) -> None:
         check_parameters(self)
@@ -128,12 +129,12 @@ class Int8LstmLayerContract(LayerContract[Int8Constants]):
     def of(
         cls, model: Int8Lstm, lanes: int | None = None, neurons: int | None = None, **chosen: Any
     ) -> Self:
-        """The layer that runs a model.
+        """Return the contract of the layer that runs a model.
 
         Raises
         ------
         ValueError
-            If the model's precision is chosen per step, which another class of layer does.
+            If the model's precision is chosen at every time step: that needs another class.
         """
         if model.dynamic and not cls.chooses_precision:
             raise ValueError(
@@ -156,31 +157,31 @@ class Int8LstmLayerContract(LayerContract[Int8Constants]):
 
     @property
     def outputs(self) -> int:
-        """Length of the hidden vector."""
+        """Return the length of the hidden vector."""
         return self.projection or self.hidden
 
     @property
     def variant(self) -> IntegerVariant:
-        """Which parts the layer has."""
+        """Return the variant of the LSTM: the parts that the layer has."""
         return IntegerVariant(
             bool(self.cifg), bool(self.peephole), bool(self.layer_norm), bool(self.projection)
         )
 
     @property
     def schedule(self) -> Schedule:
-        """What the layer does in a time step."""
+        """Return the schedule of a time step."""
         return integer_schedule(
             self.variant, self.inputs, self.hidden, self.outputs, self.lanes, self.neurons
         )
 
     @property
     def scales(self) -> tuple[str, ...]:
-        """Rows and results with a split multiplier of their own, in the image's order."""
+        """Return the names of all split multipliers of rows and results, in the image's order."""
         return tuple(self._scales)
 
     @property
     def _scales(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Prefix and index of the arrays that hold each split multiplier, by its name."""
+        """Return prefix and index of the arrays that hold each split multiplier, by its name."""
         scales: dict[str, tuple[str, tuple[int, ...]]] = {}
         peeping = self.variant.peeping
         for index, gate in enumerate(self.variant.gates):
@@ -203,18 +204,18 @@ class Int8LstmLayerContract(LayerContract[Int8Constants]):
 
     @property
     def image_texts(self) -> dict[str, str]:
-        """What the arrays must be made for."""
+        """Return the texts that the constants' arrays must agree with."""
         return {"activation": self.activation, "rounding": "double"}
 
     @property
     def image_folds(self) -> tuple[Fold, ...]:
-        """What the circuit takes for granted at reset."""
+        """Return the relations that the circuit relies on at reset."""
         recurrent = PARTS.index("recurrent")
         return (Fold("folded_bias", recurrent, "reset_hidden", "recurrent_weights"),)
 
     @property
     def image_fields(self) -> dict[str, Field]:
-        """The arrays of the image."""
+        """Return the fields of the image by name."""
         gates, hidden, outputs = len(self.variant.gates), self.hidden, self.outputs
         order = ", ".join(self.variant.gates)
         fields = {
@@ -272,7 +273,7 @@ class Int8LstmLayerContract(LayerContract[Int8Constants]):
 
     @property
     def configuration_bits(self) -> tuple[Bits, ...]:
-        """The bits of the image's section "configuration"."""
+        """Return the bits of the image's section "configuration"."""
         bits = (
             cell_exponent_bits(),
             Bits(16, "cell_clip"),
@@ -285,7 +286,7 @@ class Int8LstmLayerContract(LayerContract[Int8Constants]):
 
     @property
     def constant_sections(self) -> tuple[Records, ...]:
-        """The sections of the image before those of its rows."""
+        """Return the sections of the image that precede those of its rows."""
         gates = range(len(self.variant.gates))
         sections = [
             configuration_section(
@@ -352,7 +353,7 @@ class Int8LstmLayerContract(LayerContract[Int8Constants]):
 
     @property
     def image_rows(self) -> list[tuple[int, list[Row]]]:
-        """The rows that start from the image, phase by phase, with the phase's groups."""
+        """Return the rows that start from the image, phase by phase, with the phase's groups."""
         schedule = self.schedule
         found: list[tuple[int, list[Row]]] = []
         for phase in schedule.phases:
@@ -367,7 +368,7 @@ class Int8LstmLayerContract(LayerContract[Int8Constants]):
         (gate,) = row.gates
         if row.part == "none":
             index = self.variant.peeping.index(self.variant.gates[gate])
-            # Bit TIES_UP, and zeros above it.
+            # Bit TIES_UP and, above it, zeros.
             ties_up = Bits(32 - TIES_UP, "peephole_ties_up", counts=True)
             return Bits(TIES_UP, "peephole_weights", (index,)), ties_up
         return (Bits(32, "folded_bias", (gate, PARTS.index(row.part))),)
@@ -385,7 +386,7 @@ class Int8LstmLayerContract(LayerContract[Int8Constants]):
 
     @property
     def weights_passes(self) -> tuple[WeightsPass, ...]:
-        """The rows of weights, phase by phase."""
+        """Return the rows of weights, phase by phase."""
         passes: list[WeightsPass] = []
         for groups, rows in self.image_rows:
             found = tuple(
@@ -434,7 +435,7 @@ class Int8LstmLayerContract(LayerContract[Int8Constants]):
                     f"The model's {name} must be {want}, as the layer's, not {have}; generate the"
                     " layer for this model."
                 )
-        # What the circuit takes for granted when it starts a sequence: its recurrent sums are 0.
+        # The circuit relies on this: when a sequence starts, its recurrent sums are 0.
         sums = constants.recurrent_weights.sum(axis=2, dtype=np.int64)
         if (wrap(-constants.reset_hidden * sums, 32) != constants.folded_bias[:, 1]).any():
             raise ValueError(
@@ -489,7 +490,7 @@ class Int8LstmLayerContract(LayerContract[Int8Constants]):
 
 
 def random_constants(layer: Int8LstmLayerContract, rng: np.random.Generator) -> Int8Constants:
-    """Constants of a random layer: any weights, scales that take most gates to a lively range."""
+    """Return random constants: any weights, and scales that keep most gates from saturation."""
     gates, hidden, inputs, outputs = (
         len(layer.variant.gates),
         layer.hidden,
@@ -503,7 +504,7 @@ def random_constants(layer: Int8LstmLayerContract, rng: np.random.Generator) -> 
         return np.where(corner, rng.choice([-128, -127, 0, 127], shape), drawn).astype(np.int8)
 
     def scale(largest: float, target: float) -> tuple[int, int]:
-        """A split multiplier that takes a spread of raws to one of the target, or any."""
+        """Return a split multiplier that scales raws from `largest` to about `target`, or any."""
         multiplier = int(rng.integers(1 << 23, 1 << 24)) << SIGNIFICAND_POSITION
         if rng.integers(0, 64) == 0:
             return (0, 0) if rng.integers(0, 4) == 0 else (multiplier, int(rng.integers(-31, 31)))
@@ -522,7 +523,7 @@ def random_constants(layer: Int8LstmLayerContract, rng: np.random.Generator) -> 
     optional: dict[str, object] = {}
     if layer.peephole:
         peephole = rng.integers(-(2**15), 2**15, (gates - 1, hidden)).astype(np.int16)
-        # Beyond the outputs a peephole sees nothing.
+        # Units beyond the outputs have no peephole.
         peephole[:, outputs:] = 0
         peephole_scales = scales([2.0**28] * (gates - 1), 2.0**13)
         optional |= {
@@ -577,7 +578,7 @@ def random_constants(layer: Int8LstmLayerContract, rng: np.random.Generator) -> 
 
 
 def _matrix_of(row: Row) -> Matrix:
-    """Where the weights of a row are."""
+    """Return the place of a row's weights in the constants."""
     if row.part == "inner":
         return Matrix("projection_weights")
     return Matrix(f"{row.part}_weights", row.gates)

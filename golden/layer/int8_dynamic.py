@@ -1,4 +1,4 @@
-"""The integer LSTM's layer that chooses a precision for every group of units and time step."""
+"""The integer LSTM's layer that chooses a precision for each group of units and time step."""
 
 from __future__ import annotations
 
@@ -57,28 +57,28 @@ __all__ = [
 ]
 
 HALF = 4
-"""Bits of half a weight."""
+"""Number of bits of half a weight."""
 MIDDLE = 8
-"""A low half of a weight, less this, is signed; so its bit 3 is stored inverted."""
+"""The circuit computes with the low half minus this number, so the image stores bit 3 inverted."""
 DYNAMIC = Parameter("dynamic", 0, "1: precision of the weights chosen for each step and unit", 0, 1)
 SHORT_ROW = 256
-"""Products of the longest row whose start fits three bytes, and leaves the fourth to the offset."""
+"""Largest number of products of a row whose start value fits three bytes beside its offset."""
 
 
 @dataclass(frozen=True, eq=False)
 class DynamicConstants:
-    """What a layer with a precision chosen per step packs into its image.
+    """The constants of a layer whose precision is chosen at every time step.
 
     Parameters
     ----------
     whole
-        The layer's constants with all bits of the weights.
+        The layer's constants, with whole weights.
     threshold, hold, offsets
-        As in :mod:`fewbit.golden.lstm.dynamic`; offsets int8, shape (gates, 2, hidden).
+        The settings of :mod:`fewbit.golden.lstm.dynamic`; offsets int8, shape (gates, 2, hidden).
     group
-        Units that share a mode: the layer's neurons.
+        Number of units that share a mode, equal to the layer's neurons.
     signal
-        What is compared with the threshold: the layer's.
+        The signal that is compared with the threshold, equal to the layer's.
     """
 
     whole: Int8Constants
@@ -90,7 +90,7 @@ class DynamicConstants:
 
     @classmethod
     def of(cls, model: Int8Lstm) -> DynamicConstants:
-        """Those of a model."""
+        """Return the constants of a model."""
         offsets = model.low_offsets
         if offsets is None:
             offsets = np.zeros(model.constants.folded_bias.shape, np.int8)
@@ -105,14 +105,14 @@ class DynamicConstants:
 
 
 class PrecisionHistory(History):
-    """Counters of the groups, and the passes of each kind.
+    """The counters of the groups of units, and the numbers of HIGH and LOW passes.
 
     Parameters
     ----------
     constants
-        The layer's.
+        The constants of the layer.
     neurons
-        Units of a group: HIGH for one is HIGH for all.
+        Number of units of a group, which is HIGH if any of its units would be.
     """
 
     def __init__(self, constants: DynamicConstants, neurons: int) -> None:
@@ -129,12 +129,12 @@ class PrecisionHistory(History):
         self.restart()
 
     def restart(self) -> None:
-        """The next step is the first of a sequence."""
+        """Forget all earlier time steps: the next one is the first of a sequence."""
         self._moment = 0
         self._decision.start(1, self.constants.whole.input_weights.shape[1])
 
     def ask(self, request: bytes) -> bytes:
-        """Set registers by the bytes behind the first, and give the passes of each kind."""
+        """Set registers to the bytes after the first, and return the passes of each kind."""
         decision = self._decision
         wanted = bytearray([*decision.threshold.to_bytes(2, "little"), decision.hold])
         given = request[1 : 1 + len(wanted)]
@@ -145,11 +145,11 @@ class PrecisionHistory(History):
 
     @property
     def high(self) -> npt.NDArray[np.bool_]:
-        """Which groups the next step takes with whole weights."""
+        """Return which groups use whole weights in the next time step, shape (groups,)."""
         return self._decision.high_groups(self._moment)[0]
 
     def step(self, x: Raws, hidden: Raws, cell: Raws) -> tuple[Raws, Raws]:
-        """New hidden raws and cell raws for input raws (inputs,)."""
+        """Compute a time step: return new hidden raws and cell raws for input raws (inputs,)."""
         high = self.high
         (new_hidden,), observed = mixed_step(
             self.constants.whole,
@@ -168,22 +168,22 @@ class PrecisionHistory(History):
 
 @dataclass(frozen=True)
 class DynamicInt8LstmLayerContract(Int8LstmLayerContract):
-    """A layer of the plain integer LSTM whose weights count with 8 or with 4 bits.
+    """A layer of the plain integer LSTM that uses 8 or 4 bits of its weights.
 
-    As :class:`fewbit.golden.layer.int8.Int8LstmLayerContract`, but for the precision of its
-    weights, which is chosen by :mod:`fewbit.golden.lstm.dynamic` for every group of ``neurons``
-    units that the neurons take together: HIGH where it would be for any of them. A pass is a
-    group's step.
+    The layer is that of :class:`fewbit.golden.layer.int8.Int8LstmLayerContract`, except for the
+    precision of its weights, which :mod:`fewbit.golden.lstm.dynamic` chooses. The neurons work on a
+    group of ``neurons`` units at a time; a group is HIGH if any of its units would be. A pass is
+    one time step of one group.
 
-    A packet that asks for the state may hold three more bytes, threshold (2) and hold (1), which
-    are the registers from then on; fewer set the first of them. The state is answered, and behind
-    it in a packet of its own the HIGH and the LOW passes since the image was loaded, 4 bytes each,
-    modulo 2^32.
+    A packet that asks for the state may hold three more bytes, which set the registers: threshold
+    (2 bytes), then hold (1 byte). With fewer bytes, the remaining registers stay. The answer is the
+    state, and then a packet with the numbers of HIGH and of LOW passes since the image was loaded,
+    4 bytes each, modulo 2^32.
 
     Parameters
     ----------
     signal
-        "cell_change" or "output_gate": what is compared with the threshold.
+        The signal that is compared with the threshold: "cell_change" or "output_gate".
     """
 
     signal: PrecisionSignal = parameter(
@@ -206,7 +206,7 @@ class DynamicInt8LstmLayerContract(Int8LstmLayerContract):
     def of(
         cls, model: Int8Lstm, lanes: int | None = None, neurons: int | None = None, **chosen: Any
     ) -> Self:
-        """The layer that runs a model: with as many neurons as units of the model share a mode."""
+        """Return the contract of a model's layer, whose neurons are the units that share a mode."""
         group = model.precision_group if neurons is None else neurons
         return super().of(model, lanes, group, signal=model.precision_signal, **chosen)
 
@@ -220,14 +220,14 @@ class DynamicInt8LstmLayerContract(Int8LstmLayerContract):
 
     @property
     def plain(self) -> Int8LstmLayerContract:
-        """The layer that takes whole weights at every step."""
+        """Return the contract of the layer that uses whole weights at every time step."""
         return Int8LstmLayerContract(
             self.inputs, self.hidden, self.lanes, self.neurons, activation=self.activation
         )
 
     @property
     def schedule(self) -> Schedule:
-        """What the layer does in a time step."""
+        """Return the schedule of a time step."""
         return replace(super().schedule, halves=True)
 
     @property
@@ -236,7 +236,7 @@ class DynamicInt8LstmLayerContract(Int8LstmLayerContract):
 
     @property
     def start_bytes(self) -> int:
-        """Bytes of a row's start; one more holds its offset."""
+        """Return the number of bytes of a row's start value; one more byte holds its offset."""
         return 3 if max(self.inputs, self.hidden) <= SHORT_ROW else 4
 
     def make_plan(self) -> Plan:
@@ -295,7 +295,7 @@ class DynamicInt8LstmLayerContract(Int8LstmLayerContract):
             self.neurons,
             self.lanes,
             self.weights_passes,
-            # The padding becomes code 0.
+            # In high and in low words, the padding is code 0.
             Codes(8, padding=MIDDLE, flip=MIDDLE),
             slice=Slice(HALF, (HALF, 0), beat),
         )
@@ -372,7 +372,7 @@ class DynamicInt8LstmLayerContract(Int8LstmLayerContract):
 def random_dynamic_constants(
     layer: DynamicInt8LstmLayerContract, rng: np.random.Generator
 ) -> DynamicConstants:
-    """Constants of a random layer, some units of which move at most steps, and some seldom."""
+    """Return random constants with which some units change at most time steps, some seldom."""
     whole = random_constants(layer.plain, rng)
     end = 1 << (8 * layer.start_bytes - 1)
     folded = np.clip(whole.folded_bias, -end, end - 1)
@@ -393,14 +393,14 @@ def int8_layer(
     image: bytes | None = None,
     **parameters: Any,
 ) -> Int8LstmLayerContract:
-    """The integer LSTM's layer with one precision, or with a precision chosen per step.
+    """Return the contract of the integer LSTM's layer, with one precision or a chosen one.
 
     Parameters
     ----------
     dynamic
-        1 for a precision chosen per step.
+        1 for a precision that is chosen at every time step, 0 for whole weights.
     signal, image, parameters
-        Those of the layer.
+        The other fields of the layer's contract.
 
     Raises
     ------
@@ -418,7 +418,7 @@ def int8_layer(
 
 
 def int8_layer_parameters() -> tuple[Parameter, ...]:
-    """The parameters of `int8_layer`."""
+    """Return the the parameters of `int8_layer`."""
     *plain, signal = parameters_of(DynamicInt8LstmLayerContract)
     return (*plain, DYNAMIC, signal)
 
@@ -426,7 +426,7 @@ def int8_layer_parameters() -> tuple[Parameter, ...]:
 def int8_layer_of(
     model: Int8Lstm, lanes: int | None = None, neurons: int | None = None
 ) -> Int8LstmLayerContract:
-    """The layer that runs a model, with one precision or with one chosen per step.
+    """Return the contract of a model's layer, with one precision or a chosen one.
 
     The parameters are those of :meth:`fewbit.golden.layer.contract.LayerContract.of`.
     """

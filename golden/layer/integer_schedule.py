@@ -1,4 +1,4 @@
-"""What the integer LSTM's layer does in a time step."""
+"""The schedule of a time step of the integer LSTM."""
 
 from functools import cache
 
@@ -12,7 +12,7 @@ __all__ = ["integer_schedule"]
 def integer_schedule(
     variant: IntegerVariant, inputs: int, hidden: int, outputs: int, lanes: int, neurons: int
 ) -> Schedule:
-    """The phases of a step of the integer LSTM."""
+    """Return the schedule of a time step of the integer LSTM."""
     gates = variant.gates
     exposed = "inner" if variant.projection else "hidden"
     phases: list[Phase] = []
@@ -63,7 +63,7 @@ def integer_schedule(
 
 
 def _sums(variant: IntegerVariant, gate: str, index: int) -> tuple[Row, ...]:
-    """Rows whose requantised sums make a gate's value before its activation."""
+    """Return the rows whose requantised sums make a gate's value before its activation."""
     gates = (index,)
     rows = (
         Row(f"{gate}_input", "input", gates=gates),

@@ -1,7 +1,7 @@
-"""The packets that a layer takes and gives on its AXI4-Streams: bytes, the last one marked.
+"""Packets of a layer on its AXI4-Streams: bytes, the last of which is marked.
 
-Every packet has a kind (TDEST). One is done before the next has any effect, so a program for the
-circuit is the order of its packets, and nothing else.
+Every packet has a kind (TDEST). The layer finishes a packet before the next one has any effect, so
+a program for the circuit is the order of its packets, and nothing else.
 """
 
 from __future__ import annotations
@@ -61,108 +61,108 @@ HANDSHAKES = {
     "i": ("s_axis_tvalid", "s_axis_tready"),
     "o": ("m_axis_tvalid", "m_axis_tready"),
 }
-"""Names of valid and ready of the two streams."""
+"""Names of the signals valid and ready of the two streams."""
 
 
 PASSES_SIZE = 8
-"""Bytes of a packet of passes: HIGH, then LOW ones."""
+"""Number of bytes of a packet of passes: the number of HIGH passes, then that of LOW ones."""
 
 
 class Kind(IntEnum):
-    """TDEST of a packet that the layer takes."""
+    """The kind of a packet that the layer receives, on TDEST."""
 
     INPUT = 0
-    """A vector of inputs; answered by the new hidden vector."""
+    """The packet is an input vector; the answer is the new hidden vector."""
     IMAGE = 1
-    """A image; answered by a status. The state is that at reset afterwards."""
+    """The packet is an image; the answer is a status. Afterwards the state is that at reset."""
     LOAD_STATE = 2
-    """Hidden vector and cells; takes effect without an answer."""
+    """The packet holds a hidden vector and cells, which become the state; there is no answer."""
     SAVE_STATE = 3
-    """One byte of any value; answered by hidden vector and cells, as LOAD_STATE takes them."""
+    """The packet is one byte of any value; the answer is the state in the form of LOAD_STATE."""
 
 
 class Reply(IntEnum):
-    """TDEST of a packet that the layer gives."""
+    """The kind of a packet that the layer sends, on TDEST."""
 
     HIDDEN = 0
     STATE = 1
     STATUS = 2
     PASSES = 3
-    """Behind a state that was asked for, from layers that count passes."""
+    """The numbers of passes, which follow a requested state in layers that count passes."""
 
 
 class Status(IntEnum):
-    """The byte of a status packet."""
+    """The status of the last packet: the one byte of a status packet."""
 
     LOADED = 0
-    """The image is whole, and its checksum right."""
+    """The image is whole and its checksum is right."""
     BROKEN_IMAGE = 1
-    """The image's checksum is wrong; no parameters are loaded now."""
+    """The image's checksum is wrong; now no image is loaded."""
     WRONG_LENGTH = 2
-    """The packet had too few bytes or too many. An input vector had no effect; after an image no
-    parameters are loaded; after a state to load the state is that at reset."""
+    """The packet had too few bytes or too many. An input vector had no effect; after a wrong image
+    no image is loaded; after a wrong state the state is that at reset."""
     NO_IMAGE = 3
-    """The packet needs parameters, and none are loaded; it had no effect."""
+    """The packet needs an image, but none is loaded; the packet had no effect."""
     IMAGE_INSIDE = 4
-    """The layer was generated with its parameters; the image had no effect."""
+    """The layer was generated with its image; the packet had no effect."""
 
 
 @dataclass(frozen=True)
 class Packet:
-    """A packet that the layer takes or gives."""
+    """A packet that the layer receives or sends."""
 
     kind: int
     data: bytes
     starts: bool = False
-    """An input vector that starts a sequence."""
+    """Whether the packet is an input vector that starts a sequence."""
 
 
 def value_bytes(width: int) -> int:
-    """Bytes of a value of so many bits in a packet, low byte first, its sign extended."""
+    """Return the bytes of a value of `width` bits in a packet: low byte first, sign extended."""
     return 1 if width <= BYTE.width else 2
 
 
 def beats(packets: Iterable[Packet]) -> dict[str, Codes]:
-    """Operand arrays of packets, a row a byte.
+    """Return the operand arrays that carry packets, one row for each byte.
 
     Raises
     ------
     ValueError
-        If a packet is empty, which a stream can't express.
+        If a packet is empty, because a stream cannot express that.
     """
     return {f"s_axis_{name}": array for name, array in _rows(packets).items()}
 
 
 def results(packets: Iterable[Packet]) -> dict[str, Codes]:
-    """Result arrays of packets that the layer gives, a row a byte.
+    """Return the result arrays that carry the layer's packets, one row for each byte.
 
     Raises
     ------
     ValueError
-        If a packet is empty, which a stream can't express.
+        If a packet is empty, because a stream cannot express that.
     """
     rows = _rows(packets)
     return {f"m_axis_{name}": rows[name] for name in ("tdata", "tlast", "tdest")}
 
 
 def packets_in(arrays: Arrays) -> Iterator[Packet]:
-    """The packets of operand arrays.
+    """Yield the packets that operand arrays carry.
 
-    The kind counts with a packet's first byte, the start of a sequence with its last. Bytes after
-    the last mark make no packet.
+    The kind of a packet is that of its first byte; the start of a sequence is marked with its last
+    byte. Bytes after the last mark form no packet.
     """
     for kind, data, end in _split(arrays, "s_axis"):
         yield Packet(kind, data, bool(arrays["s_axis_tuser"][end]))
 
 
 def replies_in(arrays: Arrays) -> Iterator[Packet]:
-    """The packets of result arrays."""
+    """Yield the packets that result arrays carry."""
     for kind, data, _ in _split(arrays, "m_axis"):
         yield Packet(kind, data)
 
 
 def _rows(packets: Iterable[Packet]) -> dict[str, Codes]:
-    """Signals of packets on a stream, a row a byte."""
+    """Return the signals of packets on a stream, one row for each byte."""
     listed = list(packets)
     if any(not packet.data for packet in listed):
         raise ValueError("A packet must hold at least one byte; leave empty ones out.")
@@ -179,7 +179,7 @@ def _rows(packets: Iterable[Packet]) -> dict[str, Codes]:
 
 
 def _split(arrays: Arrays, stream: str) -> Iterator[tuple[int, bytes, int]]:
-    """Kind and bytes of each packet on a stream, and the row of its last byte."""
+    """Yield kind and bytes of each packet on a stream, and the row of its last byte."""
     data = arrays[f"{stream}_tdata"].astype(np.uint8).tobytes()
     begin = 0
     for end in np.flatnonzero(arrays[f"{stream}_tlast"]).tolist():

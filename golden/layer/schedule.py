@@ -1,7 +1,7 @@
-"""What a layer does in a time step: rows of products, in order, and where their results go.
+"""The schedule of a layer's time step: rows of products, in order, and their destinations.
 
-A schedule is a description, shared by the circuit, which walks it, and by the image,
-whose words lie in the order in which the circuit needs them. It computes nothing.
+A schedule is a description and computes nothing. The circuit follows it, and the words of the image
+are in the order in which the circuit needs them.
 """
 
 from __future__ import annotations
@@ -17,74 +17,74 @@ Destination = Literal["hidden", "inner", "gate"]
 
 
 def chunks(count: int, size: int) -> int:
-    """Number of pieces of a size that hold so many."""
+    """Return the number of pieces of `size` that hold `count` items."""
     return -(-count // size)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A sum of products for each neuron, or several that take turns."""
+    """A sum of products for each neuron, or several such sums that take turns."""
 
     name: str
     part: Part
-    """What is multiplied: the input vector, the old hidden vector, the inner vector (hidden values
-    before a projection), or nothing."""
+    """The vector that the weights multiply: the input vector, the old hidden vector, the inner
+    vector (the hidden values before a projection), or none."""
     start: Literal["image", "gate", "none"] = "image"
-    """Where the sum starts: from the image's next start value, or from a gate's stored value; or
-    nowhere, since the row goes on with the sums of the one before."""
+    """The start of the sum: the image's next start value, or a gate's stored value. With "none" the
+    row continues the sums of the row before."""
     gates: tuple[int, ...] = ()
-    """Numbers of the gates that the sums are of, in the order in which they take turns or stand
-    side by side; none where the row isn't of a gate."""
+    """Numbers of the gates that the sums belong to, in the order in which these take turns or are
+    side by side; empty if the row belongs to no gate."""
     needs_cell: bool = False
-    """The unit's old cell value must come with the row's last beat."""
+    """Whether the row's last beat must bring the unit's old cell value."""
 
     @property
     def gate(self) -> int:
-        """The gate whose stored value the sum starts from; 0 where it starts from no such."""
+        """Return the gate whose stored value the sum starts from, or 0 if there is none."""
         return self.gates[0] if self.start == "gate" else 0
 
 
 @dataclass(frozen=True)
 class Task:
-    """Rows that a neuron turns into one result."""
+    """Rows whose sums a neuron turns into one result."""
 
     segment: str
-    """The neuron's program for it."""
+    """Name of the neuron's program for the task."""
     rows: tuple[Row, ...]
     to: Destination
     gate: int = 0
-    """The gate whose value the result is, where it goes to "gate"."""
+    """Number of the gate whose value the result is, if `to` is "gate"."""
     writes_cell: bool = False
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Tasks done for every unit (or every output), all before the next phase begins."""
+    """Tasks for every unit (or every output), which all end before the next phase begins."""
 
     tasks: tuple[Task, ...]
     over: Literal["units", "outputs"] = "units"
     normalizes: tuple[int, ...] = ()
-    """Gates whose stored values are normalised when the phase is over."""
+    """Numbers of the gates whose stored values are normalised at the end of the phase."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The phases of a step, for a layer of given sizes.
+    """The phases of a time step, for a layer of certain sizes.
 
     Parameters
     ----------
     phases
-        One or more; the results of the last go to "hidden".
+        One phase or more; the results of the last one go to "hidden".
     inputs, hidden, outputs
         Lengths of the input vector, of the cell and of the hidden vector that leaves the layer.
     lanes, neurons
-        Products a neuron and cycle, and neurons side by side.
+        Products of each neuron in a cycle, and number of neurons side by side.
     sums
-        Sums that each row interleaves, a power of two: a word of activations is used for one beat
-        of each, one after the other, so that a neuron has as many cycles for a sum's next beat.
+        Number of sums that each row interleaves, a power of two. A word of activations serves one
+        beat of each sum in turn, so a neuron has so many cycles until a sum's next beat.
     halves
-        Whether a row may be taken with the high halves of its weights alone, two words of
-        activations in a beat.
+        Whether a row may use only the high halves of its weights, with two words of activations in
+        a beat.
     """
 
     phases: tuple[Phase, ...]
@@ -98,38 +98,38 @@ class Schedule:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """All rows of all phases."""
+        """Return all rows of all phases."""
         return tuple(row for task in self.tasks for row in task.rows)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """All tasks of all phases."""
+        """Return all tasks of all phases."""
         return tuple(task for phase in self.phases for task in phase.tasks)
 
     def length(self, part: Part) -> int:
-        """Products of a row, without padding."""
+        """Return the number of products of a row, without padding."""
         lengths = {"input": self.inputs, "recurrent": self.outputs, "inner": self.hidden, "none": 0}
         return lengths[part]
 
     def beats(self, row: Row) -> int:
-        """Cycles of a row; one without products takes one to pass its start value."""
+        """Return the cycles of a row; a row without products takes one to pass its start value."""
         return self.sums * max(1, chunks(self.length(row.part), self.lanes))
 
     def least_beats(self, row: Row) -> int:
-        """Cycles of a row with high halves of weights alone, where the layer halves them."""
+        """Return the cycles of a row in LOW, where the layer halves weights; else all cycles."""
         return chunks(self.beats(row), 2) if self.halves else self.beats(row)
 
     def ends_sums(self, row: Row) -> bool:
-        """Whether a row's sums end with it, and the next row doesn't go on with them."""
+        """Return whether a row's sums end with it, so that the next row starts new ones."""
         following = self.rows[self.rows.index(row) + 1 :]
         return not following or following[0].start != "none"
 
     def groups(self, phase: Phase) -> int:
-        """Times that the neurons together take the phase's tasks, one unit each."""
+        """Return how often all neurons together do the phase's tasks, one unit each."""
         return chunks(self.hidden if phase.over == "units" else self.outputs, self.neurons)
 
     def walk(self) -> Iterator[tuple[Phase, int, Row]]:
-        """Every row of a step in order, with its phase and group."""
+        """Yield every row of a time step in order, with its phase and group."""
         for phase in self.phases:
             for group in range(self.groups(phase)):
                 for task in phase.tasks:
@@ -138,15 +138,15 @@ class Schedule:
 
     @property
     def weight_words(self) -> int:
-        """Words of the weight memory, each a weight for every lane of every neuron."""
+        """Return the words of the weight memory, each a weight for every lane of every neuron."""
         return sum(self.beats(row) for _, _, row in self.walk() if row.part != "none")
 
     @property
     def start_words(self) -> int:
-        """Words of the memory of start values, each one value for every neuron."""
+        """Return the words of the memory of start values, each one value for every neuron."""
         return self.sums * sum(row.start == "image" for _, _, row in self.walk())
 
     @property
     def step_beats(self) -> int:
-        """Cycles of a step in which the lanes are fed."""
+        """Return the cycles of a time step in which the lanes have weights to multiply."""
         return sum(self.beats(row) for _, _, row in self.walk())

@@ -1,4 +1,4 @@
-"""What the layers of several number systems have in common in their parameters and images."""
+"""Parameters and image sections that the layers of several number systems share."""
 
 from __future__ import annotations
 
@@ -24,62 +24,62 @@ __all__ = [
 ]
 
 LARGEST_LAYER = 4096
-"""Longest vector of a layer."""
+"""Largest length of a layer's vectors."""
 _BYTE = 8
 
 
 def inputs_parameter() -> Any:
-    """The field ``inputs`` of a layer's contract."""
+    """Return the field ``inputs`` of a layer's contract."""
     return parameter(16, "length of the input vector", 1, LARGEST_LAYER)
 
 
 def hidden_parameter(meaning: str = "cells and hidden values") -> Any:
-    """The field ``hidden`` of a layer's contract."""
+    """Return the field ``hidden`` of a layer's contract."""
     return parameter(32, meaning, 1, LARGEST_LAYER)
 
 
 def neurons_parameter() -> Any:
-    """The field ``neurons`` of a layer's contract."""
+    """Return the field ``neurons`` of a layer's contract."""
     return parameter(1, "hidden units side by side", 1, 16)
 
 
 def records(name: str, meaning: str, units: int, *passes: RecordsPass) -> Records:
-    """A section of records, its words and their bytes counted."""
+    """Return a section of records, with its words and their bytes counted."""
     words = sum(each.groups * len(each.rows) for each in passes)
     bits = sum(bits.width for bits in passes[0].rows[0])
     return Records(name, words, units * bits // _BYTE, meaning, units, passes)
 
 
 def configuration_section(bits: tuple[Bits, ...], meaning: str) -> Records:
-    """The section of one word that the layer keeps in registers."""
+    """Return the section of one word that the layer keeps in registers."""
     return records("configuration", meaning, 1, RecordsPass(1, (bits,)))
 
 
 def cell_exponent_field() -> Field:
-    """The array ``cell_exponent``."""
+    """Return the field ``cell_exponent`` of an image."""
     meaning = "the step of the cell is 2^cell_exponent"
     return Field((), LOWEST_CELL_EXPONENT, HIGHEST_CELL_EXPONENT, meaning)
 
 
 def cell_clip_field() -> Field:
-    """The array ``cell_clip``."""
+    """Return the field ``cell_clip`` of an image."""
     return Field((), 0, INT16_RANGE[1], "the cell saturates to -cell_clip...cell_clip; 0 for none")
 
 
 def cell_exponent_bits() -> Bits:
-    """The byte that holds the integer bits of the cell."""
+    """Return the byte that holds the integer bits of the cell."""
     return Bits(_BYTE, "cell_exponent", add=-LOWEST_CELL_EXPONENT)
 
 
 def multipliers_field(shape: tuple[int, ...], meaning: str = "") -> Field:
-    """Multipliers of binary32 scales: 24 bits, of which these are the upper ones of 31."""
+    """Return the field of multipliers, whose 24 significant bits are the upper ones of 31."""
     return Field(shape, 0, (1 << 31) - 1, meaning, 1 << SIGNIFICAND_POSITION)
 
 
 def split_bits(prefix: str, index: tuple[int, ...] = ()) -> tuple[Bits, Bits]:
-    """A split multiplier, its upper 24 bits and its shift, of arrays of a prefix.
+    """Return the bits of a split multiplier: its upper 24 bits, then its shift.
 
-    Arrays of more than a number have a name in the plural.
+    The names of the arrays begin with `prefix`. Those of arrays with axes are in the plural.
     """
     end = "s" if index else ""
     multiplier = f"{prefix}multiplier{end}"

@@ -63,39 +63,40 @@ __all__ = [
 ]
 
 GateOrder = Literal["in_turn", "side_by_side"]
-"""How the rows of a unit's gates are added: one after the other, or all four at once."""
+"""The order of the rows of a unit's gates: one after the other, or all four at once."""
 
 SIDE_BY_SIDE = ("f", "i", "g", "o")
-"""Gates in the order in which the image holds those of a row that are side by side."""
+"""The order of gates in the image where rows of all four gates are side by side."""
 
 START_BYTES = 4
 _HALF = 1 << 30
-"""The multiplier of a power of two."""
+"""The multiplier of a scale that is a power of two."""
 NONZERO = 6
-"""Bit of a shift's byte that is 1 unless the row's scale is 0, with scales of powers of two."""
+"""Bit of a shift's byte that is 1 unless the row's scale is 0, where scales are powers of two."""
 
 
 @dataclass(frozen=True)
 class TernaryLstmLayerContract(LayerContract[TernaryLstm]):
-    """A layer of ternary, binary or power-of-two weights with its parameters and its state.
+    """A layer of ternary, binary or power-of-two weights with its constants and its state.
 
-    It takes packets and answers them in order, see :mod:`fewbit.golden.layer.packets`: a parameter
-    image, input vectors of ``inputs`` raws, states. An input vector is one time step and gives the
-    new hidden vector of ``hidden`` raws. A raw of more than 8 bits is two bytes, low byte first,
-    its sign extended; of those that come in, only the low ``activation_width`` bits count. A state
-    is the hidden vector, then the cell raws of 16 bits.
+    The layer receives packets and answers them in order, see :mod:`fewbit.golden.layer.packets`: an
+    image, input vectors of ``inputs`` raws, and states. An input vector is one time step; its
+    answer is the new hidden vector of ``hidden`` raws. A raw of more than 8 bits takes two bytes,
+    low byte first, with its sign extended; the layer reads only the low ``activation_width`` bits.
+    A state is the hidden vector, then the cell raws of 16 bits.
 
-    Bit for bit :meth:`fewbit.golden.lstm.ternary.TernaryLstm.step`. An image doesn't hold the
-    inputs' scale, which the multipliers contain: a model that was unpacked has the scale 1.
+    Bit for bit, the layer computes :meth:`fewbit.golden.lstm.ternary.TernaryLstm.step`. An image
+    does not hold the inputs' scale, which is part of the multipliers: an unpacked model has the
+    scale 1.
 
     Parameters
     ----------
     inputs, hidden
         Lengths of the input vector and of the cell.
     lanes
-        Weights a neuron and cycle: as many as whole bytes hold.
+        Weights of each neuron in a cycle; they must fill whole bytes.
     neurons
-        Units side by side.
+        Number of neurons, which work on as many units side by side.
     weights, exponents
         "ternary", "binary", "pow2" or "int12", see :mod:`fewbit.golden.lstm.ternary`.
     packing
@@ -103,9 +104,9 @@ class TernaryLstmLayerContract(LayerContract[TernaryLstm]):
     scales
         "any": split multipliers; "powers_of_two": multipliers of 2^30 and 0 alone.
     gate_order
-        "in_turn": a neuron adds the rows of a unit's gates one after the other. "side_by_side":
-        all four at once, each on so many lanes; with one neuron, scales of powers of two and the
-        activation by table only.
+        "in_turn": a neuron adds the rows of a unit's gates one after the other. "side_by_side": it
+        adds the rows of all four gates at once, each on its own ``lanes``; that needs one neuron,
+        scales of powers of two and the activation "table".
     activation_width
         Bits of inputs and hidden values.
     activation
@@ -170,7 +171,7 @@ class TernaryLstmLayerContract(LayerContract[TernaryLstm]):
         neurons: int | None = None,
         **chosen: Any,
     ) -> Self:
-        """The layer that runs a model, with scales of powers of two if the model's are."""
+        """Return the contract of a model's layer, with the kind of scales that the model has."""
         return cls(
             inputs=model.inputs,
             hidden=model.hidden,
@@ -188,17 +189,17 @@ class TernaryLstmLayerContract(LayerContract[TernaryLstm]):
 
     @property
     def lane_weights(self) -> LaneWeights:
-        """The weights of a neuron in a cycle."""
+        """Return the weights of a neuron in a cycle."""
         return LaneWeights(self.lanes, self.weights, self.exponents, self.packing)
 
     @property
     def variant(self) -> IntegerVariant:
-        """Parts beside the four gates: none."""
+        """Return the variant without any part beside the four gates."""
         return IntegerVariant()
 
     @property
     def schedule(self) -> Schedule:
-        """What the layer does in a time step: as the plain integer LSTM, or all gates at once."""
+        """Return the schedule: that of the plain integer LSTM, or all gates at once."""
         if self.gate_order == "side_by_side":
             gates = tuple(GATES.index(gate) for gate in SIDE_BY_SIDE)
             rows = tuple(Row(part, part, gates=gates) for part in PARTS)
@@ -210,12 +211,12 @@ class TernaryLstmLayerContract(LayerContract[TernaryLstm]):
 
     @property
     def rows_at_once(self) -> int:
-        """Rows that a neuron adds at once."""
+        """Return the number of rows that a neuron adds at once."""
         return len(SIDE_BY_SIDE) if self.gate_order == "side_by_side" else 1
 
     @property
     def scale_bytes(self) -> int:
-        """Bytes of a row's scale."""
+        """Return the number of bytes of a row's scale."""
         return 4 if self.scales == "any" else 1
 
     def make_plan(self) -> Plan:
@@ -281,7 +282,7 @@ class TernaryLstmLayerContract(LayerContract[TernaryLstm]):
 
     @property
     def _image_fields(self) -> dict[str, Field]:
-        """The arrays of the image."""
+        """Return the fields of the image by name."""
         levels = levels_of(self.weights, self.exponents)
         ends = levels[0], levels[-1]
         rows = len(GATES), self.hidden
@@ -304,7 +305,7 @@ class TernaryLstmLayerContract(LayerContract[TernaryLstm]):
         }
 
     def _start_bits(self, part: str, gate: int) -> tuple[Bits, ...]:
-        """The start value of a row of each unit, and its scale."""
+        """Return the bits of each unit's start value and scale for a row."""
         start = Bits(8 * START_BYTES, "bias" if part == "input" else "", (gate,))
         if self.scales == "any":
             return start, *split_bits(f"{part}_", (gate,))
@@ -366,7 +367,7 @@ class TernaryLstmLayerContract(LayerContract[TernaryLstm]):
 
 
 def _codes_of(weights: LaneWeights) -> Codes:
-    """How the image stores a weight, or some that share a code."""
+    """Return the code of a weight in the image, or of weights that share a code."""
     width = weights.operand.format.width
     if weights.weights == "int12":
         return Codes(width)
@@ -378,7 +379,7 @@ def _codes_of(weights: LaneWeights) -> Codes:
     unwritten[known] = one.codes(levels[known])[:, 0] != codes[known, 0]
     return Codes(
         width,
-        # Where there is no weight of 0, any fills a word.
+        # If there is no weight 0, any weight may fill a word.
         0 if (levels == 0).any() else int(levels[0, 0]),
         levels=tuple(tuple(group) for group in levels.tolist()),
         unwritten=tuple(np.flatnonzero(unwritten).tolist()),
@@ -390,7 +391,7 @@ def _has_powers_of_two(model: TernaryLstm) -> bool:
 
 
 def random_model(layer: TernaryLstmLayerContract, rng: np.random.Generator) -> TernaryLstm:
-    """A random model: any weights, scales that take most gates to a lively range."""
+    """Return a random model: any weights, and scales that keep most gates away from saturation."""
     rows = len(GATES), layer.hidden
     levels = np.array(levels_of(layer.weights, layer.exponents))
     typical = float(np.sqrt((levels.astype(np.float64) ** 2).mean())) * 2.0**layer.activation_width
@@ -399,7 +400,7 @@ def random_model(layer: TernaryLstmLayerContract, rng: np.random.Generator) -> T
         multipliers = np.full(rows, _HALF)
         if layer.scales == "any":
             multipliers = rng.integers(1 << 23, 1 << 24, rows) << SIGNIFICAND_POSITION
-        # Sums of uniform raws are about a quarter of this; a gate is lively up to 2^14.
+        # Sums of uniform raws are about a quarter of this; up to 2^14 a gate does not saturate.
         distance = 14.5 - np.log2(typical * np.sqrt(length)) + rng.uniform(-2, 2, rows)
         shifts = np.clip(np.rint(distance), -31, 30).astype(np.int64)
         wild = rng.random(rows) < 1 / 64
