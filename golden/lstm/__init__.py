@@ -1,1 +1,1 @@
-"""One time step and a sequence of an LSTM in each number system, over a batch."""
+"""The LSTM of each number system: one time step and whole sequences, over a batch."""

@@ -1,4 +1,4 @@
-"""The LSTM with batch normalisation in double precision: what its folded form computes.
+"""The LSTM with batch normalisation in double precision, as it is before folding.
 
 Gates are in the order i, f, g, o::
 
@@ -6,9 +6,9 @@ Gates are in the order i, f, g, o::
     i, f, o = sigmoid(z)                g = tanh(z)
     c = f c + i g                       h = o tanh(N_c(c))
 
-Each of the three norms may be missing; their statistics are one set, frozen and shared by all time
-steps. The paper has the gates in the order g, f, i, o: its parts 2, 1, 0 and 3 are those here. The
-bias of its N_x is 0 and that of its N_h the gates' bias; its N_c is optional.
+Each of the three norms may be missing. The statistics are frozen, one set for all time steps. The
+paper has the gates in the order g, f, i, o, so the gates here are its parts 2, 1, 0 and 3. The bias
+of its N_x is 0, that of its N_h is the gates' bias, and its N_c is optional.
 
 Source: Ardakani, Ji, Smithson, Meyer and Gross, "Learning recurrent binary/ternary weights",
 arXiv 1809.11086, whose released code keeps statistics for every time step.
@@ -28,7 +28,7 @@ __all__ = ["BatchNorm", "BatchNormLstm", "NormalizedCell", "freeze_reals", "run_
 
 
 def freeze_reals(instance: object, name: str, shape: tuple[int, ...]) -> None:
-    """Replace a field by a read-only copy in float64, refusing another shape or no finite real."""
+    """Replace a field by a read-only float64 copy, or refuse its shape or its numbers."""
     given = np.asarray(getattr(instance, name))
     if given.dtype.kind not in "iuf":
         raise ValueError(f"{name} must be real numbers, not {given.dtype}.")
@@ -52,7 +52,7 @@ class BatchNorm:
         One number a normalised value, all of one shape; variances at least 0. PyTorch's names are
         ``weight``, ``bias``, ``running_mean`` and ``running_var``.
     epsilon
-        Added to the variances, which makes them greater than 0.
+        A number that is added to the variances, so that they are greater than 0.
 
     Raises
     ------
@@ -67,7 +67,7 @@ class BatchNorm:
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        """Check every field."""
+        """Check that shapes and numbers are legal."""
         shape = np.shape(self.gain)
         for name in ("gain", "bias", "mean", "variance"):
             freeze_reals(self, name, shape)
@@ -82,40 +82,40 @@ class BatchNorm:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of what is normalised."""
+        """Return the shape of the normalised values."""
         return self.gain.shape
 
     @property
     def scale(self) -> Reals:
-        """What a value is multiplied by: ``gain / sqrt(variance + epsilon)``."""
+        """Return the factor of a value, ``gain / sqrt(variance + epsilon)``."""
         return self.gain / np.sqrt(self.variance + self.epsilon)
 
     @property
     def offset(self) -> Reals:
-        """What is added to the product: ``bias - mean scale``."""
+        """Return the term that is added to the product, ``bias - mean scale``."""
         return self.bias - self.mean * self.scale
 
     def normalize(self, values: Reals) -> Reals:
-        """Normalised values, of a shape that ends in that of the norm."""
+        """Return normalised values; their shape ends in that of the norm."""
         deviation = np.sqrt(self.variance + self.epsilon)
         return self.gain * ((values - self.mean) / deviation) + self.bias
 
 
 class NormalizedCell(Protocol):
-    """What `run_with_cell` asks of a layer."""
+    """A layer that `run_with_cell` can run."""
 
     @property
     def inputs(self) -> int:
-        """Length of an input vector."""
+        """Return the length of an input vector."""
         ...
 
     @property
     def hidden(self) -> int:
-        """Number of units."""
+        """Return the number of units."""
         ...
 
     def pre_activations(self, x: Reals, hidden: Reals) -> Reals:
-        """Pre-activations of i, f, g, o, shape (batch, 4, hidden).
+        """Return the pre-activations of i, f, g, o, shape (batch, 4, hidden).
 
         Parameters
         ----------
@@ -125,13 +125,13 @@ class NormalizedCell(Protocol):
         ...
 
     def normalize_cell(self, cell: Reals) -> Reals:
-        """What tanh sees of cells, shape (batch, hidden)."""
+        """Return the values that tanh reads in place of the cells, shape (batch, hidden)."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class BatchNormLstm:
-    """Parameters of an LSTM layer with batch normalisation, gates in the order i, f, g, o.
+    """An LSTM layer with batch normalisation, gates in the order i, f, g, o.
 
     Arrays are copied as float64 and made read-only.
 
@@ -144,9 +144,9 @@ class BatchNormLstm:
     bias
         Shape (4, hidden).
     input_norm, recurrent_norm
-        Of the two products, shape (4, hidden); None for none.
+        Norms of the two products, shape (4, hidden); None for no norm.
     cell_norm
-        Of the cell, shape (hidden,); None for none.
+        Norm of the cell, shape (hidden,); None for no norm.
 
     Raises
     ------
@@ -162,7 +162,7 @@ class BatchNormLstm:
     cell_norm: BatchNorm | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
+        """Check that shapes and numbers are legal."""
         shape = np.shape(self.input_weights)
         if len(shape) != len(WEIGHT_AXES) or shape[0] != len(GATES) or 0 in shape:
             raise ValueError(
@@ -183,16 +183,16 @@ class BatchNormLstm:
 
     @property
     def inputs(self) -> int:
-        """Length of an input vector."""
+        """Return the length of an input vector."""
         return self.input_weights.shape[2]
 
     @property
     def hidden(self) -> int:
-        """Number of units, each with a cell."""
+        """Return the number of units, each with a cell."""
         return self.input_weights.shape[1]
 
     def pre_activations(self, x: Reals, hidden: Reals) -> Reals:
-        """Pre-activations of i, f, g, o, shape (batch, 4, hidden).
+        """Return the pre-activations of i, f, g, o, shape (batch, 4, hidden).
 
         Parameters
         ----------
@@ -210,17 +210,17 @@ class BatchNormLstm:
         return total
 
     def normalize_cell(self, cell: Reals) -> Reals:
-        """What tanh sees of cells, shape (batch, hidden)."""
+        """Return the values that tanh reads in place of the cells, shape (batch, hidden)."""
         return cell if self.cell_norm is None else self.cell_norm.normalize(cell)
 
 
 def _sigmoid(x: Reals) -> Reals:
-    """``1/(1 + exp(-x))``, without overflow for a large negative `x`."""
+    """Return ``1/(1 + exp(-x))``, without overflow for a large negative `x`."""
     return np.exp(-np.logaddexp(0.0, -x))
 
 
 def run_with_cell(model: NormalizedCell, x: npt.ArrayLike) -> tuple[Reals, Reals]:
-    """Hidden values and cells of a batch of sequences, both 0 before the first step.
+    """Return hidden values and cells of a batch of sequences, both 0 before the first time step.
 
     Parameters
     ----------
@@ -239,10 +239,10 @@ def run_with_cell(model: NormalizedCell, x: npt.ArrayLike) -> tuple[Reals, Reals
     batch, time, _ = inputs.shape
     hidden, cell = np.zeros((2, batch, model.hidden))
     hiddens, cells = np.zeros((2, batch, time, model.hidden))
-    for moment in range(time):
-        pre = model.pre_activations(inputs[:, moment], hidden)
+    for t in range(time):
+        pre = model.pre_activations(inputs[:, t], hidden)
         i, f, o = (_sigmoid(pre[:, gate]) for gate in (0, 1, 3))
         cell = f * cell + i * np.tanh(pre[:, 2])
         hidden = o * np.tanh(model.normalize_cell(cell))
-        hiddens[:, moment], cells[:, moment] = hidden, cell
+        hiddens[:, t], cells[:, t] = hidden, cell
     return hiddens, cells

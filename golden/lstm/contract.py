@@ -1,8 +1,8 @@
-"""The LSTM of any number system: what a layer's parameters are in a file, and what they compute.
+"""The LSTM of any number system: its constants in a file, and the time step that they define.
 
-A number system's LSTM is one class, a frozen dataclass that inherits from `Lstm`. Whoever has a
-layer asks it what it reads and writes, how it steps and what it is called; nobody asks of which
-class it is. `fewbit.golden.lstm.kinds` knows all classes by the name that stands in model files.
+A number system's LSTM is one class, a frozen dataclass that inherits from `Lstm`. A layer has
+methods for its codecs, its time step and its description, so that no code needs to test the class
+of a layer. `fewbit.golden.lstm.kinds` lists all classes by their names in model files.
 """
 
 from abc import ABC, abstractmethod
@@ -24,7 +24,7 @@ Numbers = npt.NDArray[Any]
 
 
 LONGEST_TEXT = 32
-"""Most letters of a text in a file."""
+"""Largest number of letters of a text in a file."""
 STORED_KINDS = frozenset(
     {"int8", "int16", "int32", "uint8", "uint16", "float32", "float64", "text"}
 )
@@ -33,7 +33,7 @@ STORED_KINDS = frozenset(
 
 @dataclass(frozen=True)
 class StoredArray:
-    """What an array of a file must be.
+    """The type and the shape that an array of a file must have.
 
     Parameters
     ----------
@@ -41,11 +41,11 @@ class StoredArray:
         Types that it may have: "int8", "int16", "int32", "uint8", "uint16", "float32", "float64",
         "text".
     shape
-        Its axes: lengths, or names that stand for the same length in all arrays taken together.
+        Its axes: lengths, or names that stand for the same length in all arrays of a file.
     optional
-        Whether it may be missing; the layer's field has its default then.
+        Whether the array may be missing; the layer's field then has its default.
     choices
-        The texts that a text may be; any where none are given.
+        The allowed texts; empty if any text is allowed.
     none_as
         The number that stands for None, where the field may be None.
     """
@@ -57,12 +57,12 @@ class StoredArray:
     none_as: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a type that files don't hold.
+        """Refuse a type that files cannot hold.
 
         Raises
         ------
         TypeError
-            If there is one, or none at all.
+            If a type is unknown, or the list is empty.
         """
         unknown = sorted(set(self.kinds) - STORED_KINDS)
         if unknown or not self.kinds or isinstance(self.kinds, str):
@@ -72,7 +72,7 @@ class StoredArray:
             )
 
     def __str__(self) -> str:
-        """Name the types, then the shape, as an error shows them."""
+        """Return the types, then the shape, as an error shows them."""
         kinds = " or ".join(self.kinds)
         shape = str(self.shape).replace("'", "")
         return f"{kinds} of shape {shape}"
@@ -85,68 +85,68 @@ REAL = ("float32", "float64")
 
 
 class Lstm(ABC):
-    """A layer of an LSTM in some number system: its parameters, and what they compute.
+    """A layer of an LSTM in some number system: its constants and its time step.
 
-    A subclass is a frozen dataclass whose fields are the arrays of `stored`. Numbers that a layer
-    takes and gives are raws or codes in int64, or reals in float64.
+    A subclass is a frozen dataclass whose fields are the arrays of `stored`. The numbers that a
+    layer reads and writes are raws or codes in int64, or reals in float64.
     """
 
     kind: ClassVar[str]
-    """What stands for the class in a model file, such as "int8_lstm"; never changed."""
+    """The name of the class in a model file, such as "int8_lstm"; it never changes."""
     title: ClassVar[str]
-    """What sentences call such a model: "int8" as in "an int8 model"."""
+    """The name of such a model in sentences: "int8" as in "an int8 model"."""
     stored: ClassVar[Mapping[str, StoredArray]]
-    """What a model file holds of each field."""
+    """The type and shape of each field in a model file."""
     is_quantised: ClassVar[bool] = True
     """Whether the layer computes with raws or codes, and not with reals."""
 
     @property
     @abstractmethod
     def inputs(self) -> int:
-        """Length of an input vector."""
+        """Return the length of an input vector."""
 
     @property
     @abstractmethod
     def hidden(self) -> int:
-        """Number of units, each with a cell."""
+        """Return the number of units, each with a cell."""
 
     @property
     def outputs(self) -> int:
-        """Length of a hidden vector: one for each unit."""
+        """Return the length of a hidden vector, by default one number for each unit."""
         return self.hidden
 
     @property
     @abstractmethod
     def reads(self) -> Codec:
-        """What the numbers of an input vector stand for."""
+        """Return the codec of an input vector."""
 
     @property
     @abstractmethod
     def keeps(self) -> Codec:
-        """What the numbers of the hidden vector stand for, as the recurrent part reads them."""
+        """Return the codec of the hidden vector that the recurrent part reads."""
 
     @property
     def writes(self) -> Codec:
-        """What the numbers of the hidden vector stand for, as the layer gives them."""
+        """Return the codec of the hidden vector that the layer puts out."""
         return self.keeps
 
     @property
     @abstractmethod
     def description(self) -> str:
-        """The number system and what was chosen for this layer, in words."""
+        """Return the number system and the options of this layer, in words."""
 
     @abstractmethod
     def reset_state(self, batch: int) -> tuple[Numbers, Numbers]:
-        """Hidden and cell numbers before the first step, which mean zero.
+        """Return hidden and cell numbers that mean zero, for the time before the first step.
 
-        Shapes (batch, outputs) and (batch, hidden).
+        The shapes are (batch, outputs) and (batch, hidden).
         """
 
     @abstractmethod
     def step(
         self, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike
     ) -> tuple[Numbers, Numbers]:
-        """One time step of a batch.
+        """Compute one time step of a batch.
 
         Parameters
         ----------
@@ -165,7 +165,7 @@ class Lstm(ABC):
         Raises
         ------
         ValueError
-            If a shape is wrong or a number is none of the layer's.
+            If a shape is wrong, or a number is out of the layer's range.
         """
 
     def run_with_cell(
@@ -175,7 +175,7 @@ class Lstm(ABC):
         hidden: npt.ArrayLike | None = None,
         cell: npt.ArrayLike | None = None,
     ) -> tuple[Numbers, Numbers]:
-        """Hidden and cell numbers of a batch of sequences at every step.
+        """Return hidden and cell numbers of a batch of sequences at every time step.
 
         The parameters are those of `run`.
 
@@ -192,9 +192,9 @@ class Lstm(ABC):
         new_cell = state[1] if cell is None else cell
         hiddens = np.zeros((batch, time, self.outputs), state[0].dtype)
         cells = np.zeros((batch, time, self.hidden), state[1].dtype)
-        for moment in range(time):
-            new_hidden, new_cell = self.step(inputs[:, moment], new_hidden, new_cell)
-            hiddens[:, moment], cells[:, moment] = new_hidden, new_cell
+        for t in range(time):
+            new_hidden, new_cell = self.step(inputs[:, t], new_hidden, new_cell)
+            hiddens[:, t], cells[:, t] = new_hidden, new_cell
         return hiddens, cells
 
     def run(
@@ -204,18 +204,18 @@ class Lstm(ABC):
         hidden: npt.ArrayLike | None = None,
         cell: npt.ArrayLike | None = None,
     ) -> Numbers:
-        """Hidden numbers of a batch of sequences.
+        """Return the hidden numbers of a batch of sequences.
 
-        A step depends on no later one, so sequences of different lengths can be padded at their
-        ends and the surplus of the result ignored.
+        A time step depends on no later one. So sequences of different lengths can be padded at
+        their ends, and the surplus of the result ignored.
 
         Parameters
         ----------
         x
             Input numbers, shape (batch, time, inputs).
         hidden, cell
-            Numbers before the first step, shapes (batch, outputs) and (batch, hidden); those at
-            reset if not given.
+            Numbers before the first time step, shapes (batch, outputs) and (batch, hidden). The
+            default is the state at reset.
 
         Returns
         -------
@@ -224,9 +224,10 @@ class Lstm(ABC):
         return self.run_with_cell(x, hidden=hidden, cell=cell)[0]
 
     def forward(self, x: npt.ArrayLike) -> Numbers:
-        """Hidden numbers of sequences from reset, as the layer's circuit gives them.
+        """Return the hidden numbers of sequences from reset, as the layer's circuit computes them.
 
-        That is `run`, unless the circuit decides something at run time that `run` doesn't.
+        The result is that of `run`, unless the circuit makes decisions at run time, such as the
+        precision of a time step.
 
         Parameters
         ----------
@@ -240,23 +241,23 @@ class Lstm(ABC):
         return self.run(x)
 
     def with_activation(self, activation: ActivationKind) -> Self:
-        """The layer with another approximation of sigmoid and tanh.
+        """Return the layer with another approximation of sigmoid and tanh.
 
         Raises
         ------
         ValueError
-            If layers of this number system have no such choice, or not this one.
+            If layers of this number system do not offer this approximation.
         """
         raise ValueError(f"A {self.title} layer has no choice of activation, such as {activation}.")
 
 
 def expect(lstm: Lstm, kind: type[Kind], otherwise: str) -> Kind:
-    """The layer, where it is of the class that a step of some conversion takes.
+    """Return the layer, or refuse one that is not of the class `kind`.
 
     Raises
     ------
     ValueError
-        With the sentence `otherwise`, if it is of another class.
+        If the layer is of another class; the text is `otherwise`.
     """
     if not isinstance(lstm, kind):
         raise ValueError(otherwise)

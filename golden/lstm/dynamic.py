@@ -1,11 +1,13 @@
-"""Precision chosen per unit and time step in the integer LSTM: 8 or 4 bits of every weight.
+"""Dynamic precision of the integer LSTM: 8 or 4 bits of weights, chosen per unit and time step.
 
-After Silfa et al.: where a unit's cell is calm, the high halves of its weights do; where it moves,
-whole weights. The scheme in integers is ours, and so is the other signal: a unit whose output gate
-was shut is seen by nobody.
+The idea is that of Silfa et al.: while a unit's cell hardly changes, the high halves of its weights
+are precise enough; while it changes much, the unit needs whole weights. The scheme in integers is
+this project's. So is the second signal, the output gate: an error in a unit whose output gate is
+shut hardly reaches the hidden values. A unit is in the *mode* HIGH (whole weights) or LOW (high
+halves).
 
-**Decision.** Before step t of a sequence, of each unit, with c[-1] the cell it starts from and o
-the output gate::
+**Decision.** The mode of a unit at time step t follows from its *signal* d. Here c[t] is the cell
+after step t, c[-1] the cell at the start of the sequence, and o[t] the output gate of step t::
 
     d = |c[t-1] - c[t-2]|            "cell_change", in raws; 0 at t = 0
         o[t-1]                       "output_gate", in units of 2^-15; 0 at t = 0
@@ -14,31 +16,38 @@ the output gate::
               0          else
     HIGH    if counter > 0, or t < 2, or hold = 255;  else LOW
 
-Counters start at 0. `threshold` has 16 bits, `hold` 8, both run-time registers. A hold of 255 is
-for good: every step is HIGH, and the layer is the int8 layer. A hold of 0 makes all but the first
-two steps LOW. All gates of a unit share the mode. So do the units of a group, from the first each
-`group` neighbours: they share a counter, and any of them that moves sets it. d needs no history: it
-is the difference between the cell that a unit reads and the one that it writes, so the counter for
-step t + 1 is settled when step t writes the cell. Loading a state is the start of a sequence:
-counters at 0, the next two steps HIGH. Reading it out changes nothing.
+The counters are 0 at the start of a sequence. `threshold` (16 bits) and `hold` (8 bits) are
+registers that can be set at run time. With a hold of 255 every time step is HIGH, and the layer is
+the int8 layer. With a hold of 0 all time steps but the first two are LOW.
 
-**Arithmetic.** A weight is ``16 W_high + W_low``, W_high signed, W_low unsigned, 4 bits each. The
-sum of a row, part by part as everywhere, wrapped to 32 bits::
+All gates of a unit have the same mode. So have all units of a *group*, which is `group` neighbours,
+counted from unit 0: a group has one counter, which any of its units sets if its d is above the
+threshold.
+
+The circuit needs no memory for d, because d is the difference between the cell that a unit reads
+and the cell that it writes: when step t writes the cell, the counter for step t + 1 is known.
+Loading a state counts as the start of a sequence: the counters become 0, and the next two steps are
+HIGH. Reading the state changes nothing.
+
+**Arithmetic.** A weight is ``16 W_high + W_low``, where W_high is signed, W_low is unsigned, and
+each has 4 bits. The sum of a row, of the input part or the recurrent part, is wrapped to 32 bits::
 
     HIGH    start + sum W x
     LOW     start + 16 (4 offset + sum W_high x) + 8 sum x
 
-``start`` is the folded bias of the int8 layer, in both modes, and x a raw with its zero point still
-in it. ``sum x`` is one number a vector, shared by all rows of the part. What that means: in LOW a
-weight is the middle of its sixteen, ``16 W_high + 8``, but the folded bias still takes the zero
-point off with whole weights, so that a row is off by ``sum (8 - W_low) x``, where
-``sum (8 - W_low) (x - z)`` would be less for z the mean of x. ``offset``, an int8 for each row and
-part, makes up for that: ``sum (W_low - 8) mean(x) / 64`` to the nearest, from calibration. Without
-offsets they are 0, and the circuit needs no memory for them. All after the sums is the int8
-layer's.
+In both modes ``start`` is the folded bias of the int8 layer, and x is a raw whose zero point is not
+subtracted. ``sum x`` is one number for a vector; all rows of the part share it.
 
-Offsets are worth their byte a row: on the speaker model they halve the error of the hidden values
-when all is LOW (rms 7.5 for 15.2 steps), and only with them no accuracy is lost at 75 % LOW.
+So in LOW a weight stands for the middle of its sixteen possible values, ``16 W_high + 8``. The
+folded bias, however, subtracts the zero point times whole weights. Against HIGH, the sum of a row
+is therefore wrong by ``sum (8 - W_low) x``, which is large where the mean of x is far from 0. The
+``offset`` of each row and part, an int8, corrects the mean of that error: calibration sets it to
+``sum (W_low - 8) mean(x) / 64``, rounded to the nearest. A model without offsets has offsets 0, and
+the circuit then needs no memory for them. All computation after the sums is that of the int8 layer.
+
+Offsets take one byte for each row. On the speaker model they halve the error of the hidden values
+when all time steps are LOW (an rms of 7.5 raws instead of 15.2), and only with offsets is no
+accuracy lost at 75% LOW.
 
 Source: Silfa, Arnau and Gonzalez, "Boosting LSTM Performance Through Dynamic Precision Selection",
 arXiv 1911.04244, for choosing by the change of the cell state.
@@ -94,21 +103,22 @@ Modes = npt.NDArray[np.bool_]
 Reals = npt.NDArray[np.float64]
 
 FIRST_STEPS = 2
-"""Steps at the start of a sequence that are HIGH whatever the cell does."""
+"""Number of time steps at the start of a sequence that are always HIGH."""
 OFFSET_RESOLUTION = 64
-"""What an offset of 1 adds to a sum."""
+"""The number that an offset of 1 adds to a sum."""
 
 
 @dataclass(frozen=True, eq=False)
 class SignalStep:
-    """What a step did, for the decision on the next one.
+    """The values of a time step that decide the precision of the next one.
 
     Parameters
     ----------
     old_cell, new_cell
         Raws, shape (batch, hidden).
     pre
-        Gives the gates before their activation, raws in Q3.12, shape (batch, hidden, G).
+        A function that returns the gates before their activation, raws in Q3.12, shape (batch,
+        hidden, G).
     """
 
     old_cell: Raws
@@ -117,36 +127,36 @@ class SignalStep:
 
 
 class Signal(Protocol):
-    """What decides the mode of every unit, step by step; `run_signal` starts it anew by itself."""
+    """A rule that decides the mode of every unit, time step by time step."""
 
     def start(self, batch: int, hidden: int) -> None:
-        """Forget all sequences before."""
+        """Forget all earlier sequences, and begin a batch of new ones."""
 
-    def high(self, moment: int) -> Modes:
-        """Which units are HIGH at step `moment`, shape (batch, hidden)."""
+    def high(self, t: int) -> Modes:
+        """Return which units are HIGH at time step `t`, shape (batch, hidden)."""
         ...
 
     def observe(self, step: SignalStep) -> None:
-        """Take note of a step that was done."""
+        """Record the values of a time step after it is computed."""
 
 
 @dataclass
 class Decision(ABC):
-    """The decision at the head of this module, by one signal or the other.
+    """The decision that the head of this module describes, by one signal or the other.
 
     Parameters
     ----------
     threshold
-        From 0 to 65535.
+        The threshold of the signal, from 0 to 65535.
     hold
-        From 0 to 255.
+        Number of HIGH time steps after the signal passes the threshold, from 0 to 255.
     group
-        Neighbouring units that share a mode, at least 1.
+        Number of neighbouring units that share a mode, at least 1.
 
     Raises
     ------
     ValueError
-        If one is out of its range.
+        If a number is out of its range.
     """
 
     threshold: int
@@ -154,69 +164,72 @@ class Decision(ABC):
     group: int = 1
 
     def __post_init__(self) -> None:
-        """Check the registers."""
+        """Check that the registers are in their ranges."""
         freeze_integer(self, "threshold", 0, HIGHEST_THRESHOLD)
         freeze_integer(self, "hold", 0, ALWAYS_HIGH)
         freeze_integer(self, "group", 1, LARGEST_GROUP)
 
     def start(self, batch: int, hidden: int) -> None:
-        """Counters to 0."""
+        """Set the counters to 0 for a batch of new sequences."""
         self._hidden = hidden
         self._counters = np.zeros((batch, -(-hidden // self.group)), np.int64)
 
-    def high(self, moment: int) -> Modes:
-        """Which units are HIGH."""
-        return np.repeat(self.high_groups(moment), self.group, axis=1)[:, : self._hidden]
+    def high(self, t: int) -> Modes:
+        """Return which units are HIGH at time step `t`, shape (batch, hidden)."""
+        return np.repeat(self.high_groups(t), self.group, axis=1)[:, : self._hidden]
 
-    def high_groups(self, moment: int) -> Modes:
-        """Which groups are HIGH, shape (batch, groups)."""
-        return (self._counters > 0) | (moment < FIRST_STEPS) | (self.hold == ALWAYS_HIGH)
+    def high_groups(self, t: int) -> Modes:
+        """Return which groups are HIGH at time step `t`, shape (batch, groups)."""
+        return (self._counters > 0) | (t < FIRST_STEPS) | (self.hold == ALWAYS_HIGH)
 
     def observe(self, step: SignalStep) -> None:
-        """Settle the counters for the next step."""
+        """Update the counters for the next time step."""
         set_now = self.largest(step) > self.threshold
         self._counters = np.where(set_now, self.hold, np.maximum(self._counters - 1, 0))
 
     def largest(self, step: SignalStep) -> Raws:
-        """What is compared with the threshold, shape (batch, groups)."""
+        """Return the largest signal of each group, which the threshold is compared with.
+
+        The shape is (batch, groups).
+        """
         signal = self.measure(step)
         padded = np.pad(signal, ((0, 0), (0, -signal.shape[1] % self.group)))
         return padded.reshape(len(signal), -1, self.group).max(axis=2)
 
     @abstractmethod
     def measure(self, step: SignalStep) -> Raws:
-        """The signal of every unit, at least 0, shape (batch, hidden)."""
+        """Return the signal of every unit, at least 0, shape (batch, hidden)."""
 
 
 class CellChange(Decision):
-    """By the change of the cell, after Silfa et al."""
+    """The decision by the change of the cell, after Silfa et al."""
 
     def measure(self, step: SignalStep) -> Raws:
-        """Distance between the cell before and after."""
+        """Return the distance between the cell before and after the time step, in raws."""
         return np.abs(step.new_cell - step.old_cell)
 
 
 @dataclass
 class OutputGate(Decision):
-    """By the output gate, in units of 2^-15; ours.
+    """The decision by the output gate, in units of 2^-15, which is this project's.
 
     Parameters
     ----------
     activation
-        The layer's.
+        The approximation of the sigmoid, equal to the layer's.
     """
 
     activation: ActivationKind = "table"
 
     def measure(self, step: SignalStep) -> Raws:
-        """The gate, the last in every order."""
+        """Return the output gate, which is the last gate in every order."""
         return ACTIVATIONS[self.activation].sigmoid(step.pre()[..., -1])
 
 
 def decision_of(
     signal: PrecisionSignal, threshold: int, hold: int, group: int, activation: ActivationKind
 ) -> Decision:
-    """The decision by a signal; `activation` is the layer's."""
+    """Return the decision by a signal; `activation` is that of the layer."""
     if signal == "cell_change":
         return CellChange(threshold, hold, group)
     return OutputGate(threshold, hold, group, activation)
@@ -224,14 +237,14 @@ def decision_of(
 
 @dataclass(frozen=True, eq=False)
 class DynamicRun:
-    """What came of a batch of sequences, and how it was computed.
+    """The result of a batch of sequences, and the precision of each of its time steps.
 
     Parameters
     ----------
     hidden, cell
-        Raws at every step, shapes (batch, time, outputs) and (batch, time, hidden).
+        Raws at every time step, shapes (batch, time, outputs) and (batch, time, hidden).
     high
-        Which units were HIGH, shape (batch, time, hidden).
+        True where a unit was HIGH, shape (batch, time, hidden).
     """
 
     hidden: Raws
@@ -239,41 +252,41 @@ class DynamicRun:
     high: Modes
 
     def passes(self, lengths: npt.ArrayLike | None = None) -> tuple[int, int]:
-        """Numbers of HIGH and of LOW steps of units.
+        """Return the number of HIGH and the number of LOW time steps, summed over all units.
 
         Parameters
         ----------
         lengths
-            Number of steps that count in each sequence, shape (batch,); all if not given.
+            Number of valid time steps in each sequence, shape (batch,); None for all.
         """
         counted = self.high[valid_steps(self.high, lengths)]
         high = int(counted.sum())
         return high, counted.size - high
 
     def low_share(self, lengths: npt.ArrayLike | None = None) -> float:
-        """Share of LOW steps of units, from 0 to 1."""
+        """Return the share of LOW time steps of units, from 0 to 1."""
         high, low = self.passes(lengths)
         return low / (high + low)
 
 
 def speed_up(low_share: float) -> float:
-    """Steps of a layer in the time of one all HIGH, if LOW takes half of it."""
+    """Return the speed relative to all steps HIGH, if a LOW step takes half the time."""
     return 1 / (1 - low_share / 2)
 
 
 def low_constants(
     constants: Int8Constants, offsets: npt.NDArray[np.int8] | None = None
 ) -> Int8Constants:
-    """The layer in which every step is LOW, as an int8 layer.
+    """Return the constants of an int8 layer that computes what a layer computes with all steps LOW.
 
-    Its weights are ``16 W_high + 8``, which int8 holds, and its folded bias takes in the offsets.
+    Its weights are ``16 W_high + 8``, which fit int8, and its folded bias includes the offsets.
 
     Parameters
     ----------
     constants
-        The layer in which every step is HIGH.
+        The layer in which every time step is HIGH.
     offsets
-        int8, shape (G, 2, hidden), as in `Int8Lstm.low_offsets`; None for zeros.
+        The offsets `Int8Lstm.low_offsets`: int8, shape (G, 2, hidden); None for zeros.
     """
     folded = constants.folded_bias.astype(np.int64)
     if offsets is not None:
@@ -298,16 +311,16 @@ def mixed_step(
     cell: Raws,
     high: Modes,
 ) -> tuple[Raws, SignalStep]:
-    """New hidden raws, and what the step did.
+    """Compute a time step: return the new hidden raws, and the values for the next decision.
 
     Parameters
     ----------
     whole, halves
-        The layer in which every step is HIGH, and the one in which every step is LOW.
+        The layer in which every time step is HIGH, and the layer in which every one is LOW.
     x, hidden, cell
         Raws, shapes (batch, inputs), (batch, outputs) and (batch, hidden).
     high
-        Which units are HIGH, shape (batch, hidden).
+        True where a unit is HIGH, shape (batch, hidden).
     """
     sums = np.where(
         high[..., np.newaxis, np.newaxis],
@@ -331,12 +344,12 @@ def run(
     Parameters
     ----------
     model
-        The layer. The circuit takes plain layers; a projection's weights are always whole.
+        The layer. A circuit exists for plain layers only; a projection always has whole weights.
     x
         Input raws of 8 bits, shape (batch, time, inputs).
     hidden, cell
-        Raws before the first step, shapes (batch, outputs) and (batch, hidden); those at reset if
-        not given.
+        Raws before the first time step, shapes (batch, outputs) and (batch, hidden). The default is
+        the state at reset.
     """
     signal = decision_of(
         model.precision_signal,
@@ -357,9 +370,9 @@ def run_signal(
     cell: npt.ArrayLike | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> DynamicRun:
-    """Run a batch of sequences with modes that `signal` decides, and the model's offsets.
+    """Run a batch of sequences with the modes that `signal` decides and the model's offsets.
 
-    The other parameters are those of `run`; `done` is called after every step.
+    The other parameters are those of `run`; `done` is called after every time step.
     """
     inputs = as_shaped_raws(x, "x", INT8_RANGE, (-1, -1, model.inputs))
     batch, time, _ = inputs.shape
@@ -376,17 +389,17 @@ def run_signal(
     modes = np.zeros((batch, time, model.hidden), np.bool_)
     signal.start(batch, model.hidden)
     steps.start(inputs, first_hidden, first_cell)
-    for moment in range(time):
-        modes[:, moment] = signal.high(moment)
-        hiddens[:, moment], observed = steps.step(modes[:, moment])
-        cells[:, moment] = observed.new_cell
+    for t in range(time):
+        modes[:, t] = signal.high(t)
+        hiddens[:, t], observed = steps.step(modes[:, t])
+        cells[:, t] = observed.new_cell
         signal.observe(observed)
         done()
     return DynamicRun(hiddens, cells, modes)
 
 
 class _PlainSteps:
-    """The steps as the head of this module says them."""
+    """The time steps as the head of this module describes them."""
 
     def __init__(self, model: Int8Lstm) -> None:
         self._whole = model.constants
@@ -404,14 +417,14 @@ class _PlainSteps:
 
 
 class _FastSteps:
-    """The same steps by `fewbit.golden.lstm.int8_fast`, whose arrays have sequences as columns."""
+    """The same time steps by `fewbit.golden.lstm.int8_fast`, whose columns are sequences."""
 
     def __init__(self, model: Int8Lstm, whole: FastSteps, halves: FastSteps) -> None:
         self._constants, self._whole, self._halves = model.constants, whole, halves
 
     @staticmethod
     def of(model: Int8Lstm) -> _FastSteps | None:
-        """The steps, or None where the layer's constants don't allow them."""
+        """Return the fast steps, or None where the layer's constants do not allow them."""
         whole = model.fast_steps
         halves = FastSteps.of(low_constants(model.constants, model.low_offsets))
         return None if whole is None or halves is None else _FastSteps(model, whole, halves)
@@ -423,7 +436,7 @@ class _FastSteps:
         self._input_parts = self._input_parts_of(x)
 
     def _input_parts_of(self, x: Raws) -> Generator[tuple[Reals, Reals]]:
-        """Input parts of both modes, step by step."""
+        """Yield the input parts of both modes, time step by time step."""
         length = self._state.steps_at_once
         for start in range(0, x.shape[1], length):
             block = x[:, start : start + length]
@@ -444,7 +457,10 @@ class _FastSteps:
         return hidden, SignalStep(old_cell, self._cell, lambda: self._pre(gates, high.shape))
 
     def _pre(self, gates: Reals, shape: tuple[int, ...]) -> Raws:
-        """Raws of raised gates, shape (batch, hidden, G), in the layer's order."""
+        """Return the gates as raws, shape (batch, hidden, G), in the layer's order.
+
+        The argument holds gates to which 2^15 was added.
+        """
         ordered = [order(self._constants).index(gate) for gate in self._constants.gates]
         raws = saturate((gates[ordered] + INT16_RANGE[0]).astype(np.int64), 16)
         return raws.reshape(len(ordered), *shape[::-1]).transpose(2, 1, 0)

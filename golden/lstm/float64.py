@@ -1,12 +1,12 @@
-"""The LSTM in double precision: what every quantised LSTM approximates.
+"""The LSTM in double precision, which every quantised LSTM approximates.
 
 Gates are in the order i, f, g, o (input, forget, cell, output)::
 
     i, f, o = sigmoid(W x + R h + P c + b)      g = tanh(W x + R h + b)
     c = f c + i g                               h = o tanh(c)
 
-Variants: peepholes P, where i and f see the old cell and o the new one; a coupled input gate,
-i = 1 - f; and a projection, h = W_p (o tanh(c)) + b_p.
+A layer may have these variants: peepholes P, where i and f see the old cell and o the new one; a
+coupled input gate, i = 1 - f; and a projection, h = W_p (o tanh(c)) + b_p.
 
 Source: Hochreiter and Schmidhuber, "Long short-term memory", 1997, with the forget gate and the
 peepholes of Gers, Schmidhuber and Cummins, 2000 and 2002, and the projection of Sak, Senior and
@@ -34,7 +34,7 @@ WEIGHT_AXES = ("gate", "unit", "operand")
 
 @dataclass(frozen=True)
 class Trace:
-    """What a layer computes on a batch of sequences.
+    """The values that a layer computes on a batch of sequences.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Trace:
     cell
         Shape (batch, time, hidden).
     product
-        Output gate times tanh of the cell, which a projection reads; shape (batch, time, hidden).
+        Output gate times tanh of the cell, the input of a projection; shape (batch, time, hidden).
     """
 
     hidden: Reals
@@ -53,7 +53,7 @@ class Trace:
 
 @dataclass(frozen=True, eq=False)
 class Float64Lstm(Lstm):
-    """Parameters of an LSTM layer, G gates in the order i, f, g, o, or f, g, o.
+    """A real LSTM layer of G gates in the order i, f, g, o, or f, g, o.
 
     Arrays are copied as float64 and made read-only.
 
@@ -62,15 +62,15 @@ class Float64Lstm(Lstm):
     input_weights
         Shape (G, hidden, inputs), where G is 4, or 3 for a coupled input gate.
     recurrent_weights
-        Shape (G, hidden, outputs), where outputs is hidden but for a projection.
+        Shape (G, hidden, outputs), where outputs equals hidden unless there is a projection.
     bias
         Shape (G, hidden).
     peephole_weights
-        Shape (G - 1, hidden): of the gates i, f, o, or f, o; None for no peepholes.
+        Shape (G - 1, hidden), for the gates i, f, o, or f, o; None for no peepholes.
     projection_weights
         Shape (outputs, hidden); None for no projection.
     projection_bias
-        Shape (outputs,); None for none.
+        Shape (outputs,); None for no bias.
 
     Raises
     ------
@@ -132,27 +132,27 @@ class Float64Lstm(Lstm):
 
     @property
     def gates(self) -> tuple[str, ...]:
-        """Names of the gates in their order."""
+        """Return the names of the gates in their order."""
         return GATES if len(self.input_weights) == len(GATES) else COUPLED_GATES
 
     @property
     def coupled(self) -> bool:
-        """Whether the input gate is what the forget gate leaves of 1."""
+        """Return whether the input gate is one minus the forget gate."""
         return self.gates == COUPLED_GATES
 
     @property
     def inputs(self) -> int:
-        """Length of an input vector."""
+        """Return the length of an input vector."""
         return self.input_weights.shape[2]
 
     @property
     def hidden(self) -> int:
-        """Number of units, each with a cell."""
+        """Return the number of units, each with a cell."""
         return self.input_weights.shape[1]
 
     @property
     def outputs(self) -> int:
-        """Length of a hidden vector: the projection's rows, or one for each unit."""
+        """Return the length of a hidden vector: the projection's rows, or one for each unit."""
         return self.recurrent_weights.shape[2]
 
     @property
@@ -186,7 +186,7 @@ class Float64Lstm(Lstm):
         hidden: npt.ArrayLike | None = None,
         cell: npt.ArrayLike | None = None,
     ) -> Trace:
-        """Hidden values, cells and products of a batch of sequences.
+        """Return hidden values, cells and products of a batch of sequences.
 
         The parameters are those of `run`.
         """
@@ -197,14 +197,14 @@ class Float64Lstm(Lstm):
         new_cell = np.zeros(units) if cell is None else _as_reals(cell, "cell", units)
         hiddens = np.zeros((batch, time, self.outputs))
         cells, products = np.zeros((2, batch, time, self.hidden))
-        for moment in range(time):
-            new_hidden, new_cell, product = self._step(inputs[:, moment], new_hidden, new_cell)
-            hiddens[:, moment], cells[:, moment] = new_hidden, new_cell
-            products[:, moment] = product
+        for t in range(time):
+            new_hidden, new_cell, product = self._step(inputs[:, t], new_hidden, new_cell)
+            hiddens[:, t], cells[:, t] = new_hidden, new_cell
+            products[:, t] = product
         return Trace(hiddens, cells, products)
 
     def _step(self, x: Reals, hidden: Reals, cell: Reals) -> tuple[Reals, Reals, Reals]:
-        """Hidden, cell and product of a time step; shapes are right already."""
+        """Return hidden, cell and product of a time step, without checking shapes."""
         # (batch, inputs) by (G, inputs, hidden) gives (G, batch, hidden).
         gates = (
             x @ self.input_weights.transpose(0, 2, 1)
@@ -230,7 +230,7 @@ class Float64Lstm(Lstm):
 
 
 def _as_reals(value: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> Reals:
-    """Return reals of `shape`, where -1 stands for any length."""
+    """Return reals of `shape`, where -1 stands for any length, or refuse them."""
     given = np.asarray(value)
     if given.dtype.kind not in "iuf":
         raise ValueError(f"{name} must be real numbers, not {given.dtype}.")
@@ -239,5 +239,5 @@ def _as_reals(value: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> Reals:
 
 
 def _sigmoid(x: Reals) -> Reals:
-    """``1/(1 + exp(-x))``, without overflow for a large negative `x`."""
+    """Return ``1/(1 + exp(-x))``, without overflow for a large negative `x`."""
     return np.exp(-np.logaddexp(0.0, -x))

@@ -4,14 +4,14 @@ Every sum is that of `fewbit.golden.accumulate.floatsd8_mac`: S(start; products)
 FloatSD8 weight and a 3-bit significand to a binary16 start value, aligned in a window, and rounds
 once. One unit's time step, gates in the order i, f, g, o:
 
-1. Pre-activation of a gate: from its bias, S over the inputs, `products` at a time, then over the
-   old hidden values likewise. The last of either are padded with codes 0.
-2. i, f, o are sigmoids as p and q, see `fewbit.golden.activation.floatsd8`: the gate's value is 1 -
-q
-   where p is 1, else q. g is tanh in e5m2.
-3. c1 = f c, c = c1 + i g and h = o tanh(c) are four, two and two products and their sums: a product
-   with 1 - q is one with -q and one with 1. The cell's 11-bit significand enters as four pieces of
-   3 bits, so that the same products serve.
+1. The pre-activation of a gate starts from its bias. S adds the products of the inputs, `products`
+   at a time, then those of the old hidden values in the same way. The last group of either is
+   padded with codes 0.
+2. i, f and o are sigmoids, each represented by p and q, see `fewbit.golden.activation.floatsd8`:
+   the gate's value is 1 - q where p is 1, else q. g is tanh in e5m2.
+3. c1 = f c, c = c1 + i g and h = o tanh(c) take four, two and two products, each with one S. Where
+   p is 1, the factor 1 - q gives two products, with -q and with 1. The cell's 11-bit significand is
+   split into four pieces of 3 bits, so that the same multipliers can be used.
 4. h is rounded again, to e5m2.
 
 Hidden values are e5m2 with bias 15, cells binary16. At reset both are code 0.
@@ -65,10 +65,10 @@ Codes = npt.NDArray[np.int64]
 
 GATES = ("i", "f", "g", "o")
 FEWEST_PRODUCTS = 4
-"""The cell's four pieces are added at a time."""
+"""Smallest number of products, because the cell's four pieces are added in one sum."""
 MOST_PRODUCTS = 16
 LOWEST_CONSTANT_BIAS, HIGHEST_CONSTANT_BIAS = 19, 50
-"""Of weight bias plus activation bias: a circuit holds it in 5 bits."""
+"""Range of weight bias plus activation bias, of which a circuit holds the excess in 5 bits."""
 CELL_PIECES = 4
 _WEIGHT_AXES = ("gate", "unit", "operand")
 LOWEST_BIAS, HIGHEST_BIAS = -64, 64
@@ -81,7 +81,7 @@ _PIECE_WIDTH = 3
 
 @dataclass(frozen=True, eq=False)
 class FloatSD8Lstm(Lstm):
-    """Parameters of a FloatSD8 layer, gates in the order i, f, g, o.
+    """A FloatSD8 layer, gates in the order i, f, g, o.
 
     Arrays of codes are copied as int64 and made read-only.
 
@@ -94,14 +94,14 @@ class FloatSD8Lstm(Lstm):
     bias
         binary16 codes, shape (4, hidden); exponent 31 is read as one more octave.
     input_weight_bias, recurrent_weight_bias
-        Biases of the two weight tensors' formats: a power-of-two scale each. With the bias of what
-        they are multiplied by, 19 to 50.
+        Exponent biases of the two weight tensors' formats, each of which is a power-of-two scale.
+        The sum of this bias and that of the activations must be from 19 to 50.
     input_bias
-        Of the e5m2 inputs; hidden values have 15.
+        Exponent bias of the e5m2 inputs; hidden values have 15.
     products
-        Added at a time, 4 to 16.
+        Number of products that are added at a time, 4 to 16.
     window
-        Bits that a sum keeps below its top, 8 to 48, or None for exact sums.
+        Bits below a sum's top that count, 8 to 48, or None for exact sums.
 
     Raises
     ------
@@ -132,7 +132,7 @@ class FloatSD8Lstm(Lstm):
     window: int | None = DEFAULT_WINDOW
 
     def __post_init__(self) -> None:
-        """Check every field."""
+        """Check that shapes and ranges are legal."""
         shape = np.shape(self.input_weights)
         if len(shape) != len(_WEIGHT_AXES) or shape[0] != len(GATES) or 0 in shape:
             raise ValueError(
@@ -170,27 +170,27 @@ class FloatSD8Lstm(Lstm):
 
     @property
     def input_weight_format(self) -> FloatSD8:
-        """FloatSD8 with the bias of the input weights."""
+        """Return FloatSD8 with the bias of the input weights."""
         return FloatSD8(self.input_weight_bias)
 
     @property
     def recurrent_weight_format(self) -> FloatSD8:
-        """FloatSD8 with the bias of the recurrent weights."""
+        """Return FloatSD8 with the bias of the recurrent weights."""
         return FloatSD8(self.recurrent_weight_bias)
 
     @property
     def input_format(self) -> Minifloat:
-        """Finite e5m2 with the bias of the inputs."""
+        """Return finite e5m2 with the bias of the inputs."""
         return Minifloat(5, 2, self.input_bias)
 
     @property
     def inputs(self) -> int:
-        """Length of an input vector."""
+        """Return the length of an input vector."""
         return self.input_weights.shape[2]
 
     @property
     def hidden(self) -> int:
-        """Number of units, each with a cell."""
+        """Return the number of units, each with a cell."""
         return self.input_weights.shape[1]
 
     @property
@@ -213,7 +213,7 @@ class FloatSD8Lstm(Lstm):
     def step(
         self, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike
     ) -> tuple[Codes, Codes]:
-        """One time step of a batch.
+        """Compute one time step of a batch.
 
         Parameters
         ----------
@@ -251,7 +251,7 @@ def _mantissas() -> Codes:
 
 @cache
 def _significands() -> tuple[Codes, Codes]:
-    """Signed significands of all e5m2 codes, and max(exponent field, 1)."""
+    """Return the signed significands of all e5m2 codes, and max(exponent field, 1) of each."""
     significand, ulp = split(HIDDEN_FORMAT, np.arange(1 << HIDDEN_FORMAT.width))
     return significand, ulp + HIDDEN_FORMAT.bias + HIDDEN_FORMAT.mantissa_bits
 
@@ -259,7 +259,7 @@ def _significands() -> tuple[Codes, Codes]:
 def add_products(
     start: Codes, weights: Codes, activations: Codes, bias: int, window: int | None
 ) -> Codes:
-    """S: binary16 codes of start plus the sum over the last axis of weights times activations.
+    """Return S(start; products): binary16 codes of start plus the sum of weights times activations.
 
     Parameters
     ----------
@@ -268,9 +268,9 @@ def add_products(
     weights, activations
         FloatSD8 and e5m2 codes; shapes that broadcast to that of `start` and one axis more.
     bias
-        Of the weights' format plus that of the activations' format.
+        Exponent bias of the weights' format plus that of the activations' format.
     window
-        Bits kept, or None for an exact sum.
+        Bits below the sum's top that count, or None for an exact sum.
     """
     significand, field = _significands()
     terms = _mantissas()[weights] * significand[activations]
@@ -279,11 +279,11 @@ def add_products(
 
 
 def _sum(start: Codes, terms: Codes, ulps: Codes, window: int | None) -> Codes:
-    """S of products as integers of 7 bits and the exponents of their units."""
+    """Return S of products that are integers of 7 bits times powers of two (exponents `ulps`)."""
     start_term, start_ulp = split(ACCUMULATOR_FORMAT, start)
     count = terms.shape[-1]
-    # One operand after the other in memory: numpy is several times faster along such rows than
-    # across them.
+    # In memory each operand is contiguous, because numpy is several times faster along such arrays
+    # than across them.
     all_terms, all_ulps = np.empty((2, 1 + count, *start.shape), np.int64)
     all_terms[0], all_ulps[0] = start_term, start_ulp
     all_terms[1:], all_ulps[1:] = np.moveaxis(terms, -1, 0), np.moveaxis(ulps, -1, 0)
@@ -298,7 +298,7 @@ def _sum(start: Codes, terms: Codes, ulps: Codes, window: int | None) -> Codes:
 
 
 def pre_activations(model: FloatSD8Lstm, x: Codes, hidden: Codes) -> Codes:
-    """Pre-activations of a batch, binary16 codes of shape (batch, hidden, 4).
+    """Return the pre-activations of a batch, binary16 codes of shape (batch, hidden, 4).
 
     Parameters
     ----------
@@ -317,8 +317,8 @@ def pre_activations(model: FloatSD8Lstm, x: Codes, hidden: Codes) -> Codes:
     for weights, activations, bias in parts:
         rows = weights.transpose(1, 0, 2)
         columns = activations[:, np.newaxis, np.newaxis]
-        # The last chunk may be short: codes 0 beside it would change nothing, as their product has
-        # the lowest exponent that any product of this part can have.
+        # The last group may be short. Padding it with codes 0 would change nothing, because their
+        # product has the lowest exponent that a product of this part can have.
         for first in range(0, rows.shape[2], model.products):
             chunk = slice(first, first + model.products)
             start = add_products(start, rows[..., chunk], columns[..., chunk], bias, model.window)
@@ -328,7 +328,7 @@ def pre_activations(model: FloatSD8Lstm, x: Codes, hidden: Codes) -> Codes:
 def update_unit(
     pre: npt.ArrayLike, cell: npt.ArrayLike, window: int | None = DEFAULT_WINDOW
 ) -> tuple[Codes, Codes]:
-    """New hidden and cell codes of units from their pre-activations.
+    """Return new hidden and cell codes of units from their pre-activations.
 
     Parameters
     ----------
@@ -337,7 +337,7 @@ def update_unit(
     cell
         Old cells: binary16 codes, shape (...).
     window
-        Bits that a sum keeps, or None for exact sums.
+        Bits below a sum's top that count, or None for exact sums.
 
     Returns
     -------
@@ -355,11 +355,14 @@ def update_unit(
 
 
 def _scale_cell(gate: tuple[Codes, Codes], cell: Codes, window: int | None) -> Codes:
-    """S(p ? cell : 0; the products of ±q and the pieces of the cell), binary16 codes."""
+    """Return the gate times the cell, by S from 0 or the cell: binary16 codes.
+
+    It is S(p ? cell : 0; the products of ±q and the pieces of the cell).
+    """
     q, positive = gate
     significand, ulp = split(ACCUMULATOR_FORMAT, cell)
     magnitude = np.abs(significand)
-    # Pieces s[10:8], s[7:5], s[4:2] and s[1:0] with a 0 below: 3 bits each, from the top.
+    # The pieces are s[10:8], s[7:5], s[4:2], and s[1:0] with a 0 below: 3 bits each, from the top.
     places = _START_WIDTH - _PIECE_WIDTH * np.arange(1, CELL_PIECES + 1)
     doubled = magnitude[..., np.newaxis] << 1
     pieces = doubled >> (places + 1) & (1 << _PIECE_WIDTH) - 1
@@ -372,7 +375,10 @@ def _scale_cell(gate: tuple[Codes, Codes], cell: Codes, window: int | None) -> C
 def _add_gated(
     start: Codes, gate: tuple[Codes, Codes], activation: Codes, window: int | None
 ) -> Codes:
-    """S(start; ±q times the activation, and where p is 1 the activation itself), binary16 codes."""
+    """Return `start` plus the gate times an activation, by S: binary16 codes.
+
+    The products are ±q times the activation and, where p is 1, the activation itself.
+    """
     q, positive = gate
     half = np.full_like(q, _half())
     significand, field = _significands()
@@ -380,8 +386,9 @@ def _add_gated(
     scale = field[activation] - HIDDEN_FORMAT.bias - HIDDEN_FORMAT.mantissa_bits - GATE_FORMAT.bias
     product = np.where(positive, -1, 1) * _mantissas()[q] * factor
     ulp = (q >> 5) + scale
-    # One times the activation is a half, which the weights have, times its double. A lane without
-    # a product has the lowest exponent that there is: it never decides the window's top.
+    # FloatSD8 gate codes have 1/2 but not 1, so the product of 1 and the activation is computed as
+    # 1/2 times twice the activation: that is the + 1 in the exponent. A lane without this product
+    # has the exponent of the first product, so it never decides the window's top.
     second = np.where(positive, _mantissas()[half] * factor, 0)
     second_ulp = np.where(positive, (half >> 5) + scale + 1, ulp)
     return _sum(
@@ -400,7 +407,7 @@ def _narrowing_table() -> Codes:
 
 
 def _narrow(codes: Codes) -> Codes:
-    """Hidden codes nearest to binary16 codes: ties to even, saturated, the sign kept."""
+    """Return the hidden codes nearest to binary16 codes: ties to even, saturated, sign kept."""
     return _narrowing_table()[codes]
 
 

@@ -1,14 +1,14 @@
 """The integer LSTM: int8 weights and activations, int16 cell, int32 accumulators.
 
-Four gates in the order i, f, g, o (input, forget, cell, output), or three, f, g, o, where the input
-gate is coupled to the forget gate; in any combination with peepholes (gates see the cell), layer
-normalisation, a projection of the units' outputs, and clips of cell and projection. A gate has two
-parts, each a row of products summed exactly and requantised by itself: part 0 is the input's, part
-1 the recurrent.
+A layer has four gates in the order i, f, g, o (input, forget, cell, output), or three, f, g, o,
+where the input gate is coupled to the forget gate. It may have peepholes (gates see the cell),
+layer normalisation, a projection of the units' outputs, and limits (`cell_clip`,
+`projection_clip`), in any combination. A gate has two parts, each a row of products that is summed
+exactly and requantised by itself: part 0 is that of the inputs, part 1 the recurrent one.
 
-With the activation "gemmlowp" this is bit for bit what LiteRT runs for a fully integer
-``UNIDIRECTIONAL_SEQUENCE_LSTM``. With "table" the recipe is the same but for sigmoid and tanh,
-which are those of TensorFlow Lite Micro.
+With the activation "gemmlowp" the layer computes, bit for bit, what LiteRT computes for a fully
+integer ``UNIDIRECTIONAL_SEQUENCE_LSTM``. With "table" only sigmoid and tanh differ: they are those
+of TensorFlow Lite Micro.
 
 `Int8Lstm` is a layer with its scales; its `constants` are the integers that follow from them, and
 `step_constants` is the step that they define.
@@ -72,35 +72,35 @@ WEIGHT_AXES = ("gate", "unit", "operand")
 
 _GATE_RESOLUTION = np.float32(2.0**-12)
 _PRODUCT_RESOLUTION = np.float32(2.0**-30)
-# A layer norm's result is in Q3.12: 12 places more than its gain's resolution says.
+# A layer norm's result is in Q3.12, which has 12 places more than the gain's resolution.
 _NORM_SHIFT = 12
-# The gain's resolution times this is the variance that stands in for one of 0.
+# A variance of 0 is replaced by the gain's resolution times this number.
 _GUARD_STEPS = np.float32(10000)
 
 
 def clip_code(clip: float, scale: float, width: int = 16) -> int:
-    """Raw of a clip: the binary32 quotient ``clip / scale``, truncated and saturated.
+    """Return a clip's raw: the binary32 quotient ``clip / scale``, truncated and saturated.
 
     Parameters
     ----------
     clip
-        Real, at least 0; 0 means no clip.
+        The limit as a real of at least 0; 0 means no limit.
     scale
-        Step of what is clipped, above 0. For a projection that of the file's output tensor, also
-        where the layer's hidden resolution differs.
+        Resolution of the limited raws, above 0. For a projection it is that of the file's output
+        tensor, even where the layer's hidden resolution differs.
     width
-        Bits of what is clipped: 16 for a cell, 8 for a projection.
+        Bits of the limited raws: 16 for a cell, 8 for a projection.
 
     Returns
     -------
-    From 0 to 2^(width-1) - 1, where 0 means no clip.
+    From 0 to 2^(width-1) - 1, where 0 means no limit.
     """
     if not 0 <= clip < math.inf:
         raise ValueError(f"A clip must be a finite number of at least 0, not {clip}.")
     if not 0 < scale < math.inf:
         raise ValueError(f"The scale of a clip must be a finite number above 0, not {scale}.")
     highest = (1 << (width - 1)) - 1
-    # Operands that binary32 cannot hold are far beyond the word: infinity, or a division by zero.
+    # An operand too large or too small for binary32 gives infinity, which saturates.
     with np.errstate(all="ignore"):
         rounded = np.float32(clip)
         quotient = rounded / np.float32(scale)
@@ -119,9 +119,9 @@ def _check_scale(name: str, scale: object) -> float:
 
 
 def litert_peephole_ties_up(outputs: int) -> int:
-    """Number of units whose peepholes LiteRT computes in vectors of 16, with other ties.
+    """Return how many units' peepholes LiteRT computes in vectors of 16, with other ties.
 
-    Found by running LiteRT 2.3.0 on x86-64.
+    The rule was found by running LiteRT 2.3.0 on x86-64.
 
     Parameters
     ----------
@@ -133,73 +133,74 @@ def litert_peephole_ties_up(outputs: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Int8Lstm(Lstm):
-    """A quantised LSTM layer: weights, scales, and every constant that follows from them.
+    """A quantised LSTM layer: weights and scales, from which all its integers follow.
 
-    G gates are in the order i, f, g, o, or f, g, o for a coupled input gate. Scales are rounded to
-    binary32, arrays are copied and made read-only. A layer has a variant when its fields are there:
-    peepholes, a layer norm, a projection.
+    The G gates are in the order i, f, g, o, or f, g, o for a coupled input gate. Scales are rounded
+    to binary32; arrays are copied and made read-only. A layer has peepholes, a layer norm or a
+    projection if the fields of that variant are not None.
 
     Parameters
     ----------
     input_weights
         int8, shape (G, hidden, inputs), where G is 4, or 3 for a coupled input gate.
     recurrent_weights
-        int8, shape (G, hidden, outputs), where outputs is hidden but for a projection.
+        int8, shape (G, hidden, outputs), where outputs equals hidden unless there is a projection.
     bias
-        int32, shape (G, hidden), in units of weight scale times input scale; with a layer norm its
-        bias, in units of ``norm_weight_scales`` times 2^-10.
+        int32, shape (G, hidden), in units of weight scale times input scale. With a layer norm it
+        is the norm's bias, in units of ``norm_weight_scales`` times 2^-10.
     input_weight_scales, recurrent_weight_scales
         float32, shape (G,).
     input_scale, input_zero_point
-        Of the input raws.
+        Scale and zero point of the input raws.
     hidden_scale, hidden_zero_point
-        Of the hidden raws as the recurrent part reads them, and at reset; with a projection also
-        as it writes them.
+        Scale and zero point of the hidden raws that the recurrent part reads, and of those at
+        reset; with a projection also of the raws that it writes.
     intermediate_scale, intermediate_zero_point
-        Of the raws that the requantisation of output gate times tanh of the cell writes: the
-        hidden raws, or with a projection what it reads. Without a projection a converted file may
-        hold others than the hidden's; they are normally equal.
+        Scale and zero point of the raws of output gate times tanh of the cell. These are the hidden
+        raws, or with a projection its inputs. Without a projection the values normally equal those
+        of the hidden raws, but a converted file may hold others.
     cell_exponent
-        Step of the cell is ``2^cell_exponent``; from -15 to -9.
+        The resolution of the cell is ``2^cell_exponent``; from -15 to -9.
     cell_clip
-        The cell saturates to ``-cell_clip...cell_clip``, in raws; 0 for no clip. `clip_code` gives
-        it.
+        The cell saturates to ``-cell_clip...cell_clip``, in raws; 0 for no limit. `clip_code`
+        computes it.
     activation
         "table" or "gemmlowp", a key of `fewbit.golden.activation.integer.ACTIVATIONS`.
     rounding
         "double" or "single", see `fewbit.golden.arithmetic.multiply_by_split_multiplier`.
     peephole_weights
-        int16, shape (G - 1, hidden): of the gates i, f, o, or f, o. Where a projection has fewer
-        outputs than there are units, only the first `outputs` units have peepholes; the others'
+        int16, shape (G - 1, hidden), for the gates i, f, o, or f, o. Where a projection has fewer
+        outputs than there are units, only the first `outputs` units have peepholes; the other
         weights are not read.
     peephole_weight_scales
         float32, shape (G - 1,).
     peephole_ties_up
-        Number of units, from the first, whose peephole's second rounding sends ties toward
-        +infinity instead of away from zero: 0 for the same recipe everywhere,
-        `litert_peephole_ties_up` for LiteRT's bits.
+        Number of first units whose peephole's second rounding sends ties toward +infinity instead
+        of away from zero. 0 rounds all units alike; `litert_peephole_ties_up` computes the number
+        that gives LiteRT's bits.
     norm_weights
         int16, shape (G, hidden): gains of the layer norm.
     norm_weight_scales
         float32, shape (G,).
     norm_scales
-        float32, shape (G,): steps of the gates before the norm.
+        float32, shape (G,): resolutions of the gates before the norm.
     projection_weights
         int8, shape (outputs, hidden).
     projection_weight_scale
-        A number.
+        One float32 scale for all weights of the projection.
     projection_bias
         int32, shape (outputs,), in units of ``projection_weight_scale`` times
         ``intermediate_scale``; None for zeros.
     projection_clip
         Outputs saturate to ``-projection_clip...projection_clip``, in raws, around raw 0 whatever
-        the zero point; 0 for no clip. `clip_code` gives it.
+        the zero point; 0 for no limit. `clip_code` computes it.
     precision_threshold, precision_hold, precision_group, low_offsets
-        How `fewbit.golden.lstm.dynamic` runs the layer: from 0 to 65535; from 0 to 255, where 255
-        means with all 8 bits of the weights at every step; at least 1; int8, shape (G, 2, hidden),
-        or None for zeros. `run` and `step` know nothing of them.
+        Settings of dynamic precision, see `fewbit.golden.lstm.dynamic`: the threshold, from 0 to
+        65535; the hold, from 0 to 255, where 255 means whole weights at every time step; the number
+        of units that share a mode, at least 1; and the offsets, int8, shape (G, 2, hidden), or None
+        for zeros. `run` and `step` ignore these settings; `forward` applies them.
     precision_signal
-        "cell_change" or "output_gate": what is compared with the threshold.
+        The signal that is compared with the threshold: "cell_change" or "output_gate".
 
     Raises
     ------
@@ -277,7 +278,7 @@ class Int8Lstm(Lstm):
     precision_signal: PrecisionSignal = "cell_change"
 
     def __post_init__(self) -> None:
-        """Check every field, then the constants that follow from them."""
+        """Check every field, then compute the constants that follow from them."""
         shape = np.shape(self.input_weights)
         allowed = {len(GATES), len(COUPLED_GATES)}
         if len(shape) != len(WEIGHT_AXES) or shape[0] not in allowed or 0 in shape:
@@ -317,7 +318,7 @@ class Int8Lstm(Lstm):
         _ = self.constants
 
     def _check_precision(self, gates: int, hidden: int) -> None:
-        """Check the fields of the precision chosen per step."""
+        """Check the fields of dynamic precision."""
         freeze_integer(self, "precision_threshold", 0, HIGHEST_THRESHOLD)
         freeze_integer(self, "precision_hold", 0, ALWAYS_HIGH)
         freeze_integer(self, "precision_group", 1, LARGEST_GROUP)
@@ -351,7 +352,7 @@ class Int8Lstm(Lstm):
         return shape[0]
 
     def _has(self, *names: str) -> bool:
-        """Whether fields that go together are there, refusing some without the others."""
+        """Return whether a set of fields is present, or refuse an incomplete set."""
         missing = [name for name in names if getattr(self, name) is None]
         if missing and len(missing) < len(names):
             listed = ", ".join(names[:-1])
@@ -368,40 +369,41 @@ class Int8Lstm(Lstm):
 
     @property
     def gates(self) -> tuple[str, ...]:
-        """Names of the gates in their order."""
+        """Return the names of the gates in their order."""
         return GATES if len(self.input_weights) == len(GATES) else COUPLED_GATES
 
     @property
     def coupled(self) -> bool:
-        """Whether the input gate is what the forget gate leaves of 1."""
+        """Return whether the input gate is one minus the forget gate."""
         return self.gates == COUPLED_GATES
 
     @property
     def dynamic(self) -> bool:
-        """Whether `fewbit.golden.lstm.dynamic` chooses the precision of its weights per step."""
+        """Return whether the precision of the weights is chosen at every time step."""
         return self.precision_hold != ALWAYS_HIGH
 
     @property
     def inputs(self) -> int:
-        """Length of an input vector."""
+        """Return the length of an input vector."""
         return self.input_weights.shape[2]
 
     @property
     def hidden(self) -> int:
-        """Number of units, each with a cell."""
+        """Return the number of units, each with a cell."""
         return self.input_weights.shape[1]
 
     @property
     def outputs(self) -> int:
-        """Length of a hidden vector: the projection's rows, or one for each unit."""
+        """Return the length of a hidden vector: the projection's rows, or one for each unit."""
         return self.recurrent_weights.shape[2]
 
     @property
     def effective_scales(self) -> npt.NDArray[np.float32]:
-        """Real factor from accumulator to gate raw: shape (G, 2), by gate and part.
+        """Return the real factors from accumulator to gate raw, shape (G, 2), by gate and part.
 
-        Weight scale times activation scale, divided by the gate's resolution, each operation
-        rounded to binary32 in that order: another order, or double precision, gives other bytes.
+        A factor is weight scale times activation scale, divided by the gate's resolution. Each
+        operation is rounded to binary32 in that order: another order, or double precision, would
+        give other bytes.
         """
         weights = np.stack([self.input_weight_scales, self.recurrent_weight_scales], axis=1)
         activations = np.array([self.input_scale, self.hidden_scale], np.float32)
@@ -410,14 +412,14 @@ class Int8Lstm(Lstm):
 
     @property
     def _gate_steps(self) -> npt.NDArray[np.float32]:
-        """Steps of the gates' raws before a layer norm, shape (G,)."""
+        """Return the resolutions of the gates' raws before a layer norm, shape (G,)."""
         if self.norm_scales is not None:
             return self.norm_scales
         return np.full(len(self.gates), _GATE_RESOLUTION)
 
     @cached_property
     def constants(self) -> Int8Constants:
-        """The integers that the steps of this layer take."""
+        """Return the integers that the time steps of this layer use."""
         splits = [
             [
                 _split(
@@ -461,7 +463,7 @@ class Int8Lstm(Lstm):
 
     @cached_property
     def fast_steps(self) -> FastSteps | None:
-        """The same steps in fewer passes, or None where the constants don't allow it."""
+        """Return a faster way to the same bits, or None where the constants do not allow it."""
         return FastSteps.of(self.constants)
 
     def _peephole_constants(self, weights: npt.NDArray[np.int16]) -> dict[str, Any]:
@@ -480,7 +482,7 @@ class Int8Lstm(Lstm):
             ],
             np.int64,
         )
-        # LiteRT counts the units of a peephole by the outputs, and leaves the others without.
+        # In LiteRT only the first units, as many as there are outputs, have peepholes.
         kept = weights.copy()
         kept[:, self.outputs :] = 0
         return {
@@ -533,10 +535,10 @@ class Int8Lstm(Lstm):
         }
 
     def _folded_bias(self) -> npt.NDArray[np.int32]:
-        """Start values of the accumulators: shape (G, 2, hidden), by gate and part.
+        """Return the accumulators' start values, shape (G, 2, hidden), by gate and part.
 
-        The zero points are folded in, so that the products take raw inputs: bias minus zero point
-        times the sum of the row; the recurrent part has no bias. Wrapped to 32 bits.
+        A start value is the bias minus the zero point times the sum of the row's weights, wrapped
+        to 32 bits, so that the products can use raw inputs. The recurrent part has no bias.
         """
         row_sums = np.stack(
             [
@@ -553,27 +555,27 @@ class Int8Lstm(Lstm):
 
     @property
     def multipliers(self) -> Raws:
-        """Multipliers of the gates' requantisation: shape (G, 2), by gate and part."""
+        """Return the multipliers of the gates' requantisation, shape (G, 2), by gate and part."""
         return self.constants.multipliers
 
     @property
     def shifts(self) -> Raws:
-        """Shifts of the gates' requantisation: shape (G, 2), by gate and part."""
+        """Return the shifts of the gates' requantisation, shape (G, 2), by gate and part."""
         return self.constants.shifts
 
     @property
     def hidden_multiplier(self) -> int:
-        """Multiplier of the requantisation by ``2^-30 / intermediate_scale``."""
+        """Return the multiplier of the requantisation by ``2^-30 / intermediate_scale``."""
         return self.constants.hidden_multiplier
 
     @property
     def hidden_shift(self) -> int:
-        """Shift of the requantisation by ``2^-30 / intermediate_scale``."""
+        """Return the shift of the requantisation by ``2^-30 / intermediate_scale``."""
         return self.constants.hidden_shift
 
     @property
     def folded_bias(self) -> npt.NDArray[np.int32]:
-        """Start values of the accumulators: shape (G, 2, hidden), by gate and part."""
+        """Return the accumulators' start values, shape (G, 2, hidden), by gate and part."""
         return self.constants.folded_bias
 
     @property
@@ -605,7 +607,7 @@ class Int8Lstm(Lstm):
     def step(
         self, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike
     ) -> tuple[Raws, Raws]:
-        """One time step of a batch: `step_constants` with the model's integers."""
+        """Compute one time step of a batch: `step_constants` with the model's integers."""
         return step_constants(self.constants, x, hidden, cell)
 
     def run_with_cell(
@@ -622,7 +624,7 @@ class Int8Lstm(Lstm):
 
     @property
     def _steps_are_own(self) -> bool:
-        """Whether a step is this class's, and not one that a subclass defines anew."""
+        """Return whether a time step is this class's, not one that a subclass redefines."""
         return type(self).step is Int8Lstm.step
 
     def run(
@@ -632,18 +634,18 @@ class Int8Lstm(Lstm):
         hidden: npt.ArrayLike | None = None,
         cell: npt.ArrayLike | None = None,
     ) -> Raws:
-        """Hidden raws of a batch of sequences, with all 8 bits of the weights at every step.
+        """Return the hidden raws of a batch of sequences, with whole weights at every time step.
 
-        The bits are those of `step`, the passes those of `fewbit.golden.lstm.int8_fast` where the
-        layer's constants allow it.
+        The bits are those of `step`. Where the layer's constants allow it,
+        `fewbit.golden.lstm.int8_fast` computes them.
 
         Parameters
         ----------
         x
             Input raws of 8 bits, shape (batch, time, inputs).
         hidden, cell
-            Raws before the first step, shapes (batch, outputs) and (batch, hidden); those at reset
-            if not given.
+            Raws before the first time step, shapes (batch, outputs) and (batch, hidden). The
+            default is the state at reset.
 
         Returns
         -------
@@ -663,7 +665,7 @@ class Int8Lstm(Lstm):
         *,
         cells: bool,
     ) -> tuple[Raws, Raws]:
-        """Hidden and cell raws at every step; of the cells none where they aren't wanted."""
+        """Return hidden and, where `cells` is true, cell raws at every time step."""
         inputs = as_shaped_raws(x, "x", INT8_RANGE, (-1, -1, self.inputs))
         state = self.reset_state(len(inputs))
         first_hidden = state[0] if hidden is None else hidden
@@ -671,14 +673,14 @@ class Int8Lstm(Lstm):
         return steps.run(inputs, first_hidden, first_cell, cells=cells)
 
     def forward(self, x: npt.ArrayLike) -> Raws:
-        """Hidden raws of sequences from reset, the precision of each step chosen where it is."""
+        """Return the hidden raws of sequences from reset, with dynamic precision if chosen."""
         if not self.dynamic or not self._steps_are_own:
             return self.run(x)
         return dynamic.run(self, x).hidden
 
 
 def _split(factor: np.float32, what: str) -> tuple[int, int]:
-    """Split an effective multiplier, naming what has one that is too large."""
+    """Split an effective multiplier, or refuse one that is too large for `what`."""
     if not factor < 2.0**30:
         raise ValueError(
             f"The scales of {what} must give an effective multiplier below 2^30, not {factor}; "

@@ -1,4 +1,4 @@
-"""What an int8 layer is once its scales are multipliers and shifts: integers alone."""
+"""The constants of an int8 layer, whose scales are multipliers and shifts: integers alone."""
 
 from dataclasses import dataclass
 from typing import get_args
@@ -34,7 +34,7 @@ _HIGHEST_MULTIPLIER = (1 << 31) - 1
 
 @dataclass(frozen=True, eq=False)
 class Int8Constants:
-    """Every integer that a layer's steps take, and nothing else.
+    """All integers that a layer's time steps need, and nothing else.
 
     Arrays are copied and made read-only. Multipliers are from 0 to 2^31 - 1, shifts from -31 to 30.
     A field that a variant lacks is None, or 0.
@@ -50,25 +50,26 @@ class Int8Constants:
     folded_bias
         int32, shape (G, 2, hidden): start values of the accumulators, by gate and part.
     multipliers, shifts
-        int64, shape (G, 2): of the gates' requantisation, by gate and part.
+        int64, shape (G, 2): scales of the gates' requantisation, by gate and part.
     cell_exponent
-        From -15 to -9.
+        The resolution of the cell is ``2^cell_exponent``; from -15 to -9.
     cell_clip
-        From 0, for none, to 32767.
+        The cell saturates to ``-cell_clip...cell_clip``; from 0, for no limit, to 32767.
     hidden_multiplier, hidden_shift
-        Of the requantisation of the output gate times tanh of the cell.
+        Scale of the requantisation of the output gate times tanh of the cell.
     hidden_offset
-        What that requantisation adds, from -128 to 128: the zero point of its result, or with a
-        projection minus that zero point, which the projection's bias adds again.
+        Number that this requantisation adds to its result, from -128 to 128. It is the zero point
+        of the result, or with a projection minus that zero point, which the projection's bias adds
+        again.
     reset_hidden
         Hidden raw at reset.
     peephole_weights
-        int16, shape (G - 1, hidden): of the gates but g.
+        int16, shape (G - 1, hidden), for all gates but g.
     peephole_multipliers, peephole_shifts
         int64, shape (G - 1,).
     peephole_ties_up
-        Number of units, from the first, whose peephole's second rounding sends ties toward
-        +infinity instead of away from zero; see `multiply_with_ties_up`.
+        Number of first units whose peephole's second rounding sends ties toward +infinity instead
+        of away from zero; see `fewbit.golden.lstm.integer_step.multiply_with_ties_up`.
     norm_weights
         int16, shape (G, hidden): gains of the layer norm.
     norm_bias
@@ -78,11 +79,12 @@ class Int8Constants:
     projection_weights
         int8, shape (outputs, hidden).
     projection_bias
-        int32, shape (outputs,): start values of its accumulators.
+        int32, shape (outputs,): start values of the projection's accumulators.
     projection_multiplier, projection_shift, projection_offset
-        Of its requantisation; the offset from -128 to 127.
+        Scale and offset of the projection's requantisation; the offset is from -128 to 127.
     projection_clip
-        The outputs saturate to ``-projection_clip...projection_clip``, from 0, for none, to 127.
+        The outputs saturate to ``-projection_clip...projection_clip``; from 0, for no limit, to
+        127.
     activation
         "table" or "gemmlowp".
     rounding
@@ -125,7 +127,7 @@ class Int8Constants:
     rounding: Rounding = "double"
 
     def __post_init__(self) -> None:
-        """Check every field."""
+        """Check that shapes, types and ranges are legal."""
         if self.gates not in {GATES, COUPLED_GATES}:
             raise ValueError(f"gates must be {GATES} or {COUPLED_GATES}, not {self.gates!r}.")
         shape = np.shape(self.input_weights)
@@ -170,7 +172,7 @@ class Int8Constants:
         check_choice("rounding", self.rounding, get_args(Rounding))
 
     def _has(self, names: list[str]) -> bool:
-        """Whether fields that go together are there, refusing some without the others."""
+        """Return whether a set of fields is present, or refuse an incomplete set."""
         missing = [name for name in names if getattr(self, name) is None]
         if missing and len(missing) < len(names):
             raise ValueError(f"{' and '.join(names)} go together, but {missing[0]} is None.")
@@ -191,12 +193,12 @@ class Int8Constants:
 
     @property
     def coupled(self) -> bool:
-        """Whether the input gate is ``32767 - f``."""
+        """Return whether the input gate is ``32767 - f``."""
         return self.gates == COUPLED_GATES
 
     @property
     def variant(self) -> IntegerVariant:
-        """Which parts the layer has."""
+        """Return the variant of the layer: the parts that it has."""
         return IntegerVariant(
             coupled=self.coupled,
             peephole=self.peephole_weights is not None,
@@ -206,15 +208,15 @@ class Int8Constants:
 
     @property
     def inputs(self) -> int:
-        """Length of an input vector."""
+        """Return the length of an input vector."""
         return self.input_weights.shape[2]
 
     @property
     def hidden(self) -> int:
-        """Number of units, each with a cell."""
+        """Return the number of units, each with a cell."""
         return self.input_weights.shape[1]
 
     @property
     def outputs(self) -> int:
-        """Length of a hidden vector: the projection's rows, or one for each unit."""
+        """Return the length of a hidden vector: the projection's rows, or one for each unit."""
         return self.recurrent_weights.shape[2]

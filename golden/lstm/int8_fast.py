@@ -1,19 +1,19 @@
-"""The steps of the integer LSTM in as few passes over the arrays as numpy needs: same bits.
+"""Fast time steps of the integer LSTM: the same bits in few passes over the arrays.
 
-What `fewbit.golden.lstm.integer_step` says plainly is done here in ways that give the same
-integers:
+`fewbit.golden.lstm.integer_step` is the plain form of the same computation. The code here gets the
+same integers in faster ways:
 
 - A row's sum is a product of real matrices. With all partial sums below 2^24 it is exact in
   binary32, below 2^53 in binary64; the folded bias is the weight of an input that is 1.
 - A multiplier has 24 significant bits and a sum fewer than 29, so that their product, too, is exact
   in binary64, and ``floor(product + 1/2)`` is the first rounding, ties up.
-- The second rounding, a right shift with ties away from zero, is a product by ``2^-shift`` raised
-  by 2^-40 of itself and rounded to the nearest: the excess decides every tie and nothing else, as
-  what is no tie is at least 2^-31 of itself away from one.
-- Sigmoid and tanh are looked up, and looking up saturates to 16 bits.
+- The second rounding, a right shift with ties away from zero, is a product by
+  ``2^-shift (1 + 2^-40)``, rounded to the nearest. The excess of 2^-40 decides every tie, and it
+  changes nothing else, because any other number is at least 2^-31 of itself away from a tie.
+- Sigmoid and tanh are looked up in tables, and the look-up saturates to 16 bits.
 
-Units are rows and sequences are columns, so that each gate is one piece of memory. Gates are in the
-order i, f, o, g, which puts the sigmoids side by side.
+Units are rows and sequences are columns, so that each gate is contiguous in memory. Gates are in
+the order i, f, o, g, which puts the sigmoids side by side.
 """
 
 from dataclasses import dataclass
@@ -34,22 +34,22 @@ __all__ = ["FastSteps", "State", "order"]
 Reals = npt.NDArray[np.float64]
 
 _FEWER = 1 << 28
-"""Sums stay below this in size."""
+"""Bound on the magnitude of sums, above which the fast steps are not exact."""
 _MULTIPLIER_RESOLUTION = 1 << SIGNIFICAND_POSITION
 _EXCESS = 1 + 2.0**-40
 _LOWEST, _HIGHEST = float(INT16_RANGE[0]), float(INT16_RANGE[1])
 _BLOCK = 1 << 18
-"""Gate values whose input part is computed at once: a size that stays in the cache."""
+"""Number of gate values whose input part is computed at once, so that it fits the cache."""
 
 
 def _exactly_scaled(step: float) -> float:
-    """Factor to the step before rounding to the nearest, which sends ties away from zero."""
+    """Return a factor whose products round to the nearest with ties away from zero."""
     return step * _EXCESS
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of weights with their start values, and how their sums are requantised.
+    """Rows of weights with their start values, and the scales that requantise their sums.
 
     Rows come in groups of equal size that share a multiplier and a shift.
     """
@@ -67,7 +67,7 @@ class _Rows:
         shifts: Raws,
         rounding: Rounding,
     ) -> "_Rows | None":
-        """Rows for weights (groups, rows, operands), or None where binary64 is too short."""
+        """Return rows for weights (groups, rows, operands), or None where binary64 is too short."""
         largest = 128 * np.abs(weights.astype(np.int64)).sum(axis=2) + np.abs(bias.astype(np.int64))
         left = np.maximum(shifts, 0)
         if ((largest << left[:, np.newaxis]) >= _FEWER).any() or (
@@ -87,15 +87,15 @@ class _Rows:
         )
 
     def operands(self, columns: int) -> npt.NDArray[Any]:
-        """Room for the operands of so many columns; the last row is what the bias takes."""
+        """Return an array for the operands of `columns` columns; its last row is 1 for the bias."""
         return np.ones((self.weights.shape[1], columns), self.weights.dtype)
 
     def sums(self, columns: int) -> npt.NDArray[Any]:
-        """Room for the sums of so many columns."""
+        """Return an array for the sums of `columns` columns."""
         return np.empty((len(self.weights), columns), self.weights.dtype)
 
     def words(self, operands: npt.NDArray[Any], sums: npt.NDArray[Any], out: Reals) -> None:
-        """Requantised sums, before they saturate, into `out` of shape (groups, values)."""
+        """Write requantised sums to `out`, shape (groups, values), before they saturate."""
         np.matmul(self.weights, operands, out=sums)
         np.multiply(sums.reshape(out.shape), self.first_factors, out=out)
         np.add(out, 0.5, out=out)
@@ -106,7 +106,7 @@ class _Rows:
 
 
 class _Words:
-    """Requantisation of integers of up to 31 bits, whose products only int64 holds."""
+    """The requantisation of integers of up to 31 bits, whose products need int64."""
 
     def __init__(
         self, multiplier: int, shift: int, rounding: Rounding, *, ties_up: bool = False
@@ -121,7 +121,7 @@ class _Words:
             self._factor = _exactly_scaled(self._factor)
 
     def __call__(self, word: Raws, out: Reals) -> None:
-        """Multiply `word`, which is overwritten, into `out`."""
+        """Write the requantised `word` to `out`, and overwrite `word` on the way."""
         np.multiply(word, self._multiplier, out=word)
         np.add(word, self._half, out=word)
         np.right_shift(word, self._right, out=word)
@@ -135,7 +135,7 @@ class _Words:
 
 @cache
 def _tables(kind: ActivationKind, cell_exponent: int) -> tuple[Reals, Reals, Reals]:
-    """Sigmoid, scaled tanh of a gate, tanh of a cell, at all 65,536 raws from the lowest."""
+    """Return sigmoid, scaled tanh of a gate, and tanh of a cell, at all 65,536 raws."""
     activation = ACTIVATIONS[kind]
     every = np.arange(INT16_RANGE[0], INT16_RANGE[1] + 1)
     # The cell adds i*g, in units of 2^-30, after it is rounded to the cell's resolution.
@@ -146,16 +146,16 @@ def _tables(kind: ActivationKind, cell_exponent: int) -> tuple[Reals, Reals, Rea
 
 
 class FastSteps:
-    """A layer prepared to run many steps.
+    """A layer that is prepared to run many time steps.
 
     Parameters
     ----------
     constants
         The layer.
     parts
-        Its input and its recurrent rows.
+        The rows of the input part and those of the recurrent part.
     projection
-        The projection's rows, if it has one.
+        The projection's rows, or None for a layer without projection.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class FastSteps:
 
     @staticmethod
     def of(constants: Int8Constants) -> "FastSteps | None":
-        """The layer prepared, or None where a shift to the left or a sum is too long for that."""
+        """Return the layer prepared, or None where a left shift or a sum is too long for that."""
         ordered = [constants.gates.index(gate) for gate in order(constants)]
         parts = [
             _Rows.made(
@@ -205,16 +205,16 @@ class FastSteps:
     def run(
         self, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike, *, cells: bool = True
     ) -> tuple[Raws, Raws]:
-        """Hidden and cell raws of a batch of sequences at every step.
+        """Return hidden and cell raws of a batch of sequences at every time step.
 
         Parameters
         ----------
         x
             Input raws of 8 bits, shape (batch, time, inputs).
         hidden, cell
-            Raws before the first step, shapes (batch, outputs) and (batch, hidden).
+            Raws before the first time step, shapes (batch, outputs) and (batch, hidden).
         cells
-            Whether cell raws are wanted; else there are those of no step.
+            Whether to return cell raws; else the array of cells has no time steps.
 
         Returns
         -------
@@ -235,12 +235,12 @@ class FastSteps:
         length = state.steps_at_once
         for start in range(0, time, length):
             block = self.input_part(inputs[:, start : start + length])
-            for moment, part in enumerate(block, start):
+            for t, part in enumerate(block, start):
                 self.sum_gates(state, part, state.gates)
                 self.finish(state)
-                hiddens[moment] = state.hidden[:-1]
+                hiddens[t] = state.hidden[:-1]
                 if cells:
-                    history[moment] = state.cell
+                    history[t] = state.cell
         by_sequence = (2, 0, 1)
         return (
             hiddens.transpose(by_sequence).astype(np.int64),
@@ -248,7 +248,7 @@ class FastSteps:
         )
 
     def state(self, hidden: npt.ArrayLike, cell: npt.ArrayLike, batch: int) -> "State":
-        """State of a batch of so many sequences, with the room for its steps.
+        """Return the state of a batch of sequences, with the arrays for its time steps.
 
         The other parameters are those of `run`.
         """
@@ -261,7 +261,7 @@ class FastSteps:
         return state
 
     def input_part(self, x: Raws) -> Reals:
-        """Input part of the gates, saturated and raised by 2^15: (time, G, hidden * batch)."""
+        """Return the gates' input part, saturated and plus 2^15: (time, G, hidden * batch)."""
         constants = self._constants
         batch, time, _ = x.shape
         gates = len(constants.gates)
@@ -275,12 +275,18 @@ class FastSteps:
         return np.ascontiguousarray(by_time).reshape(time, gates, -1)
 
     def sum_gates(self, state: "State", input_part: Reals, out: Reals) -> None:
-        """Gates before their activation, raised by 2^15 and not saturated: (G, hidden * batch)."""
+        """Write the gates before their activation to `out`, with 2^15 added and not saturated.
+
+        The shape is (G, hidden * batch).
+        """
         self._recurrent.words(state.hidden, state.sums, out)
         np.add(out, input_part, out=out)
 
     def finish(self, state: "State") -> None:
-        """All of a step after `sum_gates`, in place. Raised gates are indices."""
+        """Compute the rest of a time step after `sum_gates`, in place.
+
+        Gates with 2^15 added are indices into the tables.
+        """
         constants = self._constants
         gates, cell = state.gates, state.flat_cell
         if constants.peephole_weights is None and constants.norm_weights is None:
@@ -319,13 +325,13 @@ class FastSteps:
 
     @staticmethod
     def _look_up(state: "State", raised: Reals, table: Reals, out: Reals) -> None:
-        """Table values at raised raws, which saturate to the table's ends."""
+        """Write the table's values at raws with 2^15 added, which saturate to the table's ends."""
         index = state.index[: raised.size].reshape(raised.shape)
         np.copyto(index, raised, casting="unsafe")
         np.take(table, index, out=out, mode="clip")
 
     def _see_and_normalise(self, state: "State", gate: str, raised: Reals) -> None:
-        """Add the peephole to a raised gate, and normalise it, in place."""
+        """Add the peephole to a gate with 2^15 added, and normalise the gate, in place."""
         constants = self._constants
         np.add(raised, _LOWEST, out=raised)
         np.clip(raised, _LOWEST, _HIGHEST, out=raised)
@@ -376,7 +382,7 @@ class FastSteps:
 
 
 class State:
-    """Hidden and cell raws of a batch, and the room in which a step computes."""
+    """Hidden and cell raws of a batch, and the arrays in which a time step computes."""
 
     def __init__(
         self, recurrent: _Rows, projection: _Rows | None, constants: Int8Constants, batch: int
@@ -400,5 +406,5 @@ class State:
 
 
 def order(constants: Int8Constants) -> tuple[str, ...]:
-    """Gates with the sigmoids side by side: o is last but one, g last."""
+    """Return the gates with the sigmoids side by side: o is last but one, g last."""
     return tuple(gate for gate in ("i", "f", "o", "g") if gate in constants.gates)

@@ -1,7 +1,7 @@
 """One time step of the integer LSTM from its integers alone: the reference of every circuit.
 
-It takes any legal integers, also ones that come from no scales. Written to be read;
-`fewbit.golden.lstm.int8_fast` computes the same bits in fewer passes.
+The functions accept any legal integers, even those that follow from no scales. The code is meant to
+be read; `fewbit.golden.lstm.int8_fast` computes the same bits in fewer passes.
 
 Source: Li and Alvarez, "On the quantization of recurrent neural networks", arXiv 2101.05453, and
 LiteRT's kernel where the paper leaves a step open.
@@ -47,9 +47,9 @@ __all__ = [
 def _pre_activations(
     sums: Raws, multipliers: npt.ArrayLike, shifts: npt.ArrayLike, rounding: Rounding
 ) -> Raws:
-    """Gate raws in Q3.12, shape (..., 4): the parts requantised one by one and summed.
+    """Return gate raws in Q3.12, shape (..., 4): the sum of the parts, each requantised by itself.
 
-    The running sum saturates after each part, so their order matters.
+    The running sum saturates after each part, so the order of the parts matters.
     """
     parts = multiply_by_split_multiplier(sums, multipliers, shifts, rounding)
     total = np.zeros(parts.shape[:-1], np.int64)
@@ -59,8 +59,8 @@ def _pre_activations(
 
 
 def _next_cell(i: Raws, f: Raws, g: Raws, cell: Raws, exponent: Raws) -> Raws:
-    """``f*c + i*g`` in the cell's resolution, saturated to 16 bits."""
-    # Both gates are in 2^-15: i*g is in 2^-30 and the cell in 2^exponent.
+    """Return ``f*c + i*g`` in the cell's resolution, saturated to 16 bits."""
+    # Gates are in units of 2^-15, so i*g is in units of 2^-30; the cell is in units of 2^exponent.
     kept = rounding_shift_right(f * cell, 15)
     new = rounding_shift_right(i * g, 30 + exponent)
     return saturate(kept + new, 16)
@@ -85,32 +85,33 @@ def update_unit(
     rounding: Rounding = "double",
     hidden_width: int = 8,
 ) -> tuple[Raws, Raws]:
-    """Hidden and cell raws of a unit from the sums of its eight rows.
+    """Return hidden and cell raws of a unit from the sums of its eight rows.
 
-    All that comes after the dot products, for any accumulator, multiplier and shift. Sums of raws
-    are exact before they saturate; only the requantisation wraps, where it shifts left.
+    This is all computation after the dot products, for any accumulator, multiplier and shift. Sums
+    of raws are exact before they saturate; only the requantisation wraps, where it shifts left.
 
     Parameters
     ----------
     accumulators
         Raws of 32 bits, shape (..., 4, 2): by gate i, f, g, o and by part, folded bias included.
     multipliers, shifts
-        Of the gates' requantisation, which broadcast with `accumulators`; multipliers from 0 to
-        2^31 - 1, shifts from -31 to 30.
+        Scales of the gates' requantisation, which broadcast with `accumulators`; multipliers from 0
+        to 2^31 - 1, shifts from -31 to 30.
     cell
         Old cell raws of 16 bits, shape (...).
     cell_exponent
-        From -15 to -9; broadcasts with `cell`, as do the rest.
+        Exponent of the cell's resolution, from -15 to -9. It broadcasts with `cell`, as do all
+        arguments below.
     cell_clip
-        From 0, for none, to 32767.
+        Limit of the cell, from 0, for no limit, to 32767.
     hidden_multiplier, hidden_shift, hidden_zero_point
-        Of the last requantisation; the zero point from -128 to 127.
+        Scale and zero point of the last requantisation; the zero point is from -128 to 127.
     activation
         "table", "gemmlowp", or an `Activation`.
     rounding
         "double" or "single".
     hidden_width
-        Bits of the hidden raws, to which they saturate.
+        Bits of the hidden raws, which saturate to this width.
 
     Returns
     -------
@@ -142,7 +143,7 @@ def update_unit(
 
 
 def accumulators(constants: Int8Constants, x: Raws, hidden: Raws) -> Raws:
-    """Sums of the gates' rows with their folded bias, wrapped to 32 bits.
+    """Return the sums of the gates' rows with their folded bias, wrapped to 32 bits.
 
     Parameters
     ----------
@@ -172,10 +173,10 @@ def accumulators(constants: Int8Constants, x: Raws, hidden: Raws) -> Raws:
 def multiply_with_ties_up(
     raw: npt.ArrayLike, multiplier: npt.ArrayLike, shift: npt.ArrayLike
 ) -> Raws:
-    """``raw * multiplier / 2^31 * 2^shift``, rounded twice, both times with ties toward +infinity.
+    """Return ``raw * multiplier / 2^31 * 2^shift``, rounded twice, both ties toward +infinity.
 
-    What LiteRT does with peepholes in whole vectors of 16 units, while the units left over are
-    rounded as everywhere else. The operands are those of `multiply_by_split_multiplier`.
+    LiteRT rounds the peepholes of whole vectors of 16 units so. It rounds those of the remaining
+    units like all other products. The operands are those of `multiply_by_split_multiplier`.
     """
     exponent = np.asarray(shift)
     left, right = np.maximum(exponent, 0), np.maximum(-exponent, 0)
@@ -184,7 +185,7 @@ def multiply_with_ties_up(
 
 
 def _gate(constants: Int8Constants, name: str, pre: Raws, cell: Raws) -> Raws:
-    """Value of a gate, shape (batch, hidden), from its pre-activations and the cell it sees."""
+    """Return the value of a gate, shape (batch, hidden), from its pre-activations and the cell."""
     index = constants.gates.index(name)
     v = pre[..., index]
     peeping = constants.variant.peeping
@@ -219,7 +220,7 @@ def _gate(constants: Int8Constants, name: str, pre: Raws, cell: Raws) -> Raws:
 
 
 def _project(constants: Int8Constants, u: Raws) -> Raws:
-    """New hidden raws, shape (batch, outputs), from the units' outputs."""
+    """Return the new hidden raws, shape (batch, outputs), from the units' outputs."""
     assert constants.projection_weights is not None
     assert constants.projection_bias is not None
     sums = u @ constants.projection_weights.astype(np.int64).T + constants.projection_bias
@@ -236,7 +237,7 @@ def _project(constants: Int8Constants, u: Raws) -> Raws:
 def step_constants(
     constants: Int8Constants, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike
 ) -> tuple[Raws, Raws]:
-    """One time step of a batch.
+    """Compute one time step of a batch.
 
     Parameters
     ----------
@@ -267,19 +268,19 @@ def step_constants(
 
 
 def pre_activations(constants: Int8Constants, sums: Raws) -> Raws:
-    """Gate raws in Q3.12, shape (batch, hidden, G), from the sums that `accumulators` gives."""
+    """Return gate raws in Q3.12, shape (batch, hidden, G), from the sums of `accumulators`."""
     return _pre_activations(sums, constants.multipliers, constants.shifts, constants.rounding)
 
 
 def gates_and_state(constants: Int8Constants, pre: Raws, cell: Raws) -> tuple[Raws, Raws]:
-    """All of a step that comes after the gates' parts are summed.
+    """Compute the rest of a time step after the gates' parts are summed.
 
     Parameters
     ----------
     constants
         The layer.
     pre
-        As `pre_activations` gives them.
+        The result of `pre_activations`, shape (batch, hidden, G).
     cell
         Old cell raws, shape (batch, hidden).
 

@@ -1,4 +1,4 @@
-"""The gates of an LSTM, and the variants of the integer one."""
+"""The gates of an LSTM, and the variants of the integer LSTM."""
 
 from dataclasses import dataclass
 
@@ -13,23 +13,23 @@ __all__ = [
 ]
 
 GATES = ("i", "f", "g", "o")
-"""Input, forget, cell and output gate."""
+"""The input, forget, cell and output gate, in this order everywhere."""
 COUPLED_GATES = GATES[1:]
-"""Of a layer whose input gate is what the forget gate leaves of 1."""
+"""The gates of a layer whose input gate is one minus the forget gate."""
 PARTS = ("input", "recurrent")
-"""The parts of a gate's sum."""
+"""The two parts of a gate's sum."""
 
 LOWEST_CELL_EXPONENT, HIGHEST_CELL_EXPONENT = -15, -9
 """The exponents of two that a unit of the cell's raws may have."""
 
 TIES_UP = 16
-"""The bit above a peephole weight, where it takes a row's place, that sends ties of its product up
-and not away from zero."""
+"""The bit above a peephole weight, in the word that holds it in place of a row's start value. If it
+is 1, ties of the peephole's product go up instead of away from zero."""
 
 
 @dataclass(frozen=True)
 class IntegerVariant:
-    """What a layer of the integer LSTM has beside four gates of two parts each."""
+    """The parts that a layer of the integer LSTM has beside four gates of two parts each."""
 
     coupled: bool = False
     """Input gate and forget gate are coupled: gate i has no weights, it is 32767 - f."""
@@ -42,14 +42,14 @@ class IntegerVariant:
 
     @property
     def gates(self) -> tuple[str, ...]:
-        """Gates with weights."""
+        """Return the gates that have weights."""
         return COUPLED_GATES if self.coupled else GATES
 
     def peeps(self, gate: str) -> bool:
-        """Whether a gate sees the cell."""
+        """Return whether a gate sees the cell."""
         return self.peephole and gate != "g"
 
     @property
     def peeping(self) -> tuple[str, ...]:
-        """Gates that see the cell, in the order of their peephole weights."""
+        """Return the gates that see the cell, in the order of their peephole weights."""
         return tuple(gate for gate in self.gates if self.peeps(gate))

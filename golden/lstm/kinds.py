@@ -16,14 +16,14 @@ __all__ = ["KINDS", "check_kind", "check_kind_is_free", "register_kind"]
 Kind = TypeVar("Kind", bound=type[Lstm])
 
 KINDS: dict[str, type[Lstm]] = {}
-"""Classes of LSTMs by the kind that stands in a file."""
+"""Classes of LSTMs by their kind, the name in a model file."""
 
 _HEADER = frozenset({"kind", "version", "network_version", "outputs", "sources", "reverse", "name"})
 """Arrays that a file has beside those of its layers."""
 
 
 def register_kind(lstm: Kind) -> Kind:
-    """Let models of a class be saved and loaded; also a decorator.
+    """Register a class so that its models can be saved and loaded; also a decorator.
 
     The same class may be registered again.
 
@@ -39,12 +39,12 @@ def register_kind(lstm: Kind) -> Kind:
 
 
 def check_kind_is_free(lstm: type[Lstm]) -> None:
-    """Refuse a class whose kind stands for another.
+    """Refuse a class whose kind stands for another class.
 
     Raises
     ------
     TypeError
-        If it does.
+        If another class has this kind.
     """
     known = KINDS.get(lstm.kind, lstm)
     if known is not lstm:
@@ -54,13 +54,13 @@ def check_kind_is_free(lstm: type[Lstm]) -> None:
 
 
 def check_kind(lstm: type[Lstm]) -> None:
-    """Refuse a class whose models files could not hold.
+    """Refuse a class whose models a file could not hold.
 
     Raises
     ------
     TypeError
-        If the class is abstract, is no dataclass, lacks a kind, a title, or what its fields are in
-        a file, or if a field's name is one of the file's own.
+        If the class is abstract or no dataclass, lacks a kind, a title or the description of its
+        fields, or has a field with a name that files use otherwise.
     """
     given: Any = lstm
     if not (inspect.isclass(given) and issubclass(given, Lstm)):

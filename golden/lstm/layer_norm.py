@@ -1,13 +1,13 @@
 """Layer normalisation of a gate in integers: 16-bit raws in, Q3.12 raws out.
 
-All in integers: the mean with 10 fraction bits, the variance with none, its inverse square root by
-five Newton steps in 32-bit words of 28 fraction bits. Divisions truncate toward zero. The mean
-square is taken by the whole reciprocal ``floor(2^20 / units)``, which makes the variance too low
-where `units` is no power of two; that is part of the recipe.
+The mean has 10 fraction bits and the variance none. Five Newton steps in 32-bit words of 28
+fraction bits give the inverse square root of the variance. Divisions truncate toward zero. The mean
+square is a product with the integer reciprocal ``floor(2^20 / units)``, which makes the variance
+too low where `units` is no power of two; that is part of the recipe.
 
 Bounds, for up to 2^20 units: the sum of squares times the reciprocal is at most 2^50, the sum times
-1024 at most 2^45, a gain's product plus bias below 2^47. Nothing leaves 64 bits. The word that is
-requantised last wraps to 32; it fits them for every usual number of units.
+1024 at most 2^45, a gain's product plus bias below 2^47. So all numbers fit 64 bits. The last word
+before requantisation wraps to 32 bits, which it fits for every usual number of units.
 
 Source: LiteRT's integer LSTM with layer normalisation; Li and Alvarez, "On the quantization of
 recurrent neural networks", arXiv 2101.05453, section 3.2.
@@ -30,13 +30,13 @@ from fewbit.golden.checks import as_raws, check_shape
 __all__ = ["HIGHEST_UNITS", "inverse_square_root", "layer_norm"]
 
 HIGHEST_UNITS = 1 << 20
-"""Most units: beyond, the whole reciprocal would be 0."""
+"""Largest number of units: with more, the integer reciprocal would be 0."""
 
 _HIGHEST_WORD = (1 << 31) - 1
 _LOWEST_WORD = -(1 << 31)
 _FRACTION = 28
 _HALF_OF_SQUARE_ROOT_OF_TWO = 1518500250
-"""In units of 2^-31."""
+"""Half the square root of two, in units of 2^-31."""
 
 
 def layer_norm(
@@ -48,7 +48,7 @@ def layer_norm(
     shift: int,
     rounding: Rounding = "double",
 ) -> Raws:
-    """Raws normalised over their last axis, times a gain, plus a bias.
+    """Return raws normalised over their last axis, times a gain, plus a bias.
 
     Parameters
     ----------
@@ -59,13 +59,12 @@ def layer_norm(
     bias
         Raws of 32 bits, shape (units,), in units of the gain's resolution times 2^-10.
     guard
-        Variance that stands in for one below 1, from 1 to 2^31 - 1.
+        Number that replaces a variance below 1, from 1 to 2^31 - 1.
     multiplier, shift
         Split multiplier from the gain's resolution to 2^-12; multiplier from 0 to 2^31 - 1, shift
-        from
-        -31 to 30.
+        from -31 to 30.
     rounding
-        Of the split multiplications.
+        Rounding of the split multiplications, "double" or "single".
 
     Returns
     -------
@@ -97,7 +96,7 @@ def layer_norm(
     normalised = multiply_by_split_multiplier(
         deviation, factor[..., np.newaxis], exponent[..., np.newaxis], rounding
     )
-    # The quotient by 1024 goes to the nearest, ties away from zero.
+    # The quotient by 1024 is rounded to the nearest, ties away from zero.
     product = normalised * gain + offset
     rounded = _truncated(product + np.where(product > 0, 512, -512), 1024)
     return saturate(
@@ -106,7 +105,7 @@ def layer_norm(
 
 
 def _truncated(raw: Raws, divisor: int) -> Raws:
-    """``raw / divisor``, truncated toward zero."""
+    """Return ``raw / divisor``, truncated toward zero."""
     return np.sign(raw) * (np.abs(raw) // divisor)
 
 
@@ -115,14 +114,14 @@ def _multiply(a: npt.ArrayLike, b: npt.ArrayLike) -> Raws:
 
 
 def _saturating_shift_left(raw: Raws, shift: int) -> Raws:
-    """``raw * 2^shift``, saturated to 32 bits."""
+    """Return ``raw * 2^shift``, saturated to 32 bits."""
     threshold = (1 << (31 - shift)) - 1
     shifted = np.where(raw > threshold, _HIGHEST_WORD, raw << shift)
     return np.where(raw < -threshold, _LOWEST_WORD, shifted)
 
 
 def inverse_square_root(variance: npt.ArrayLike) -> tuple[Raws, Raws]:
-    """Split multiplier that is about ``1 / sqrt(variance)``.
+    """Return a split multiplier that is about ``1 / sqrt(variance)``.
 
     Parameters
     ----------
@@ -139,7 +138,7 @@ def inverse_square_root(variance: npt.ArrayLike) -> tuple[Raws, Raws]:
     Source: TensorFlow Lite's ``GetInvSqrtQuantizedMultiplierExp``.
     """
     given = as_raws(variance, "variance", 1, _HIGHEST_WORD)
-    # Into [2^27, 2^29) by a power of four, so that the root shifts by whole bits.
+    # A power of four scales the variance into [2^27, 2^29), so that the root shifts by whole bits.
     right = np.where(given >= 1 << 29, 1, 0)
     quartered = given >> (2 * right)
     leading_zeros = 32 - np.frexp(quartered.astype(np.float64))[1].astype(np.int64)
@@ -149,12 +148,12 @@ def inverse_square_root(variance: npt.ArrayLike) -> tuple[Raws, Raws]:
     half_word = rounding_shift_right(word, 1)
     x = np.full(given.shape, 1 << _FRACTION, np.int64)
     for _ in range(5):
-        # Each product of three words of 28 fraction bits loses 3 places a multiplication.
+        # Each multiplication of words of 28 fraction bits loses 3 places.
         cube = _saturating_shift_left(_multiply(_multiply(x, x), x), 6)
         x = _saturating_shift_left(
             _multiply(3 << (_FRACTION - 1), x) - _multiply(half_word, cube), 3
         )
     multiplier = _multiply(x, _HALF_OF_SQUARE_ROOT_OF_TWO) << np.maximum(-shift, 0)
-    # A variance of 1 has no room to be shifted; its root is what 31 bits can say of 1.
+    # A variance of 1 is a special case: the result is the largest multiplier, which is nearly 1.
     one = given == 1
     return np.where(one, _HIGHEST_WORD, multiplier), np.where(one, 0, -np.maximum(shift, 0))

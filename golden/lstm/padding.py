@@ -1,4 +1,4 @@
-"""Sequences of several lengths in one array: which of its time steps count."""
+"""Padding: the valid time steps of sequences of several lengths in one array."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ __all__ = ["valid_steps"]
 
 
 def valid_steps(padded: npt.NDArray[Any], lengths: npt.ArrayLike | None) -> npt.NDArray[np.bool_]:
-    """Which steps of padded sequences are no padding, shape (batch, time).
+    """Return which time steps of padded sequences are valid, shape (batch, time).
 
     Parameters
     ----------
     padded
         Shape (batch, time, ...).
     lengths
-        Number of steps that count in each sequence, shape (batch,); all if None.
+        Number of valid time steps in each sequence, shape (batch,); None for all.
     """
     batch, time = padded.shape[:2]
     counts = np.full(batch, time, np.int64) if lengths is None else np.asarray(lengths, np.int64)

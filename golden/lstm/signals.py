@@ -1,10 +1,10 @@
-"""Other signals for the precision chosen per step, to compare the change of the cell with.
+"""Other signals for dynamic precision, to compare with the change of the cell.
 
-None of them is in a circuit; the change of the cell and the output gate, which are, stand in
-`fewbit.golden.lstm.dynamic`. `RandomChoice` says what a share of LOW steps costs when they are
-chosen without looking; a signal is worth its gates where it does better. All but it use the last
-step's values for the next one, as those two do, and take the first two
-steps of a sequence whole.
+No circuit implements them. The two signals that circuits have, the change of the cell and the
+output gate, are in `fewbit.golden.lstm.dynamic`. `RandomChoice` shows the cost of a share of LOW
+time steps that are chosen at random; a signal is worth its gates if it costs less. All others
+decide the next time step from the values of the last one. With each of them the first two time
+steps of a sequence are HIGH.
 """
 
 from abc import ABC, abstractmethod
@@ -35,14 +35,14 @@ _ONE = 1 << 15
 
 @dataclass
 class RandomChoice:
-    """Each unit is HIGH with a probability, whatever it does.
+    """A rule that makes each unit HIGH with a fixed probability, whatever the unit does.
 
     Parameters
     ----------
     high_share
         Probability of HIGH.
     seed
-        Of numpy's default generator, started anew with every batch.
+        Seed of numpy's default generator, which starts anew with every batch.
     """
 
     high_share: float
@@ -53,29 +53,30 @@ class RandomChoice:
         self._shape = (batch, hidden)
         self._random = np.random.default_rng(self.seed)
 
-    def high(self, moment: int) -> Modes:
-        """Which units are HIGH."""
-        return (self._random.random(self._shape) < self.high_share) | (moment < FIRST_STEPS)
+    def high(self, t: int) -> Modes:
+        """Return which units are HIGH at time step `t`, shape (batch, hidden)."""
+        return (self._random.random(self._shape) < self.high_share) | (t < FIRST_STEPS)
 
     def observe(self, step: SignalStep) -> None:
-        """Nothing to see."""
+        """Do nothing, because a random choice ignores the values of a time step."""
 
 
 def random_choice(
     x: Raws, low_share: float, lengths: npt.ArrayLike | None = None, seed: int = 1
 ) -> RandomChoice:
-    """A random choice with about a share of LOW steps in all, though the first ones are HIGH.
+    """Return a random choice with about this share of LOW time steps among all.
 
     Parameters
     ----------
     x
         Sequences, shape (batch, time, inputs).
     low_share
-        From 0 to 1; more than the steps after the first can have is taken for all of those.
+        Share of LOW time steps, from 0 to 1. The first two steps of a sequence are HIGH, so the
+        largest possible share is smaller than 1.
     lengths
-        Number of steps that count in each sequence, shape (batch,); all if not given.
+        Number of valid time steps in each sequence, shape (batch,); None for all.
     seed
-        Of the choice.
+        Seed of the random choice.
     """
     valid = valid_steps(x, lengths)
     free = int(valid[:, FIRST_STEPS:].sum())
@@ -84,66 +85,66 @@ def random_choice(
 
 @dataclass
 class _Memoryless(ABC):
-    """HIGH where the last step's measure was above the threshold."""
+    """A rule that makes a unit HIGH if the last time step's measure was above the threshold."""
 
     threshold: float
 
     def start(self, batch: int, hidden: int) -> None:
-        """Forget all sequences before."""
+        """Forget all earlier sequences, and begin a batch of new ones."""
         self._above = np.zeros((batch, hidden), np.bool_)
 
-    def high(self, moment: int) -> Modes:
-        """Which units are HIGH."""
-        return self._above | (moment < FIRST_STEPS)
+    def high(self, t: int) -> Modes:
+        """Return which units are HIGH at time step `t`, shape (batch, hidden)."""
+        return self._above | (t < FIRST_STEPS)
 
     def observe(self, step: SignalStep) -> None:
-        """Compare the step's measure with the threshold."""
+        """Compare the measure of a time step with the threshold."""
         measure = self.measure(step)
         self._above = np.broadcast_to(measure > self.threshold, step.new_cell.shape)
 
     @abstractmethod
     def measure(self, step: SignalStep) -> npt.NDArray[np.integer | np.floating]:
-        """Shape (batch, hidden), or (batch, 1) for all units together."""
+        """Return the measure, shape (batch, hidden), or (batch, 1) for all units together."""
 
 
 class LayerChange(_Memoryless):
-    """Change of the cell, in raws, its mean over the layer: all units share a mode."""
+    """The mean change of the cell over the layer, in raws: all units share a mode."""
 
     def measure(self, step: SignalStep) -> npt.NDArray[np.floating]:
-        """Mean of the changes."""
+        """Return the mean of the changes, shape (batch, 1)."""
         return np.abs(step.new_cell - step.old_cell).mean(axis=1, keepdims=True)
 
 
 class Saturation(_Memoryless):
     """Minus the least of the four gates' absolute pre-activations, in units of 2^-12.
 
-    A threshold of -4096 t makes a unit LOW once all gates are beyond t.
+    With a threshold of -4096 v a unit is LOW if all its gates are beyond ±v.
     """
 
     def measure(self, step: SignalStep) -> Raws:
-        """Minus the least saturated gate."""
+        """Return minus the absolute pre-activation of the least saturated gate."""
         return -np.abs(step.pre()).min(axis=-1)
 
 
 class CellInput(_Memoryless):
-    """What the step wrote: the size of i*g, in units of 2^-15."""
+    """The size of i*g, which the time step adds to the cell, in units of 2^-15."""
 
     def measure(self, step: SignalStep) -> Raws:
-        """Size of the product."""
+        """Return the size of the product i*g."""
         i, g = _input_and_cell_gate(step)
         return i * np.abs(g) // _ONE
 
 
 class OpenInput(_Memoryless):
-    """``i - |i g|``, in units of 2^-15: how far an error in the cell gate can reach the cell.
+    """``i - |i g|``, in units of 2^-15: the reach of an error in the cell gate into the cell.
 
-    The slope of tanh is ``1 - g^2``, from one to two times ``1 - |g|``; the input gate passes i of
-    it on. A neuron has the product i g already: the signal costs it a subtractor, as the change of
-    the cell does.
+    The slope of tanh is ``1 - g^2``, which is one to two times ``1 - |g|``. The input gate
+    multiplies it by i. A neuron computes the product i g anyway, so the signal needs one more
+    subtractor, as the change of the cell does.
     """
 
     def measure(self, step: SignalStep) -> Raws:
-        """What is open."""
+        """Return ``i - |i g|``, the part of the input gate that passes errors on."""
         i, g = _input_and_cell_gate(step)
         return i - i * np.abs(g) // _ONE
 

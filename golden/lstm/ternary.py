@@ -1,4 +1,4 @@
-"""The LSTM of binary, ternary or power-of-two weights: rows of additions, a scale a row.
+"""The LSTM of binary, ternary or power-of-two weights: rows of additions, with a scale each.
 
 Weights are small integers, their *levels*:
 
@@ -7,14 +7,15 @@ Weights are small integers, their *levels*:
 =========  ==========================================================
 "ternary"  -1, 0, 1
 "binary"   -1, 1
-"pow2"     0 and ±2^e, e from 0 to `exponents` - 1, the finest step 1
+"pow2"     0 and ±2^e, e from 0 to `exponents` - 1; the smallest is ±1
 "int12"    -2048 to 2047: weights of full precision, to compare circuits with
 =========  ==========================================================
 
 Inputs and hidden values are signed raws of `activation_width` bits, A, without a zero point. A unit
-has eight rows, for each of the gates i, f, g, o one over the inputs and one over the old hidden
-values. Their sums are exact modulo 2^32; each is then requantised to Q3.12 by its row's multiplier
-and shift, rounded twice, and all that follows is `fewbit.golden.lstm.integer_step.update_unit`::
+has eight rows: each of the gates i, f, g, o has one over the inputs and one over the old hidden
+values. Their sums are exact modulo 2^32. Each sum is then requantised to Q3.12 by its row's
+multiplier and shift, which rounds twice, and `fewbit.golden.lstm.integer_step.update_unit` does the
+rest::
 
     gate = saturate(saturate(R_x(bias + T_x x)) + R_h(T_h h))       16 bits, the resolution 2^-12
     i, f, o = sigmoid(gate)     g = tanh(gate)                      the resolution 2^-15
@@ -23,8 +24,8 @@ and shift, rounded twice, and all that follows is `fewbit.golden.lstm.integer_st
 
 where the inner saturate is of 16 bits, too. At reset, hidden values and cells are 0.
 
-A scale that is a power of two has the multiplier 2^30, and a layer of such scales multiplies
-nowhere between its sums and its gates.
+A scale that is a power of two has the multiplier 2^30, so a layer of such scales needs no
+multiplication between its sums and its gates.
 
 Source: Ardakani, Ji, Smithson, Meyer and Gross, "Learning recurrent binary/ternary weights",
 arXiv 1809.11086, for conditional additions and a scale for what follows them; the integers are this
@@ -77,9 +78,9 @@ __all__ = [
 
 WeightKind = Literal["ternary", "binary", "pow2"]
 ScaleKind = Literal["any", "powers_of_two"]
-"""What scales rows may have: any that a multiplier says, or powers of two alone."""
+"""The scales that rows may have: any that a split multiplier can hold, or powers of two alone."""
 LevelKind = WeightKind | Literal["int12"]
-"""With the baseline of circuits, for which there is no quantiser."""
+"""The kinds of weights of circuits: also "int12", a baseline without a quantiser."""
 
 LOWEST_ACTIVATION_WIDTH, HIGHEST_ACTIVATION_WIDTH = 4, 16
 MOST_EXPONENTS = 4
@@ -89,14 +90,14 @@ _HIGHEST_MULTIPLIER = (1 << 31) - _MULTIPLIER_RESOLUTION
 
 
 def levels_of(weights: LevelKind, exponents: int = 1) -> tuple[int, ...]:
-    """Levels that a weight may have, in ascending order.
+    """Return the levels that a weight may have, in ascending order.
 
     Parameters
     ----------
     weights
         "ternary", "binary", "pow2" or "int12".
     exponents
-        Of "pow2": how many magnitudes there are beside 0.
+        Number of magnitudes of "pow2" weights beside 0.
     """
     if weights == "int12":
         return tuple(range(-(1 << 11), 1 << 11))
@@ -116,28 +117,28 @@ class TernaryLstm(Lstm):
     weights
         "ternary", "binary", "pow2" or "int12".
     input_weights
-        Levels, shape (4, hidden, inputs); kept as int8, or with "int12" as int16.
+        Levels, shape (4, hidden, inputs), stored as int8, or with "int12" as int16.
     recurrent_weights
-        Levels, shape (4, hidden, hidden); kept alike.
+        Levels, shape (4, hidden, hidden), stored in the same type.
     bias
-        Start values of the sums of the input rows, of 32 bits, in units of those sums; shape
-        (4, hidden), kept as int32. Where the row's multiplier is 0 they go nowhere.
+        Start values of the sums of the input rows, in units of those sums; shape (4, hidden),
+        stored as int32. They have no effect where the row's multiplier is 0.
     input_multipliers, recurrent_multipliers
         Shape (4, hidden): multiples of 2^7 from 0 to 2^31 - 2^7.
     input_shifts, recurrent_shifts
-        Shape (4, hidden): from -31 to 30. A row's scale, from its sum to steps of the
-        gate, is ``multiplier / 2^31 * 2^shift``.
+        Shape (4, hidden): from -31 to 30. A row's scale, from its sum to raws of the gate, is
+        ``multiplier / 2^31 * 2^shift``.
     input_scale
-        Step of the input raws, rounded to binary32. The multipliers hold it already; it is kept
-        for what turns reals into raws.
+        Resolution of the input raws, rounded to binary32. The multipliers include it; it is stored
+        for the conversion of reals to raws.
     activation_width
         Bits of inputs and hidden values, 4 to 16.
     exponents
-        Of "pow2", 1 to 4; else 1.
+        Number of magnitudes of "pow2" weights, 1 to 4; else 1.
     cell_exponent
-        The step of the cell is ``2^cell_exponent``; from -15 to -9.
+        The resolution of the cell is ``2^cell_exponent``; from -15 to -9.
     cell_clip
-        The cell saturates to ``-cell_clip...cell_clip``, in raws; 0 for no clip, to 32767.
+        The cell saturates to ``-cell_clip...cell_clip``, in raws; from 0, for no limit, to 32767.
     activation
         "table" or "gemmlowp", a key of `fewbit.golden.activation.integer.ACTIVATIONS`.
 
@@ -182,7 +183,7 @@ class TernaryLstm(Lstm):
     activation: ActivationKind = "table"
 
     def __post_init__(self) -> None:
-        """Check every field."""
+        """Check that shapes, types and ranges are legal."""
         check_choice("weights", self.weights, (*get_args(WeightKind), "int12"))
         most = MOST_EXPONENTS if self.weights == "pow2" else 1
         if most > 1:
@@ -240,12 +241,12 @@ class TernaryLstm(Lstm):
 
     @property
     def inputs(self) -> int:
-        """Length of an input vector."""
+        """Return the length of an input vector."""
         return self.input_weights.shape[2]
 
     @property
     def hidden(self) -> int:
-        """Number of units, each with a cell."""
+        """Return the number of units, each with a cell."""
         return self.input_weights.shape[1]
 
     @property
@@ -278,7 +279,7 @@ class TernaryLstm(Lstm):
     def step(
         self, x: npt.ArrayLike, hidden: npt.ArrayLike, cell: npt.ArrayLike
     ) -> tuple[Raws, Raws]:
-        """One time step of a batch.
+        """Compute one time step of a batch.
 
         Parameters
         ----------
@@ -319,38 +320,44 @@ class TernaryLstm(Lstm):
 
     @property
     def activation_bounds(self) -> tuple[int, int]:
-        """Lowest and highest raw of an input or a hidden value."""
+        """Return the lowest and highest raw of an input or a hidden value."""
         half = 1 << (self.activation_width - 1)
         return -half, half - 1
 
     @property
     def hidden_scale(self) -> float:
-        """Step of the hidden raws: 2^-(A - 1)."""
+        """Return the resolution of the hidden raws, 2^-(A - 1)."""
         return 2.0 ** (1 - self.activation_width)
 
     @cached_property
     def multipliers(self) -> Raws:
-        """Multipliers of all rows, shape (hidden, 4, 2): by unit, gate and part, input first."""
+        """Return the multipliers of all rows, shape (hidden, 4, 2): by unit, gate and part.
+
+        The input part is before the recurrent one.
+        """
         return _by_row(self.input_multipliers, self.recurrent_multipliers)
 
     @cached_property
     def shifts(self) -> Raws:
-        """Shifts of all rows, shape (hidden, 4, 2): by unit, gate and part, input first."""
+        """Return the shifts of all rows, shape (hidden, 4, 2): by unit, gate and part.
+
+        The input part is before the recurrent one.
+        """
         return _by_row(self.input_shifts, self.recurrent_shifts)
 
     @cached_property
     def starts(self) -> Raws:
-        """Start values of all rows, shape (hidden, 4, 2): the bias, and 0 for the recurrent."""
+        """Return the start values of all rows, shape (hidden, 4, 2): bias, or 0 if recurrent."""
         return _by_row(self.bias, np.zeros_like(self.bias))
 
     @property
     def hidden_multiplier(self) -> int:
-        """Multiplier of the requantisation of the output gate times tanh of the cell: 2^30."""
+        """Return the multiplier that requantises the output gate times tanh of the cell: 2^30."""
         return self._hidden_split[0]
 
     @property
     def hidden_shift(self) -> int:
-        """Shift of the requantisation of the output gate times tanh of the cell: A - 30."""
+        """Return the shift that requantises the output gate times tanh of the cell: A - 30."""
         return self._hidden_split[1]
 
     @property
@@ -360,7 +367,7 @@ class TernaryLstm(Lstm):
 
     @cached_property
     def matrices(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Levels as reals, operands by rows: shapes (inputs, 4 hidden) and (hidden, 4 hidden)."""
+        """Return the levels as reals, shapes (inputs, 4 hidden) and (hidden, 4 hidden)."""
         first, second = (
             np.ascontiguousarray(levels.reshape(-1, levels.shape[2]).T, np.float64)
             for levels in (self.input_weights, self.recurrent_weights)
@@ -384,7 +391,7 @@ def _by_row(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> Raws:
 
 
 def accumulators(model: TernaryLstm, x: Raws, hidden: Raws) -> Raws:
-    """Sums of the rows with their start values, wrapped to 32 bits.
+    """Return the sums of the rows with their start values, wrapped to 32 bits.
 
     Parameters
     ----------
@@ -399,8 +406,8 @@ def accumulators(model: TernaryLstm, x: Raws, hidden: Raws) -> Raws:
     -------
     Shape (batch, hidden, 4, 2), by unit, gate and part.
     """
-    # Raws of 16 bits times levels of up to 2^11: binary64, whose product is the fast one, holds
-    # every sum of fewer than 2^27 of them.
+    # A product of a 16-bit raw and a level is at most 2^26, so binary64, which numpy multiplies
+    # fastest, holds the sum of fewer than 2^27 products exactly.
     sums = [
         (operand.astype(np.float64) @ matrix).reshape(-1, len(GATES), model.hidden)
         for operand, matrix in zip((x, hidden), model.matrices, strict=True)

@@ -1,1 +1,1 @@
-"""What each neuron computes: one hidden unit of a layer at a time."""
+"""The arithmetic of each neuron, which works on one hidden unit of a layer at a time."""

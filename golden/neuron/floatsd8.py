@@ -32,26 +32,26 @@ if TYPE_CHECKING:
 __all__ = ["PAIRS", "FloatSD8LstmNeuronContract", "lively_starts"]
 
 PAIRS = (("i", "f"), ("g", "o"))
-"""Gates whose sums take turns, in the order in which a unit gets them."""
+"""Pairs of gates whose sums take turns, in the order of a unit's beats."""
 GATES_OF_PAIR = 2
 OFFSET = FixedPoint(5, signed=False)
 
 
 @dataclass(frozen=True)
 class FloatSD8LstmNeuronContract(Contract):
-    """One hidden unit of the FloatSD8 LSTM at a time, from its weights to its new state.
+    """A neuron that computes one hidden unit of the FloatSD8 LSTM at a time.
 
-    A unit is two pairs of gates, i and f, then g and o. The beats of a pair's two gates take turns,
-    the first gate's first; a gate's sum starts from the binary16 code that comes with its first
-    beat, and is rounded to binary16 after each beat. What follows the sums is
+    A unit has two pairs of gates, i and f, then g and o. The beats of a pair's two gates take
+    turns, beginning with the first gate. A gate's sum starts from the binary16 code in its first
+    beat, and is rounded to binary16 after each beat. The computation after the sums is
     :func:`fewbit.golden.lstm.floatsd8.update_unit`.
 
     Parameters
     ----------
     lanes
-        Products of a beat.
+        Number of products of a beat.
     window
-        Bits that a sum keeps below its top; None for exact sums.
+        Bits below a sum's top that count; None for exact sums.
 
     Source: arXiv 2001.08450 for the formats; see :mod:`fewbit.golden.lstm.floatsd8`.
     """
@@ -103,11 +103,11 @@ class FloatSD8LstmNeuronContract(Contract):
         )
 
     def stimulus(self, rng: np.random.Generator, count: int) -> dict[str, Codes]:
-        """Beats of ``count`` units: gates of 1 to 5 beats, the offsets drawn for all.
+        """Return beats of ``count`` units: gates of 1 to 5 beats, and one random pair of offsets.
 
-        Of four beats, three have activations within a few octaves, and most starts are within the
-        gates' range, so that sums are; the rest is anything. Fields hold random codes where they
-        don't count.
+        Three of four beats have activations within a few octaves, and most start values are within
+        the gates' range, so that most sums are, too. All others are arbitrary. Fields hold random
+        codes where the circuit ignores them.
         """
         pairs = count * len(PAIRS)
         beats = rng.integers(1, 6, size=pairs)
@@ -119,13 +119,13 @@ class FloatSD8LstmNeuronContract(Contract):
         for name, first in (("first", starts), ("last", ends - GATES_OF_PAIR)):
             arrays[name] = np.zeros(total, np.int64)
             arrays[name][first] = arrays[name][first + 1] = 1
-        # The two gates of a pair share their activations in a layer, and here now and then.
+        # In a layer the two gates of a pair share their activations, so they sometimes do here.
         shares = np.repeat(rng.random(total // 2) < 0.5, 2)
         for name in ("activations", "recurrent"):
             of_first = np.repeat(arrays[name][::2], 2, axis=0)
             arrays[name][shares] = of_first[shares]
         offsets = rng.integers(0, 32, 2) if rng.random() < 0.25 else rng.integers(4, 24, 2)
-        # A product of the largest weight's octave is then about 1: 2^(7 + 4 + exponent - offset).
+        # A product with a weight of the top octave is then about 1: 2^(7 + 4 + exponent - offset).
         tame = rng.random(total) < 0.75
         top = offsets[arrays["recurrent"]] + LOWEST_CONSTANT_BIAS + 2 - 12
         top = top[:, np.newaxis] - rng.integers(-2, 8, (total, self.lanes))
@@ -142,7 +142,7 @@ class FloatSD8LstmNeuronContract(Contract):
         }
 
     def explain(self, arrays: Arrays, index: int) -> list[str]:
-        """Configuration and all beats of a unit, each with the gate that it belongs to."""
+        """Return lines with the configuration and all beats of a unit, each beat with its gate."""
         ends = np.flatnonzero(arrays["last"])[1::GATES_OF_PAIR] + 1
         bounds = np.concatenate(([0], ends)).tolist()
         lines = [describe(field, arrays[field.name][0]) for field in self.configuration]
@@ -161,7 +161,7 @@ class FloatSD8LstmNeuronContract(Contract):
         return lines
 
     def compute(self, arrays: Arrays) -> dict[str, Codes]:
-        """New hidden and cell codes, one of each for two pairs of gates.
+        """Return new hidden and cell codes, one of each for two pairs of gates.
 
         Beats of ``arrays`` are those of a stream: ``weights`` and ``activations`` of shape
         (beats, lanes), the others (beats,); the configuration (1,).
@@ -171,7 +171,7 @@ class FloatSD8LstmNeuronContract(Contract):
         starts, ends = _pairs(arrays["first"], arrays["last"])
         units = len(ends) // len(PAIRS)
         starts, ends = starts[: units * len(PAIRS)], ends[: units * len(PAIRS)]
-        # The beats of all gates side by side: the first of each, the second of each, and so on.
+        # Beats of all gates are computed side by side: the first of each, then the second of each.
         first = (starts[:, np.newaxis] + np.arange(GATES_OF_PAIR)).ravel()
         beats = np.repeat((ends - starts) // GATES_OF_PAIR, GATES_OF_PAIR)
         sums = arrays["start"][first].copy()
@@ -195,12 +195,12 @@ class FloatSD8LstmNeuronContract(Contract):
 
 
 def _pairs(first: Codes, last: Codes) -> tuple[Codes, Codes]:
-    """First beats of pairs that have ended, and the beats after their last ones.
+    """Return the first beats of all complete pairs, and the beats after their last ones.
 
     Raises
     ------
     ValueError
-        If the flags are those of no pairs.
+        If the flags do not describe pairs of gates.
     """
     starts, ends = (np.flatnonzero(flag) for flag in (first, last))
     count = len(ends) // GATES_OF_PAIR
@@ -223,6 +223,6 @@ def _pairs(first: Codes, last: Codes) -> tuple[Codes, Codes]:
 
 
 def lively_starts(rng: np.random.Generator, count: int) -> Codes:
-    """binary16 codes of both signs from 2^-10 to 8."""
+    """Return random binary16 codes of both signs, with magnitudes from 2^-10 to 8."""
     magnitude = rng.integers(5 << 10, 18 << 10, count)
     return magnitude | rng.integers(0, 2, count) << 15

@@ -24,14 +24,14 @@ __all__ = ["ROWS", "SHIFT", "Int8LstmNeuronContract"]
 
 @dataclass(frozen=True)
 class Int8LstmNeuronContract(RowNeuronContract):
-    """One hidden unit of the integer LSTM at a time.
+    """A neuron that computes one hidden unit of the integer LSTM at a time.
 
     Beats, rows and configuration are those of `RowNeuronContract`.
 
     Parameters
     ----------
     lanes
-        Products of a beat.
+        Number of products of a beat.
     activation
         "table" or "gemmlowp", see :mod:`fewbit.golden.activation.integer`.
 
@@ -83,7 +83,7 @@ class Int8LstmNeuronContract(RowNeuronContract):
         )
 
     def lively_scale(self, rng: np.random.Generator, drawn: dict[str, Codes]) -> dict[str, Codes]:
-        # A hidden scale near 1/128: output gate times tanh is in units of 2^-30.
+        # The hidden scale is near 1/128; output gate times tanh is in units of 2^-30.
         return {
             "hidden_zero_point": rng.integers(-32, 32, size=1) & 0xFF,
             "hidden_multiplier": drawn["hidden_multiplier"] | 1 << 23,

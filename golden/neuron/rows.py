@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["ROWS", "SHIFT", "SIGNIFICAND", "RowNeuronContract"]
 
 ROWS = len(GATES) * len(PARTS)
-"""Rows of a unit: gate i, f, g, o, and for each the input part, then the recurrent part."""
+"""Number of rows of a unit: for each gate i, f, g, o the input part, then the recurrent part."""
 
 CELL_ROW = 3
-"""The row with whose last beat the old cell raw counts: the recurrent part of gate f."""
+"""The row whose last beat brings the old cell raw: the recurrent part of gate f."""
 
 SIGNIFICAND = FixedPoint(24, signed=False)
 SHIFT = FixedPoint(6)
@@ -38,13 +38,13 @@ HIGHEST_INTEGER_BITS = 6
 
 
 class RowNeuronContract(Contract):
-    """One hidden unit at a time, from its weights to its new state.
+    """A neuron that computes one hidden unit at a time, from its weights to its new state.
 
-    A unit is eight rows of beats in the order i input, i recurrent, f input, f recurrent, g input,
-    g recurrent, o input, o recurrent. A row is one beat or more; its accumulator is the bias plus
-    the sum over beats and lanes of weight times activation, modulo 2^32. What follows is
-    :func:`fewbit.golden.lstm.integer_step.update_unit` with double rounding. Multipliers are given
-    as their upper 24 bits, since a binary32 has no more.
+    A unit has eight rows of beats in the order i input, i recurrent, f input, f recurrent, g input,
+    g recurrent, o input, o recurrent. A row has one beat or more; its accumulator is the bias plus
+    the sum over beats and lanes of weight times activation, modulo 2^32. The computation after the
+    sums is :func:`fewbit.golden.lstm.integer_step.update_unit` with double rounding. The operands
+    hold the upper 24 bits of multipliers, because a binary32 has no more.
     """
 
     activation: ActivationKind
@@ -52,38 +52,41 @@ class RowNeuronContract(Contract):
     @property
     @abstractmethod
     def weights(self) -> Operand:
-        """The weights of a beat."""
+        """Return the operand that holds the weights of a beat."""
 
     @property
     @abstractmethod
     def activations(self) -> Operand:
-        """The inputs or old hidden raws of a beat; the new hidden raw has their format."""
+        """Return the operand of a beat's inputs or old hidden raws.
+
+        The new hidden raw has its format.
+        """
 
     @property
     @abstractmethod
     def extreme_weights(self) -> tuple[int, int]:
-        """Two codes of ``weights`` that give large sums of either sign."""
+        """Return two codes of ``weights`` that give large sums, one positive and one negative."""
 
     @abstractmethod
     def levels(self, codes: Codes) -> Codes:
-        """Weights as integers, shape (beats, lanes), of the codes of ``weights``."""
+        """Return the integer weights that codes stand for, shape (beats, lanes)."""
 
     @property
     @abstractmethod
     def last_scale(self) -> tuple[Operand, ...]:
-        """What of the last requantisation is configured."""
+        """Return the configuration operands of the last requantisation."""
 
     @abstractmethod
     def last_scale_of(self, configuration: dict[str, int]) -> tuple[int, int, int]:
-        """Multiplier, shift and zero point of the last requantisation."""
+        """Return multiplier, shift and zero point of the last requantisation."""
 
     @abstractmethod
     def lively_scale(self, rng: np.random.Generator, drawn: dict[str, Codes]) -> dict[str, Codes]:
-        """The drawn configuration of the last requantisation, made to give middling results."""
+        """Return a random configuration of the last requantisation that avoids saturation."""
 
     @property
     def hidden_format(self) -> FixedPoint:
-        """Of the new hidden raw."""
+        """Return the format of the new hidden raw."""
         number_format = self.activations.format
         assert isinstance(number_format, FixedPoint)
         return number_format
@@ -129,11 +132,11 @@ class RowNeuronContract(Contract):
         )
 
     def stimulus(self, rng: np.random.Generator, count: int) -> dict[str, Codes]:
-        """Beats of ``count`` units: rows of 1 to 5 beats, the configuration drawn for all.
+        """Return beats of ``count`` units: rows of 1 to 5 beats, and one random configuration.
 
-        Of four rows, three have a multiplier that takes their accumulator to a gate raw of some
-        size; the rest has any. Of eight units, one has extreme products or biases. Fields hold
-        random codes where they do not count.
+        Three of four rows have a multiplier that scales their accumulator to a gate raw that does
+        not saturate; the others have any multiplier. One of eight units has extreme products or
+        biases. Fields hold random codes where the circuit ignores them.
         """
         rows = count * ROWS
         beats = rng.integers(1, 6, size=rows)
@@ -158,7 +161,7 @@ class RowNeuronContract(Contract):
         wild = (rng.random(rows) < 0.25) | ((np.arange(rows) // ROWS) % 8 == 7)
         arrays["bias"][starts] = np.where(wild, arrays["bias"][starts], modest & 0xFFFFFFFF)
 
-        # A shift that takes the accumulator to about 2^size; a gate saturates at 2^15.
+        # This shift scales the accumulator to about 2^size; a gate saturates at 2^15.
         size = rng.uniform(6, 17, size=rows)
         distance = np.log2(np.maximum(np.abs(self._accumulators(arrays)), 1))
         fitting = np.clip(np.rint(size - distance), LOWEST_SHIFT, HIGHEST_SHIFT).astype(np.int64)
@@ -183,7 +186,7 @@ class RowNeuronContract(Contract):
         return drawn
 
     def explain(self, arrays: Arrays, index: int) -> list[str]:
-        """Configuration and all beats of a unit, each row headed by its name."""
+        """Return lines with the configuration and all beats of a unit, and the name of each row."""
         last = np.flatnonzero(arrays["last"])[index * ROWS : (index + 1) * ROWS].tolist()
         beat = int(np.flatnonzero(arrays["last"])[index * ROWS - 1]) + 1 if index else 0
         lines = [describe(field, arrays[field.name][0]) for field in self.configuration]
@@ -204,7 +207,7 @@ class RowNeuronContract(Contract):
         return lines
 
     def compute(self, arrays: Arrays) -> dict[str, Codes]:
-        """New hidden and cell codes, one of each for eight beats with ``last``.
+        """Return new hidden and cell codes, one of each for eight beats with ``last``.
 
         Beats of ``arrays`` are those of a stream: ``weights`` and ``activations`` of shape
         (beats, lanes), the others (beats,); the configuration (1,).
@@ -249,7 +252,7 @@ class RowNeuronContract(Contract):
         return {"result": self.hidden_format.code(hidden), "cell_result": INT16.code(cell)}
 
     def _accumulators(self, arrays: Arrays) -> Codes:
-        """Raws of 32 bits, one for each beat with ``last``."""
+        """Return raws of 32 bits, one for each beat with ``last``."""
         products = self.levels(arrays["weights"]) * self.hidden_format.raw(arrays["activations"])
         first = arrays["first"].astype(bool)
         sums = products.sum(axis=1) + np.where(first, INT32.raw(arrays["bias"]), 0)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCUMULATOR_WIDTH",
+    "SIDE_BY_SIDE",
     "WEIGHTS",
     "LaneWeights",
     "TernaryLstmNeuronContract",
@@ -46,6 +47,8 @@ __all__ = [
 
 WEIGHTS: tuple[LevelKind, ...] = ("ternary", "binary", "pow2", "int12")
 
+SIDE_BY_SIDE = ("f", "i", "g", "o")
+"""The order of gates in the image where rows of all four gates are side by side."""
 ACCUMULATOR_WIDTH = 32
 MOST_LANES = 256
 _BYTE = 8
@@ -59,11 +62,11 @@ class LaneWeights:
     Parameters
     ----------
     lanes
-        Weights a cycle, from 1 to 256: as many as whole bytes hold.
+        Number of weights in a cycle, from 1 to 256; they must fill whole bytes.
     weights
         "ternary", "binary", "pow2" or "int12".
     exponents
-        Magnitudes of "pow2" beside 0, from 1 to 4; else 1.
+        Number of magnitudes of "pow2" weights beside 0, from 1 to 4; else 1.
     packing
         "fields": each weight in bits of its own; "dense": five ternary weights in 8 bits.
     """
@@ -86,11 +89,11 @@ class LaneWeights:
 
     @property
     def exponent_bits(self) -> int:
-        """Bits of a power-of-two weight's exponent."""
+        """Return the number of bits of a power-of-two weight's exponent."""
         return (self.exponents - 1).bit_length()
 
     def accumulate(self, activation_width: int = 12) -> RowAccumulateContract:
-        """The unit that sums the lanes."""
+        """Return the contract of the unit that sums the lanes."""
         sizes = self.lanes, activation_width, ACCUMULATOR_WIDTH
         if self.weights == "binary":
             return BinaryAccumulateContract(*sizes)
@@ -102,7 +105,7 @@ class LaneWeights:
 
     @property
     def operand(self) -> Operand:
-        """The weights of a beat."""
+        """Return the operand that holds the weights of a beat."""
         if self.packing == "fields":
             return self.accumulate().weights
         group = TERNARY_DENSE.group
@@ -115,12 +118,12 @@ class LaneWeights:
 
     @property
     def bytes(self) -> int:
-        """Bytes of a neuron's weights of a cycle.
+        """Return the number of bytes of a neuron's weights in a cycle.
 
         Raises
         ------
         ValueError
-            If the lanes' weights are no whole bytes.
+            If the lanes' weights do not fill whole bytes.
         """
         operand = self.operand
         step = _BYTE // math.gcd(operand.format.width, _BYTE) if self.packing == "fields" else 1
@@ -132,7 +135,7 @@ class LaneWeights:
         return operand.width // _BYTE
 
     def levels(self, codes: Codes) -> Codes:
-        """Weights as integers, shape (..., lanes), of codes."""
+        """Return the integer weights that codes stand for, shape (..., lanes)."""
         if self.packing != "fields":
             return TERNARY_DENSE.unpack(codes, self.lanes)
         shape = codes.shape
@@ -140,7 +143,7 @@ class LaneWeights:
         return levels.reshape(*shape[:-1], self.lanes)
 
     def codes(self, levels: Codes) -> Codes:
-        """Codes of weights, shape (..., lanes), as `levels` reads them."""
+        """Return the codes of weights, shape (..., lanes), the inverse of `levels`."""
         if self.packing != "fields":
             return TERNARY_DENSE.pack(levels)
         if self.weights == "binary":
@@ -154,19 +157,19 @@ class LaneWeights:
 
 
 def weights_parameter(name: str = "") -> Any:
-    """The field for the kind of weights, which the user calls ``weights``."""
+    """Return the field for the kind of weights, which the user calls ``weights``."""
     return parameter(
         "ternary", "levels of weights; int12 to compare with", choices=WEIGHTS, name=name
     )
 
 
 def exponents_parameter() -> Any:
-    """The field ``exponents``."""
+    """Return the field ``exponents`` of a neuron or a layer."""
     return parameter(1, "magnitudes of pow2 weights: 1, 2, 4, 8", 1, MOST_EXPONENTS)
 
 
 def value_width_parameter() -> Any:
-    """The field ``activation_width`` of a neuron or a layer."""
+    """Return the field ``activation_width`` of a neuron or a layer."""
     return parameter(
         12,
         "bits of inputs and hidden values",
@@ -177,14 +180,15 @@ def value_width_parameter() -> Any:
 
 @dataclass(frozen=True)
 class TernaryLstmNeuronContract(RowNeuronContract):
-    """One hidden unit at a time, see :class:`fewbit.golden.neuron.rows.RowNeuronContract`.
+    """A neuron of ternary, binary or power-of-two weights for one hidden unit at a time.
 
-    A lane must be given an activation of 0 where there is no weight: binary weights have no 0.
+    The rows are those of :class:`fewbit.golden.neuron.rows.RowNeuronContract`. A lane without a
+    weight needs an activation of 0, because binary weights have no 0.
 
     Parameters
     ----------
     lanes
-        Weights of a beat.
+        Number of weights of a beat.
     weights, exponents
         "ternary", "binary", "pow2" or "int12", see :mod:`fewbit.golden.lstm.ternary`.
     activation_width
@@ -207,7 +211,7 @@ class TernaryLstmNeuronContract(RowNeuronContract):
 
     @property
     def lane_weights(self) -> LaneWeights:
-        """The weights of a beat."""
+        """Return the weights of a beat's lanes."""
         return LaneWeights(self.lanes, self.weights_kind, self.exponents)
 
     @property
@@ -233,7 +237,7 @@ class TernaryLstmNeuronContract(RowNeuronContract):
         return ()
 
     def last_scale_of(self, configuration: dict[str, int]) -> tuple[int, int, int]:
-        # From units of 2^-30 to those of a hidden value.
+        # The scale from units of 2^-30 to those of a hidden value.
         return (*split_multiplier(2.0 ** (self.activation_width - 1 - 30)), 0)
 
     def lively_scale(self, rng: np.random.Generator, drawn: dict[str, Codes]) -> dict[str, Codes]:

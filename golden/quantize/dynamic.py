@@ -185,8 +185,8 @@ class _Recorder:
     def start(self, batch: int, hidden: int) -> None:
         self._decision.start(batch, hidden)
 
-    def high(self, moment: int) -> npt.NDArray[np.bool_]:
-        return self._decision.high(moment)
+    def high(self, t: int) -> npt.NDArray[np.bool_]:
+        return self._decision.high(t)
 
     def observe(self, step: SignalStep) -> None:
         self.seen.append(self._decision.largest(step))
