@@ -1,1 +1,57 @@
-"""The command line and what it does."""
+"""RTL generator and verification flow for LSTM arithmetic at few bits.
+
+What the ``fewbit`` command does can be done from Python by the functions here; the page "Python" of
+the manual shows them in use. Importing this package is cheap: each function imports what it needs.
+"""
+
+from typing import TYPE_CHECKING
+
+from fewbit.errors import UsageError
+from fewbit.interface import (
+    designs,
+    find,
+    generate,
+    load,
+    prove,
+    quantize,
+    regress,
+    run,
+    save,
+    synthesize,
+    vectors,
+)
+
+if TYPE_CHECKING:
+    from fewbit.golden.parameter import ParameterError
+
+    __version__: str
+
+__all__ = [
+    "ParameterError",
+    "UsageError",
+    "__version__",
+    "designs",
+    "find",
+    "generate",
+    "load",
+    "prove",
+    "quantize",
+    "regress",
+    "run",
+    "save",
+    "synthesize",
+    "vectors",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Return what takes a heavy import, once somebody asks for it."""
+    if name == "ParameterError":
+        from fewbit.golden.parameter import ParameterError
+
+        return ParameterError
+    if name == "__version__":
+        from fewbit.sim.verilog import generator_version
+
+        return generator_version().removeprefix("fewbit ")
+    raise AttributeError(f"module 'fewbit' has no attribute {name!r}")

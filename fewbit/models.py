@@ -12,7 +12,7 @@ from fewbit.golden.checks import check_choice
 from fewbit.golden.files.network import load_network, save_network
 from fewbit.golden.network import Imported, Network
 
-__all__ = ["open_model", "save_model", "told"]
+__all__ = ["archive_target", "open_model", "save_model", "told"]
 
 _READ = ".tflite, .safetensors, .onnx or .npz"
 _REMEDIES = {
@@ -88,6 +88,18 @@ def open_model(
     return replace(imported, network=_with_activation(path, imported.network, activation))
 
 
+def archive_target(path: Path) -> Path:
+    """Return where an ``.npz`` file is written: the path, with that ending where it has another.
+
+    Raises
+    ------
+    UsageError
+        If no file can be written there.
+    """
+    check_target(path)
+    return path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
+
+
 def save_model(path: Path, network: Network) -> None:
     """Write a model to an ``.npz`` file, whole or not at all, and its folder if it is missing.
 
@@ -97,8 +109,13 @@ def save_model(path: Path, network: Network) -> None:
         If the file can't be written.
     """
     check_target(path)
-    with told():
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"File '{path}' can't be written ({error.strerror}); choose another place."
+        ) from error
+    with told():
         save_network(path, network)
 
 

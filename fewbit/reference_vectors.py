@@ -6,15 +6,30 @@ from pathlib import Path
 import numpy as np
 
 from fewbit.errors import check_target, write_bytes
+from fewbit.golden.checks import check_whole
 from fewbit.hdl.design import ConfiguredDesign
+from fewbit.models import told
 
-__all__ = ["LARGEST_COUNT", "LARGEST_SEED", "reference_vectors", "write_vectors"]
+__all__ = ["LARGEST_COUNT", "LARGEST_SEED", "check_count", "reference_vectors", "write_vectors"]
 
 LARGEST_COUNT = 10**8
 """Most results that vectors or a regression are asked for."""
 
 LARGEST_SEED = 2**32 - 1
 """Largest seed of vectors and stalls."""
+
+
+def check_count(count: int, seed: int) -> None:
+    """Refuse a number of results, or a seed, that is out of range.
+
+    Raises
+    ------
+    UsageError
+        If the count is not a whole number from 1 to 10^8, or the seed not one from 0 to 2^32 - 1.
+    """
+    with told():
+        check_whole("count", count, 1, LARGEST_COUNT)
+        check_whole("seed", seed, 0, LARGEST_SEED)
 
 
 def reference_vectors(configured: ConfiguredDesign, count: int, seed: int) -> dict[str, np.ndarray]:

@@ -10,14 +10,13 @@ from fewbit.commands.arguments import Command, add_json, count, real
 from fewbit.commands.display import console, progress, table_of, write_json
 from fewbit.commands.models import (
     add_model,
-    archive_target,
     enough_memory,
     layers_in_words,
     open_network,
 )
 from fewbit.golden.activation.integer import ActivationKind
 from fewbit.golden.lstm.int8 import ALWAYS_HIGH, PrecisionSignal
-from fewbit.models import save_model
+from fewbit.models import archive_target, save_model
 from fewbit.sim.verilog import generator_version
 
 __all__ = ["COMMAND"]

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fewbit.errors import UsageError, check_target
+from fewbit.errors import UsageError
 from fewbit.golden.network import Network
 from fewbit.models import open_model
 
-__all__ = ["add_model", "archive_target", "enough_memory", "layers_in_words", "open_network"]
+__all__ = ["add_model", "enough_memory", "layers_in_words", "open_network"]
 
 
 def add_model(command: argparse.ArgumentParser, endings: str) -> None:
@@ -19,18 +19,6 @@ def add_model(command: argparse.ArgumentParser, endings: str) -> None:
     command.add_argument(
         "--lstm", metavar="NAME", help="which LSTM of the file, by name or index; commas between"
     )
-
-
-def archive_target(path: Path) -> Path:
-    """Where an ``.npz`` file is written: the path, with that ending where it has another.
-
-    Raises
-    ------
-    UsageError
-        If no file can be written there.
-    """
-    check_target(path)
-    return path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
 
 
 def open_network(options: argparse.Namespace) -> Network:

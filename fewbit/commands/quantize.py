@@ -9,13 +9,12 @@ from fewbit.commands.arguments import Command, given, number_or_none
 from fewbit.commands.display import progress
 from fewbit.commands.models import (
     add_model,
-    archive_target,
     enough_memory,
     layers_in_words,
     open_network,
 )
 from fewbit.golden.systems import SYSTEMS, Option, listed, options_by_name
-from fewbit.models import save_model
+from fewbit.models import archive_target, save_model
 from fewbit.quantization import quantize_network
 
 __all__ = ["COMMAND"]

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fewbit.commands.arguments import Command, add_designs, add_settings, count, seed
-from fewbit.commands.models import archive_target
+from fewbit.models import archive_target
 
 __all__ = ["COMMAND"]
 
