@@ -23,7 +23,15 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fewbit.errors import UsageError, check_target, write_text
-from tests.support.int8_cases import EXPONENTS, SIZES, VARIANTS, Case, Variant, random_case
+from tests.support.int8_cases import (
+    EXPONENTS,
+    SIZES,
+    VARIANTS,
+    Case,
+    Variant,
+    random_case,
+    within_litert,
+)
 from tests.support.tflite_models import run_lstm, write_lstm
 
 Raws = npt.NDArray[np.int64]
@@ -43,7 +51,7 @@ class Trial:
     extreme: bool
 
     def case(self) -> Case:
-        return random_case(
+        case = random_case(
             self.seed,
             exponent=self.exponent,
             sizes=self.sizes,
@@ -51,6 +59,7 @@ class Trial:
             extreme=self.extreme,
             variant=self.variant,
         )
+        return within_litert(case)
 
 
 def trials(seed: int) -> Iterator[Trial]:
