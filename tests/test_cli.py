@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +128,36 @@ def test_broken_liberty_files_are_refused(capsys, tmp_path, content, message):
     assert status == 2
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("area", ["", "area : unknown;", "area : -1;"])
+def test_a_library_without_areas_is_refused(tmp_path, capsys, area):
+    """One cell is enough: its area would be missing from the sum, and nothing would say so."""
+    library = tmp_path / "process.lib"
+    text = Path(synthesis.__file__).with_name("gates.lib").read_text(encoding="utf-8")
+    library.write_text(re.sub(r"(cell \(DFF\w*\) *\{) area : [\d.]+;", rf"\1 {area}", text))
+    status, _, error = run(
+        capsys, "synth", "floatsd8_decode", "--target", "liberty", "--liberty", library
+    )
+    assert status == 2
+    assert re.fullmatch(
+        rf"Liberty file '{library}' gives its cell DFF\w* no area; give one with areas\.\n", error
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--mapping", "speed"), "Mapping must be one of area, delay, not 'speed'."),
+        (
+            ("--mapping", "delay", "--target", "ice40"),
+            "Target ice40 is mapped for area only; leave --mapping out.",
+        ),
+    ],
+)
+def test_a_mapping_that_is_none_is_refused(capsys, words, expected):
+    status, _, error = run(capsys, "synth", "floatsd8_decode", *words)
+    assert (status, error) == (2, f"{expected}\n")
 
 
 def test_liberty_and_its_target_go_together(capsys):

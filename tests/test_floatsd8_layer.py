@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fewbit.golden.files.model import Model, save_model
 from fewbit.golden.layer import packets
 from fewbit.golden.layer.floatsd8 import FloatSD8LstmLayerContract, random_model
-from fewbit.golden.layer.image import ImageError
+from fewbit.golden.layer.image import ImageError, program
 from fewbit.golden.layer.packets import Kind, Packet, Reply, Status
 from fewbit.golden.lstm.float64 import Float64Lstm
 from fewbit.golden.lstm.floatsd8 import FloatSD8Lstm
@@ -74,6 +74,50 @@ def test_an_image_holds_every_code(layer, seed):
 def test_the_emitted_packer_makes_the_same_image(layer, seed):
     model = random_model(layer, np.random.default_rng(seed))
     check_packer(layer, model)
+
+
+def _damaged(content):
+    """Files that are no constants, by what they are."""
+    broken = bytearray(content)
+    broken[300] ^= 255
+    return {
+        "cut": content[:700],
+        "empty": b"",
+        "text": b"hello",
+        "array": b"\x93NUMPY\x01\x00",
+        "wrong byte": bytes(broken),
+    }
+
+
+def test_the_packer_refuses_damaged_files_in_a_sentence(tmp_path):
+    layer = FloatSD8LstmLayerContract(**TINY)
+    program_file = tmp_path / "pack.py"
+    program_file.write_text(program(layer.plan), encoding="utf-8")
+    parameters = random_model(layer, np.random.default_rng(2))
+    whole = tmp_path / "whole.npz"
+    np.savez(whole, allow_pickle=False, **layer.arrays_of(parameters))
+    image = tmp_path / "image.bin"
+
+    def pack(path):
+        # Isolated and outside the project: what is emitted stands alone.
+        return subprocess.run(
+            [sys.executable, "-I", program_file, path, image],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    for what, content in _damaged(whole.read_bytes()).items():
+        path = tmp_path / "damaged.npz"
+        path.write_bytes(content)
+        outcome = pack(path)
+        assert outcome.returncode == 1, what
+        assert outcome.stderr.startswith("The file can't be used: "), what
+        assert outcome.stderr.count("\n") == 1, what
+        assert not image.exists(), what
+    assert pack(whole).returncode == 0
+    assert image.read_bytes() == layer.pack(parameters)
 
 
 @pytest.mark.parametrize(

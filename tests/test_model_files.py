@@ -498,6 +498,19 @@ def test_twin_and_odd_packing_are_refused(tmp_path: Path) -> None:
     assert "must be stored or deflated, not packed by method 12;" in refused(path)
 
 
+def test_a_name_of_64_kib_in_an_archive_is_not_quoted_whole(tmp_path: Path) -> None:
+    """A local header whose name is said to be longer: the name is what follows, zeros and all."""
+    path = tmp_path / "model.npz"
+    save_model(path, Model(int8_layer()))
+    content = bytearray(path.read_bytes())
+    # Upper byte of the length of the first member's name.
+    content[27] = 2
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is no readable .npz archive") as error:
+        load_model(path)
+    assert len(str(error.value)) < len(str(path)) + 250
+
+
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path) == f"a model must be a file, not a folder or a device; {REMEDY}"
     missing = tmp_path / "none.npz"

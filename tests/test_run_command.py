@@ -431,6 +431,17 @@ def test_mistakes_of_quantize_are_answered_in_one_sentence(capsys, files):
     assert not out.exists()
 
 
+def test_a_missing_compiler_is_told_in_a_sentence(capsys, files, monkeypatch):
+    model = layer_file(files)
+    monkeypatch.setenv("PATH", str(files.folder))
+    words = ["--input", files.array(RAWS), "--output", files.output, "--backend", "rtl"]
+    status, _, error = fewbit(capsys, "run", model, *words)
+    assert status == 2
+    assert error.startswith("Bulk simulation needs the C++ compiler g++, missing here")
+    assert error.count("\n") == 1
+    assert not files.output.exists()
+
+
 def test_too_little_memory_is_a_sentence(capsys, files, monkeypatch):
     def refuse(*_: object) -> None:
         raise MemoryError
