@@ -1,1 +1,1 @@
-"""From real weights to those of each number system."""
+"""Quantisers: from real weights to those of each number system."""

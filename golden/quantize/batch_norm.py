@@ -1,6 +1,6 @@
 """Batch normalisation folded into one scale a row and matrix and one bias, and those in integers.
 
-A row whose levels times its operands sum to T_x and T_h has the pre-activation::
+Let T_x and T_h be the sums of levels times operands of a gate's two rows. The pre-activation is::
 
     z = s_x T_x + s_h T_h + b
     s = weight scale * gain / sqrt(variance + epsilon)
@@ -8,17 +8,17 @@ A row whose levels times its operands sum to T_x and T_h has the pre-activation:
 
 All scales are at least 0: the levels of a row with a negative gain change their sign. Where the
 norm of a cell has a negative gain, the unit's cell changes its sign instead, and so do the levels
-and the bias of its row of gate g; tanh is odd, so the hidden values remain.
+and the bias of its row of gate g. As tanh is odd, the hidden values stay the same.
 
-In integers a scale is ``multiplier / 2^31 * 2^shift`` and a bias a number of steps of the gate:
-see `fewbit.golden.arithmetic.multiply_by_split_multiplier`. A scale is rounded to `bits`
-significant bits, in the value, ties to even; one bit makes it a power of two, so that no multiplier
-is left. The power of two nearest in the value is from 2/3 to 4/3 of the scale. The one nearest in
-the logarithm, from 0.71 to 1.41 of it, would never be nearer, and it is the difference that the sum
-multiplies.
+In integers a scale is ``multiplier / 2^31 * 2^shift`` and a bias is a raw of the gate, see
+`fewbit.golden.arithmetic.multiply_by_split_multiplier`. A scale is rounded to `bits` significant
+bits, to the nearest value, ties to even. With one bit it is a power of two, which needs no
+multiplier. The nearest power of two in value is from 2/3 to 4/3 of the scale. The nearest one in
+the logarithm would be from 0.71 to 1.41 of it and never nearer in value; the error of a product is
+proportional to the difference in value.
 
-Error of an integer pre-activation against z: of each part, the error of its scale times its sum and
-half a step of the gate, rounded once; and half a step for the bias.
+Error of an integer pre-activation against z, where each product is rounded once: for each part the
+error of its scale times its sum plus half a gate raw, and half a gate raw for the bias.
 
 Source: this project's, from the equations of `fewbit.golden.lstm.batch_norm`.
 """
@@ -48,7 +48,7 @@ _CELL_GATE = GATES.index("g")
 
 @dataclass(frozen=True, eq=False)
 class FoldedLstm:
-    """Levels, a real scale a row and matrix, and one bias; gates in the order i, f, g, o.
+    """A folded layer: levels, a real scale a row and matrix, and one bias, gates i, f, g, o.
 
     Parameters
     ----------
@@ -59,9 +59,11 @@ class FoldedLstm:
     bias
         Shape (4, hidden).
     cell_scales, cell_bias
-        Of the cell before its tanh, shape (hidden,), scales at least 0; None for neither.
+        Scale and bias of the cell before its tanh, shape (hidden,), scales at least 0; None for a
+        layer without a norm of the cell.
     cell_signs
-        -1 for units whose cell is that of the original layer times -1, else 1; shape (hidden,).
+        -1 for units whose cell has the opposite sign of the original layer's, else 1; shape
+        (hidden,).
     """
 
     input_levels: Raws
@@ -74,7 +76,7 @@ class FoldedLstm:
     cell_bias: Reals | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
+        """Check that shapes and numbers are legal."""
         shape = np.shape(self.input_levels)
         if len(shape) != len(WEIGHT_AXES) or shape[0] != len(GATES) or 0 in shape:
             raise ValueError(f"input_levels must have the shape (4, hidden, inputs), not {shape}.")
@@ -101,16 +103,16 @@ class FoldedLstm:
 
     @property
     def inputs(self) -> int:
-        """Length of an input vector."""
+        """Return the length of an input vector."""
         return self.input_levels.shape[2]
 
     @property
     def hidden(self) -> int:
-        """Number of units, each with a cell."""
+        """Return the number of units, each with a cell."""
         return self.input_levels.shape[1]
 
     def pre_activations(self, x: Reals, hidden: Reals) -> Reals:
-        """Pre-activations of i, f, g, o, shape (batch, 4, hidden).
+        """Return the pre-activations of i, f, g, o, shape (batch, 4, hidden).
 
         Parameters
         ----------
@@ -124,7 +126,7 @@ class FoldedLstm:
         )
 
     def normalize_cell(self, cell: Reals) -> Reals:
-        """What tanh sees of cells, shape (batch, hidden)."""
+        """Return the values that tanh reads in place of the cells, shape (batch, hidden)."""
         if self.cell_scales is None:
             return cell
         assert self.cell_bias is not None
@@ -132,7 +134,7 @@ class FoldedLstm:
 
 
 def _sums(operands: Reals, levels: Raws) -> Reals:
-    """Sums of rows, shape (batch, 4, hidden); exact on integers, as long as they fit 53 bits."""
+    """Return the sums of rows, shape (batch, 4, hidden); exact on integers that fit 53 bits."""
     return np.tensordot(operands, levels.astype(np.float64), (1, 2))
 
 
@@ -141,12 +143,12 @@ def fold(
 ) -> FoldedLstm:
     """Fold the norms of a layer into the scales and the bias of its quantised weights.
 
-    Exact but for the rounding of double precision.
+    The result is exact except for the rounding of double precision.
 
     Parameters
     ----------
     model
-        Norms and bias; its own weights are not read.
+        The layer with its norms and its bias; its own weights are not read.
     input_weights, recurrent_weights
         Quantised weights, shapes (4, hidden, inputs) and (4, hidden, hidden).
 
@@ -186,12 +188,12 @@ def fold(
 
 @dataclass(frozen=True, eq=False)
 class FixedScales:
-    """Scales as ``multiplier / 2^31 * 2^shift``.
+    """Scales that are represented as ``multiplier / 2^31 * 2^shift``.
 
     Parameters
     ----------
     exact
-        The scales that were rounded, any shape.
+        The scales before rounding, any shape.
     multipliers
         0, or from 2^30 to 2^31 - 2^7, the same shape.
     shifts
@@ -204,38 +206,38 @@ class FixedScales:
 
     @property
     def reals(self) -> Reals:
-        """The scales that the integers stand for."""
+        """Return the real scales that the integers stand for."""
         return np.ldexp(self.multipliers.astype(np.float64), self.shifts - 31)
 
     def multiply(self, raw: npt.ArrayLike, rounding: Rounding = "single") -> Raws:
-        """Raws times the scales: `fewbit.golden.arithmetic.multiply_by_split_multiplier`."""
+        """Return raws times scales, see `fewbit.golden.arithmetic.multiply_by_split_multiplier`."""
         return multiply_by_split_multiplier(raw, self.multipliers, self.shifts, rounding)
 
     def error(self, raw: npt.ArrayLike, rounding: Rounding = "single") -> Reals:
-        """Bound on the error of `multiply` against the exact scales, where nothing wraps.
+        """Return a bound on the error of `multiply` against the exact scales, where nothing wraps.
 
-        That of the scale times the raw, and half a step for one rounding, three quarters for two.
+        It is the error of the scale times the raw, plus 1/2 for one rounding or 3/4 for two.
         """
         rounded = 0.75 if rounding == "double" else 0.5
         return np.abs(np.asarray(raw)) * np.abs(self.exact - self.reals) + rounded
 
 
 def fix_scales(scales: npt.ArrayLike, bits: int = _MOST_BITS) -> FixedScales:
-    """Scales rounded to `bits` significant bits, in the value, ties to even.
+    """Round scales to `bits` significant bits, in the value, ties to even.
 
-    Error: a scale of 2^-32 or more is off by at most 1/(2^bits + 1) of it.
+    Error: at most 1/(2^bits + 1) of a scale, for scales of 2^-32 or more.
 
     Parameters
     ----------
     scales
-        From 0 to 2^30, any shape; what is below 2^-32 once rounded becomes 0.
+        From 0 to 2^30, any shape; a scale below 2^-32 after rounding becomes 0.
     bits
-        From 1, which makes powers of two of the multipliers' one bit, to 24.
+        Number of significant bits, from 1, for powers of two, to 24.
 
     Raises
     ------
     ValueError
-        If a scale is negative or no number, or 2^30 or more once rounded.
+        If a scale is negative or no number, or is 2^30 or more after rounding.
     """
     if isinstance(bits, bool) or not isinstance(bits, Integral) or not 1 <= bits <= _MOST_BITS:
         raise ValueError(f"bits must be an integer from 1 to {_MOST_BITS}, not {bits!r}.")
@@ -254,17 +256,17 @@ class FixedLstm:
     Parameters
     ----------
     folded
-        Levels, and the reals that were rounded.
+        Levels, and the real scales and biases before rounding.
     scales
-        From a row's sum in steps of its operands to steps of the gate, shape (4, hidden, 2): by
-        gate, unit and part, input before recurrent.
+        Factors from a row's sum, in units of its operands' resolution, to raws of the gate; shape
+        (4, hidden, 2): by gate, unit and part, input before recurrent.
     bias
-        In steps of the gate, of 32 bits, shape (4, hidden).
+        Raws of the gate, of 32 bits, shape (4, hidden).
     gate_resolution
-        Real of a pre-activation of 1, and of what tanh sees of a cell.
+        Resolution of the pre-activations and of the values that tanh reads in place of a cell.
     cell_scales, cell_bias
-        From steps of the cell to steps of the gate, and in those; shape (hidden,). None for no norm
-        of the cell.
+        Factors from raws of the cell to raws of the gate, and biases as raws of the gate; shape
+        (hidden,). None for no norm of the cell.
     """
 
     folded: FoldedLstm
@@ -275,7 +277,7 @@ class FixedLstm:
     cell_bias: Raws | None = None
 
     def sums(self, x: npt.ArrayLike, hidden: npt.ArrayLike) -> Raws:
-        """Sums of the rows in steps of their operands.
+        """Return the sums of the rows, in units of the resolution of their operands.
 
         Parameters
         ----------
@@ -291,14 +293,14 @@ class FixedLstm:
         return np.stack(parts, axis=-1).astype(np.int64)
 
     def pre_activations(self, sums: npt.ArrayLike, rounding: Rounding = "single") -> Raws:
-        """Pre-activations in steps of the gate: both parts scaled, then added, never saturated.
+        """Return the pre-activations as raws of the gate: both scaled parts are added, unsaturated.
 
         Parameters
         ----------
         sums
-            Of the rows, of 32 bits, shape (batch, 4, hidden, 2).
+            Sums of the rows, of 32 bits, shape (batch, 4, hidden, 2).
         rounding
-            Of the scaling.
+            Rounding of the scaling, "single" or "double".
 
         Returns
         -------
@@ -307,21 +309,22 @@ class FixedLstm:
         return self.scales.multiply(sums, rounding).sum(axis=-1) + self.bias
 
     def error(self, sums: npt.ArrayLike, rounding: Rounding = "single") -> Reals:
-        """Bound on the error of `pre_activations` against those of `folded`, in steps of the gate.
+        """Return a bound on the error of `pre_activations` against the real ones, in gate raws.
 
-        The error of both scaled parts, see `FixedScales.error`, and half a step for the bias.
+        It is the sum of the errors of both scaled parts, see `FixedScales.error`, plus 1/2 for the
+        bias.
         """
         return self.scales.error(sums, rounding).sum(axis=-1) + 0.5
 
     def normalize_cell(self, cell: npt.ArrayLike, rounding: Rounding = "single") -> Raws:
-        """What tanh sees of cells, in steps of the gate, never saturated.
+        """Return the values that tanh reads in place of the cells, as unsaturated gate raws.
 
         Parameters
         ----------
         cell
             Raws, shape (batch, hidden).
         rounding
-            Of the scaling.
+            Rounding of the scaling, "single" or "double".
 
         Raises
         ------
@@ -349,15 +352,15 @@ def fix(
     folded
         The layer.
     input_resolution, hidden_resolution, cell_resolution, gate_resolution
-        Reals of the raw 1 of inputs, hidden values, cells and pre-activations; that of cells is
-        read where they have a norm.
+        Resolutions of inputs, hidden values, cells and pre-activations. That of cells is needed
+        only for a layer with a norm of the cell.
     bits
-        Significant bits of a scale, 1 for powers of two to 24.
+        Number of significant bits of a scale, from 1, for powers of two, to 24.
 
     Raises
     ------
     ValueError
-        If a step is not above 0, a scale 2^30 or more, or a bias too large for 32 bits.
+        If a resolution is not above 0, a scale is 2^30 or more, or a bias does not fit 32 bits.
     """
     if cell_resolution is None and folded.cell_scales is not None:
         raise ValueError("cell_resolution must be given, because the layer has a norm of the cell.")
@@ -395,7 +398,7 @@ def fix(
 
 
 def _fix_bias(bias: Reals, step: float) -> Raws:
-    """Biases in steps, to the nearest, ties to even."""
+    """Return biases as raws of this resolution, rounded to the nearest, ties to even."""
     rounded = np.rint(bias / step)
     wrong = np.abs(rounded) >= 2.0**_BIAS_WIDTH / 2
     if wrong.any():

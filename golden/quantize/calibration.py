@@ -1,4 +1,4 @@
-"""Calibration sequences, checked and padded: what every quantiser starts from."""
+"""Calibration sequences, which every quantiser starts from: checks and padding."""
 
 from collections.abc import Sequence
 
@@ -18,12 +18,12 @@ _BATCH_AXES = ("batch", *_SEQUENCE_AXES)
 
 
 def real_layer(node: Node) -> Float64Lstm:
-    """Layer of a node that is to be quantised.
+    """Return the real layer of a node that is to be quantised.
 
     Raises
     ------
     ValueError
-        If it is quantised already.
+        If the layer is quantised already.
     """
     otherwise = f"Layer {node.name!r} must be real, but is quantised already."
     return expect(node.lstm, Float64Lstm, otherwise)
@@ -34,7 +34,7 @@ def calibration_batch(
     x: npt.NDArray[np.floating] | Sequence[npt.ArrayLike],
     lengths: npt.ArrayLike | None,
 ) -> tuple[Reals, Lengths]:
-    """Sequences padded with 0, shape (batch, time, inputs), and their lengths, shape (batch,).
+    """Return sequences padded with 0, shape (batch, time, inputs), and their lengths, (batch,).
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def calibration_batch(
     x
         A padded array, shape (batch, time, inputs), or a sequence of arrays (time, inputs).
     lengths
-        Number of vectors in each sequence of a padded array; all of them if not given.
+        Number of vectors in each sequence of a padded array; None for all.
 
     Raises
     ------

@@ -1,9 +1,9 @@
-"""When 4 bits of a weight do: threshold, hold and offsets from calibration sequences.
+"""Calibration of dynamic precision: threshold, hold and offsets from calibration sequences.
 
-Every layer of an int8 network is searched by itself, the first first, over a grid of thresholds
-(quantiles of the signal) and holds. Each setting is run in the golden model, on all
-calibration sequences. A setting's loss is what its output loses against the run in which every step
-of the layer is HIGH.
+The calibration searches the layers of an int8 network one by one, in the order of the network. For
+each layer it tries a grid of thresholds (quantiles of the signal) and holds. The golden model runs
+each setting on all calibration sequences. The loss of a setting compares its output with that of
+the run in which every time step of the layer is HIGH.
 """
 
 import math
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 Loss = Callable[[Values], float]
-"""What an output of the network costs, raws (batch, time, width): the lower, the better."""
+"""A function from an output of the network, raws (batch, time, width), to its loss."""
 
 HOLDS = (1, 2, 4)
 QUANTILES = (0.2, 0.4, 0.5, 0.6, 0.7, 0.75, 0.76, 0.77, 0.78, 0.8, 0.85, 0.9, 0.95, 0.99)
@@ -51,16 +51,16 @@ QUANTILES = (0.2, 0.4, 0.5, 0.6, 0.7, 0.75, 0.76, 0.77, 0.78, 0.8, 0.85, 0.9, 0.
 
 @dataclass(frozen=True)
 class Point:
-    """A setting of a layer, and what came of it on the calibration sequences.
+    """One setting of a layer, and its results on the calibration sequences.
 
     Parameters
     ----------
     threshold, hold
-        Of the layer, see `fewbit.golden.lstm.dynamic`.
+        Settings of the layer, see `fewbit.golden.lstm.dynamic`.
     low_share
-        Share of LOW steps among those of its units.
+        Share of LOW time steps among all time steps of the layer's units.
     loss
-        Of the network's output.
+        Loss of the network's output.
     """
 
     threshold: int
@@ -70,22 +70,23 @@ class Point:
 
     @property
     def speed_up(self) -> float:
-        """See `fewbit.golden.lstm.dynamic.speed_up`."""
+        """Return the speed relative to all HIGH, see `fewbit.golden.lstm.dynamic.speed_up`."""
         return dynamic.speed_up(self.low_share)
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """A network with its thresholds and holds, and how they were found.
+    """A network with its thresholds and holds, and all settings that were tried for them.
 
     Parameters
     ----------
     network
-        With the settings chosen.
+        The network with the settings in `chosen`.
     curves
-        For each layer all settings tried, by rising share of LOW steps; the first is all HIGH.
+        For each layer all settings that were tried, by rising share of LOW time steps. The first
+        one is all HIGH.
     chosen
-        For each layer the one taken.
+        For each layer the setting that the network has.
     """
 
     network: Network
@@ -96,9 +97,10 @@ class Calibration:
 def low_offsets(
     model: Int8Lstm, x: npt.ArrayLike, lengths: npt.ArrayLike | None = None
 ) -> npt.NDArray[np.int8]:
-    """Offsets of LOW sums for the mean vectors of a run with all steps HIGH: shape (G, 2, hidden).
+    """Return offsets of LOW sums, shape (G, 2, hidden), for the mean vectors of an all-HIGH run.
 
-    ``sum (W_low - 8) mean / 64`` for each row, to the nearest, ties to even, saturated to 8 bits.
+    The offset of a row is ``sum (W_low - 8) mean / 64``, rounded to the nearest, ties to even, and
+    saturated to 8 bits.
 
     Parameters
     ----------
@@ -107,7 +109,7 @@ def low_offsets(
     x
         Input raws, shape (batch, time, inputs).
     lengths
-        Number of vectors in each sequence, shape (batch,); all of them if not given.
+        Number of valid vectors in each sequence, shape (batch,); None for all.
     """
     read = np.asarray(x, np.int64)
     hidden = model.run(read)
@@ -123,14 +125,14 @@ def low_offsets(
 
 
 def rms_deviation(reference: npt.ArrayLike, lengths: npt.ArrayLike | None = None) -> Loss:
-    """Loss of outputs that should be `reference`: root of the mean square deviation, in raws.
+    """Return a loss: an output's root mean square deviation from `reference`, in raws.
 
     Parameters
     ----------
     reference
         Raws of shape (batch, time, width).
     lengths
-        Number of vectors that count in each sequence, shape (batch,); all if not given.
+        Number of valid vectors in each sequence, shape (batch,); None for all.
     """
     wanted = np.asarray(reference, np.int64)
     valid = valid_steps(wanted, lengths)
@@ -143,22 +145,23 @@ def rms_deviation(reference: npt.ArrayLike, lengths: npt.ArrayLike | None = None
 
 
 def settings_count() -> int:
-    """Most settings that `settings_of` gives."""
+    """Return the largest number of settings that `settings_of` returns."""
     return len(HOLDS) * len(QUANTILES) + 2
 
 
 def settings_of(
     model: Int8Lstm, x: npt.ArrayLike, lengths: npt.ArrayLike | None = None
 ) -> list[tuple[int, int]]:
-    """Thresholds and holds worth a try, all HIGH the first and all LOW the last.
+    """Return pairs of threshold and hold to try; the first is all HIGH, the last all LOW.
 
-    Thresholds are the `QUANTILES` of what decides for a group, the largest of its units' signals,
-    in a run with all steps HIGH. The parameters are those of `low_offsets`.
+    The signal of a group is the largest of its units' signals. Thresholds are the `QUANTILES` of
+    the groups' signals in a run with all time steps HIGH. The parameters are those of
+    `low_offsets`.
     """
     read = np.asarray(x, np.int64)
     recorder = _Recorder(model)
     dynamic.run_signal(model, read, recorder)
-    # What a step shows decides on the next one, but for the first steps of a sequence.
+    # The signal of a time step decides the next one, except for the first steps of a sequence.
     seen = slice(FIRST_STEPS - 1, None)
     thresholds = [0]
     valid = valid_steps(read, lengths)[:, seen].T
@@ -174,7 +177,7 @@ def settings_of(
 
 
 class _Recorder:
-    """All steps HIGH; keeps what the model's signal showed of every group, step by step."""
+    """A signal that makes all time steps HIGH and records the model's own signal of every group."""
 
     def __init__(self, model: Int8Lstm) -> None:
         self._decision = decision_of(
@@ -205,37 +208,38 @@ def calibrate(
     offsets: bool = True,
     done: Callable[[], None] = lambda: None,
 ) -> Calibration:
-    """Find threshold and hold of every layer of an int8 network.
+    """Find the threshold and the hold of every layer of an int8 network.
 
-    Of the settings whose loss is at most `tolerance` above that of all HIGH, the one with the
-    largest share of LOW steps is taken; or, where `share` is given, of those with at least that
-    share the one with the least loss. Of equal ones the smaller loss, or the larger share.
+    Without `share`, the calibration takes the setting with the largest share of LOW time steps
+    among those whose loss is at most `tolerance` above that of all HIGH; among equal shares it
+    takes the smallest loss. With `share`, it takes the setting with the smallest loss among those
+    with at least that share; among equal losses it takes the largest share.
 
     Parameters
     ----------
     network
-        Of int8 layers. Precisions that they have already are overwritten.
+        A network of int8 layers. Their present thresholds, holds and offsets are overwritten.
     x
         Calibration sequences, raws of shape (batch, time, inputs). Take them from the training
         data.
     lengths
-        Number of vectors in each sequence, shape (batch,); all of them if not given. Only for a
-        network without layers in reverse.
+        Number of valid vectors in each sequence, shape (batch,); None for all. Only for a network
+        without layers in reverse.
     loss
-        Of the network's output; `rms_deviation` from the output with all HIGH if not given.
+        Loss of the network's output; the default is `rms_deviation` from the output with all HIGH.
     tolerance
-        At least 0, in the units of the loss. In a network of n layers the k-th may take the loss to
-        k/n of it.
+        Largest increase of the loss, at least 0. In a network of n layers, the loss after layer k
+        may increase by k/n of it.
     share
-        From 0 to 1, in place of a tolerance.
+        Least share of LOW time steps, from 0 to 1, which replaces the tolerance.
     group
-        Neighbouring units that share a mode.
+        Number of neighbouring units that share a mode.
     signal
-        What is compared with the threshold.
+        The signal that is compared with the threshold.
     offsets
-        Whether the layers get offsets.
+        Whether the layers have offsets.
     done
-        Called after every setting; there are at most `settings_count` a layer.
+        A function that is called after every setting, at most `settings_count` times a layer.
 
     Raises
     ------

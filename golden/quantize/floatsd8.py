@@ -1,4 +1,4 @@
-"""From a real LSTM to the FloatSD8 LSTM: a bias, that is a power-of-two scale, for each tensor.
+"""The quantiser of the FloatSD8 LSTM: a bias, that is a power-of-two scale, for each tensor.
 
 =================  ========  ========================================================
 tensor             format    bias
@@ -10,13 +10,14 @@ hidden             e5m2      15
 bias of a gate     binary16  15
 =================  ========  ========================================================
 
-Every bias from -64 to 64 is tried. A circuit takes the bias of weights and that of what they are
-multiplied by if their sum is from 19 to 50: of those that fit, the ones with the least sum of
-squared errors are taken, the error of each tensor relative to its sum of squares. Of equals, the
-bias nearest to the format's usual one: 10 for weights, 15 for inputs.
+The quantiser tries every bias from -64 to 64. A circuit requires that the bias of weights and that
+of their activations sum to 19 to 50. Among the pairs of biases that fit, the quantiser takes the
+pair with the least sum of squared errors, where the error of each tensor is relative to its sum of
+squares. Among equal ones it takes the bias nearest to the format's usual bias, which is 10 for
+weights and 15 for inputs.
 
-In a network, hidden values have bias 15. A node that reads hidden values and the network's input
-side by side therefore takes the input with bias 15, too, and so does every node that reads it.
+In a network, hidden values have bias 15. If a node reads hidden values and the network's input side
+by side, the input therefore has bias 15, too, in all nodes that read it.
 
 Source: arXiv 2001.08450 for the formats; the choice of the biases is this project's.
 """
@@ -50,7 +51,7 @@ Errors = dict[int, float]
 
 
 def relative_errors(number_format: FloatSD8 | Minifloat, values: npt.ArrayLike) -> Errors:
-    """Relative squared error of reals in a format, for each bias from -64 to 64.
+    """Return the relative squared error of reals in a format, for each bias from -64 to 64.
 
     Parameters
     ----------
@@ -63,8 +64,8 @@ def relative_errors(number_format: FloatSD8 | Minifloat, values: npt.ArrayLike) 
     -------
     Sum of squared errors over sum of squares; 0 where all reals are 0.
     """
-    # Sorted, the reals that one value stands for lie side by side: 64 steps for each bias in place
-    # of one for each real. Scaled to at most 1, so that no square overflows.
+    # In sorted order, the reals that round to one value are neighbours. So each bias takes 64
+    # operations instead of one for each real. Scaling to at most 1 avoids overflow of squares.
     reals = np.sort(np.abs(np.asarray(values, np.float64)), axis=None)
     scale = int(np.frexp(reals[-1])[1])
     reals = np.ldexp(reals, -scale)
@@ -89,7 +90,7 @@ def quantize_lstm(
     products: int = 4,
     window: int | None = DEFAULT_WINDOW,
 ) -> FloatSD8Lstm:
-    """Quantise a layer; the bias of its input is chosen on `x`.
+    """Quantise a layer; `x` decides the bias of its input.
 
     Parameters
     ----------
@@ -99,10 +100,9 @@ def quantize_lstm(
         Calibration sequences: a padded array, shape (batch, time, inputs), or a sequence of arrays
         of shape (time, inputs). Take them from the training data.
     lengths
-        Number of vectors in each sequence of a padded array, shape (batch,); all of them if not
-        given.
+        Number of vectors in each sequence of a padded array, shape (batch,); None for all.
     products, window
-        Of the resulting layer.
+        The fields of the resulting layer.
 
     Raises
     ------
@@ -130,18 +130,18 @@ def quantize_network(
     Parameters
     ----------
     network
-        Of real layers: four gates each, without peepholes and projection.
+        A network of real layers: four gates each, without peepholes and projection.
     x
         Calibration sequences, shape (batch, time, inputs). Take them from the training data.
     products, window
-        Of the resulting layers.
+        The fields of the resulting layers.
     done
-        Called after every layer.
+        A function that is called after every layer.
 
     Raises
     ------
     ValueError
-        As `quantize_lstm` does.
+        If `quantize_lstm` would raise it for a layer.
     """
     given, _ = calibration_batch(network.inputs, x, None)
     layers: list[_Tensors] = []
@@ -201,7 +201,7 @@ class _Tensors:
         )
 
     def quantised(self, input_bias: int, products: int, window: int | None) -> FloatSD8Lstm:
-        """The layer for inputs of this bias."""
+        """Return the quantised layer for inputs of this bias."""
         input_weight_bias = _weight_bias(self.input_errors, input_bias)
         recurrent_weight_bias = _weight_bias(self.recurrent_errors, HIDDEN_FORMAT.bias)
         return FloatSD8Lstm(
@@ -217,7 +217,7 @@ class _Tensors:
 
 
 def _weight_bias(errors: Errors, activation_bias: int) -> int:
-    """Bias of the least error among those that a circuit takes with `activation_bias`."""
+    """Return the least erring bias among those that a circuit allows with `activation_bias`."""
     fitting = [
         bias
         for bias in errors
@@ -227,7 +227,7 @@ def _weight_bias(errors: Errors, activation_bias: int) -> int:
 
 
 def _input_bias(errors: Errors, readers: Sequence[_Tensors]) -> int:
-    """Bias of the input with the least error, those of the weights that go with it included."""
+    """Return the input's bias with the least error, to which the weights' errors are added."""
 
     def cost(bias: int) -> tuple[float, int]:
         weights = sum(

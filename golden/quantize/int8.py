@@ -1,6 +1,6 @@
-r"""From a real LSTM to the integer LSTM, calibrated on real sequences.
+r"""The quantiser of the integer LSTM, which is calibrated on real sequences.
 
-What each tensor becomes:
+The quantiser represents each tensor so:
 
 =====================  =====  ===============================================  ===================
 tensor                 bits   scale                                            zero point
@@ -15,11 +15,11 @@ bias of a projection   32     weight scale times that of o*tanh(c)             0
 cell                   16     2^ceil(log2 max \\|c\\|)/32768                     0
 =====================  =====  ===============================================  ===================
 
-Scales are computed in double precision and rounded once to binary32. Every rounding to an integer,
-zero points included, goes to the nearest and at a tie to the even one, and saturates afterwards.
-The scale of weights puts the largest at 127 or -127, so that none becomes -128. In a network, what
-a layer writes and what the next one reads have one scale and zero point; so have all outputs that
-are read side by side, those of a bidirectional layer among them.
+Scales are computed in double precision and rounded once to binary32. Integers, zero points
+included, are rounded to the nearest, ties to even, and then saturated. The scale of weights puts
+the largest at 127 or -127, so that none becomes -128. In a network, the output of a layer and the
+input of the next have the same scale and zero point. So have all outputs that are read side by
+side, such as those of a bidirectional layer.
 
 Source: Li and Alvarez, "On the quantization of recurrent neural networks", arXiv 2101.05453,
 section 3.
@@ -53,14 +53,14 @@ _CODES = 1 << 8
 _GATE_RESOLUTION = 2.0**-12
 _INPUTS = "calibration inputs"
 _HIDDEN = "hidden values of the model on the calibration data"
-# Leaves the accumulator as much room for the products as the bias takes.
+# The bias takes at most half of the accumulator's range and leaves the rest to the products.
 _HIGHEST_BIAS = 1 << 30
 _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 _LARGEST = float(np.finfo(np.float32).max)
 
 
 def _scale(exact: float, name: str) -> float:
-    """Round a scale to binary32, refusing what is no normal number there."""
+    """Round a scale to binary32, or refuse one that is no normal number there."""
     if not _SMALLEST_NORMAL <= exact <= _LARGEST:
         raise ValueError(
             f"The {name} must span a range that binary32 can hold, but its scale would be "
@@ -70,7 +70,7 @@ def _scale(exact: float, name: str) -> float:
 
 
 def asymmetric_parameters(low: float, high: float, name: str = "values") -> tuple[float, int]:
-    """Scale and zero point of 8-bit raws for the reals from `low` to `high`.
+    """Return scale and zero point of 8-bit raws for the reals from `low` to `high`.
 
     The range is widened to hold 0, and the zero point rounded, so that 0 is exact.
 
@@ -79,7 +79,7 @@ def asymmetric_parameters(low: float, high: float, name: str = "values") -> tupl
     low, high
         Extremes of the reals.
     name
-        What they are, for the error.
+        Name of the reals in the error.
 
     Returns
     -------
@@ -101,10 +101,10 @@ def asymmetric_parameters(low: float, high: float, name: str = "values") -> tupl
 
 
 def cell_exponent(largest: float) -> int:
-    """Exponent of the cell's resolution: ``ceil(log2 largest) - 15``, saturated to -15...-9.
+    """Return the exponent of the cell's resolution: ``ceil(log2 largest) - 15``, from -15 to -9.
 
-    A cell beyond 64 therefore saturates; so does one of exactly `largest` where that is a power of
-    two, to a step less.
+    A cell beyond 64 therefore saturates. So does a cell of exactly `largest` where that is a power
+    of two: it becomes one raw less.
 
     Parameters
     ----------
@@ -129,11 +129,11 @@ def quantize_lstm(
     activation: ActivationKind = "table",
     rounding: Rounding = "double",
 ) -> Int8Lstm:
-    """Quantise a layer; the ranges of input, hidden and cell are those it shows on `x`.
+    """Quantise a layer; its values on `x` decide the ranges of input, hidden value and cell.
 
-    The rules stand at the head of this module. Two cases that they leave open: a tensor of weights
-    that is 0 throughout gets the scale that makes its effective multiplier 1; and a gate whose bias
-    would exceed 2^30 steps gets the weight scale at which it is 2^30.
+    The head of this module has the rules. Two cases are special: a tensor of weights that is 0
+    throughout gets the scale that makes its effective multiplier 1; and a gate whose bias would
+    exceed a raw of 2^30 gets the weight scale at which it is 2^30.
 
     Parameters
     ----------
@@ -143,10 +143,9 @@ def quantize_lstm(
         Calibration sequences: a padded array, shape (batch, time, inputs), or a sequence of arrays
         of shape (time, inputs). Take them from the training data.
     lengths
-        Number of vectors in each sequence of a padded array, shape (batch,); all of them if not
-        given.
+        Number of vectors in each sequence of a padded array, shape (batch,); None for all.
     activation, rounding
-        Of the resulting layer.
+        The fields of the resulting layer.
 
     Raises
     ------
@@ -175,27 +174,27 @@ def quantize_network(
     rounding: Rounding = "double",
     done: Callable[[], None] = lambda: None,
 ) -> Network:
-    """Quantise a network layer by layer, each on the real outputs of those before it.
+    """Quantise a network layer by layer, each on the real outputs of the layers before it.
 
     Parameters
     ----------
     network
-        Of real layers.
+        A network of real layers.
     x
         Calibration sequences, shape (batch, time, inputs). Take them from the training data.
     activation, rounding
-        Of the resulting layers.
+        The fields of the resulting layers.
     done
-        Called after every layer.
+        A function that is called after every layer.
 
     Raises
     ------
     ValueError
-        As `quantize_lstm` does.
+        If `quantize_lstm` would raise it for a layer.
     """
     given, _ = calibration_batch(network.inputs, x, None)
-    # Extremes of the network's input and of every node's output, in one place where they are read
-    # side by side.
+    # The extremes of the network's input and of every node's output; those that are read side by
+    # side share one entry.
     shared = _Ranges(network)
     shared.include(NETWORK_INPUT, given)
     outputs: list[Reals] = []
@@ -226,7 +225,7 @@ def quantize_network(
 
 
 class _Ranges:
-    """Extremes of the network's input and its nodes' outputs, shared by those read together."""
+    """The extremes of the network's input and of all outputs, shared by those read together."""
 
     def __init__(self, network: Network) -> None:
         self._leaders = {index: index for index in range(NETWORK_INPUT, len(network.nodes))}
@@ -256,7 +255,7 @@ def _quantize_layer(
     activation: ActivationKind,
     rounding: Rounding,
 ) -> Int8Lstm:
-    """Layer for the given scale and zero point of its input and its hidden values."""
+    """Return the layer for this scale and zero point of its input and of its hidden values."""
     input_scale, input_zero_point = input_parameters
     hidden_scale, hidden_zero_point = hidden_parameters
     gates = len(model.gates)
@@ -277,7 +276,7 @@ def _quantize_layer(
         scale, zero_point = _range(
             product, "output gate times tanh of the cell on the calibration data"
         )
-        # The kernel subtracts this zero point where it adds all others.
+        # LiteRT's kernel subtracts this zero point, while it adds all others.
         intermediate = scale, int(saturate(-zero_point, 8))
         bias = np.zeros(model.outputs) if model.projection_bias is None else model.projection_bias
         weights, scales = _quantize_weights(
@@ -334,10 +333,10 @@ def _range(values: Reals, name: str) -> tuple[float, int]:
 def _quantize_weights(
     weights: Reals, width: int, unit_scale: float, largest_bias: Reals
 ) -> tuple[Raws, npt.NDArray[np.float32]]:
-    """Raws of `width` bits, of the shape of `weights`, and a scale for each of its first axis.
+    """Return raws of `width` bits, of the shape of `weights`, and a scale for each first index.
 
-    `unit_scale` is the scale of weights that are all 0; a scale is never below what leaves
-    2^30 steps for the bias, which `largest_bias` gives in units of the activation's scale.
+    Weights that are all 0 get the scale `unit_scale`. A scale is large enough that the largest
+    bias, which `largest_bias` gives in units of the activation's scale, is at most a raw of 2^30.
     """
     raws = np.zeros(weights.shape, np.int64)
     scales = np.zeros(len(weights), np.float32)

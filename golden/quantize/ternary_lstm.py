@@ -1,6 +1,6 @@
-"""From a real LSTM to the LSTM of binary, ternary or power-of-two weights.
+"""The quantiser of the LSTM of binary, ternary or power-of-two weights.
 
-What becomes of a layer's weights:
+The rule for weights depends on the layer:
 
 ========  ============================================  =======================================
 weights   of a plain layer, after its training          of one with batch norm, trained for it
@@ -13,25 +13,26 @@ pow2      least squared error of the row                the same as of a plain l
 The norms are folded into one scale a row and one bias, see `fewbit.golden.quantize.batch_norm`.
 Weights quantised by another rule go through `fold` and `quantize_folded`.
 
-Then the integers, for activations of A bits:
+The integers for activations of A bits follow:
 
-- Inputs have the step ``max |x| / (2^(A - 1) - 1)`` of the calibration data, rounded to binary32,
-  hidden values 2^-(A - 1), and the cell ``2^ceil(log2 max |c|) / 32768`` of the folded layer.
+- The resolution of inputs is ``max |x| / (2^(A - 1) - 1)`` over the calibration data, rounded to
+  binary32. That of hidden values is 2^-(A - 1), and that of the cell is
+  ``2^ceil(log2 max |c|) / 32768``, where c is the cell of the folded layer.
 - A scale has 24 significant bits, or one where `scales` is "powers_of_two". Each row of a plain
   layer, ternary ones too, then has the power of two at which its nearest levels have the least
   squared error. A layer with batch norm keeps its levels, and its folded scales are rounded to the
   nearest.
-- A bias is a number of units of its input row's sum, to the nearest, ties to even, saturated to 32
-  bits. A row whose bias would exceed 2^30 units has the scale at which it is 2^30, and levels 0
-  where there are such: of its sum, next to nothing would have been seen.
+- A bias is in units of its input row's sum, rounded to the nearest, ties to even, and saturated to
+  32 bits. A row whose bias would exceed 2^30 gets the scale at which it is 2^30, and levels 0 if
+  the weights have a level 0: its sum would hardly change the gate.
 
-Error of a gate's pre-activation against that of the folded layer for the same raws, in steps of
-2^-12, where it doesn't saturate: of each part, the error of its scale times its sum and three
-quarters; and half of the input row's scale for the bias, which is coarse where activations have
-few bits.
+Error of a gate's pre-activation against that of the folded layer for the same raws, in units of
+2^-12, where it does not saturate: for each part the error of its scale times its sum, plus 3/4; and
+for the bias half of the input row's scale, which is large where activations have few bits.
 
-In a network, every layer is calibrated on what the folded layers before it give. A layer that reads
-hidden values and the network's input side by side takes both with the resolution of hidden values.
+In a network, every layer is calibrated on the outputs of the folded layers before it. A layer that
+reads hidden values and the network's input side by side reads both with the resolution of hidden
+values.
 
 Sources: arXiv 1809.11086 for the rules of trained weights; arXiv 1603.05279 for the scale of binary
 weights, arXiv 1605.04711 for ternary ones; least squares, and all that follows, are this project's.
@@ -88,12 +89,12 @@ _LEAST_SCALE, _LARGEST_SCALE = float(np.finfo(np.float32).tiny), float(np.finfo(
 
 @dataclass(frozen=True)
 class _Target:
-    """What is asked for.
+    """The options of the quantiser, checked.
 
     Raises
     ------
     ValueError
-        If it is none of what there is.
+        If an option has a value that does not exist.
     """
 
     to: WeightKind
@@ -116,7 +117,7 @@ class _Target:
         return 2.0 ** (1 - self.activation_width)
 
     def input_resolution(self, x: Reals) -> float:
-        """Step at which the largest of the reals is the largest raw."""
+        """Return the resolution with which the largest of the reals is the largest raw."""
         largest = float(np.abs(x).max())
         if largest == 0:
             raise ValueError(
@@ -131,12 +132,12 @@ class _Target:
         return float(np.float32(exact))
 
     def rows(self, weights: Reals, step: float) -> ScaledWeights:
-        """Weights of a plain layer, whose operands have this step."""
+        """Return the weights of a plain layer, whose operands have the resolution `step`."""
         unit = _GATE_RESOLUTION / step if self.scales == "powers_of_two" else None
         return quantize_rows(weights, self.to, self.exponents, unit)
 
     def trained(self, weights: Reals) -> ScaledWeights:
-        """Weights of a layer with batch norm."""
+        """Return the weights of a layer with batch norm, which was trained for its levels."""
         if self.to == "binary":
             return ardakani_binary(weights)
         if self.to == "ternary":
@@ -150,7 +151,7 @@ def quantize_rows(
     exponents: int = 1,
     unit: float | None = None,
 ) -> ScaledWeights:
-    """Levels and a scale for each row, by the rules of plain layers.
+    """Return levels and a scale for each row, by the rules of plain layers.
 
     The scale of a row without levels is 0, unless there is a `unit`.
 
@@ -159,16 +160,17 @@ def quantize_rows(
     weights
         Finite reals, shape (gate, unit, operand).
     to, exponents
-        Which levels, see `fewbit.golden.lstm.ternary.levels_of`.
+        Kind and number of the levels, see `fewbit.golden.lstm.ternary.levels_of`.
     unit
-        Scales are this times powers of two, of the least squared error; None for any.
+        Number of which the scales are powers of two times it, with the least squared error; None
+        for any scales.
     """
     values = np.asarray(weights, np.float64)
     magnitudes = np.abs(values)
     if to == "binary":
         levels, scale = np.where(values >= 0, 1, -1), magnitudes.mean(axis=-1)
         if unit is not None:
-            # The error is a parabola of the scale: the nearest is best.
+            # The error is a parabola of the scale, so the nearest power of two is the best.
             scale = unit * fix_scales(scale / unit, 1).reals
         return ScaledWeights(levels, scale)
     if to == "ternary" and unit is None:
@@ -181,20 +183,20 @@ def quantize_rows(
 
 
 def _nearest(magnitudes: Reals, steps: Raws, scale: Reals) -> Raws:
-    """Levels nearest to magnitudes in units of their row's scale; a tie goes to the lower one."""
+    """Return the levels nearest to magnitudes in units of their row's scale; ties go down."""
     middles = np.concatenate([[0.5], (steps[:-1] + steps[1:]) / 2])
     above = magnitudes[..., np.newaxis] > scale[..., np.newaxis, np.newaxis] * middles
-    # A row whose scale is 0 keeps none.
+    # A row whose scale is 0 has levels 0 only.
     count = np.where(scale[..., np.newaxis] > 0, above.sum(axis=-1), 0)
     return np.concatenate([[0], steps])[count]
 
 
 def _least_squares_scale(magnitudes: Reals, steps: Raws) -> Reals:
-    """Scale of each row at which the nearest levels have the least squared error.
+    """Return the scale of each row at which the nearest levels have the least squared error.
 
-    With levels l, the best scale is sum(l w)/sum(l^2), and what it takes off the sum of squares is
-    sum(l w)^2/sum(l^2). From a large scale to a small one the levels rise one by one, each where
-    its weight passes the middle between two levels: all that can be best are seen on the way.
+    With levels l, the best scale is sum(l w)/sum(l^2), and it reduces the sum of squares by
+    sum(l w)^2/sum(l^2). As the scale falls, levels rise one by one, each where its weight passes
+    the middle between two levels. So a walk through these points tries all candidates.
     """
     lower = np.concatenate([[0], steps[:-1]])
     middles = (lower + steps) / 2
@@ -212,7 +214,7 @@ def _least_squares_scale(magnitudes: Reals, steps: Raws) -> Reals:
 
 
 def _best_power(magnitudes: Reals, steps: Raws, scale: Reals, unit: float) -> Reals:
-    """Of the powers of two around each row's scale, in units of `unit`, the one that errs least."""
+    """Return the power of two near each row's scale, in units of `unit`, with the least error."""
     middle = np.frexp(np.where(scale > 0, scale / unit, 1.0))[1]
     tried = [np.ldexp(unit, middle + offset) for offset in range(-3, 3)]
     errors = [
@@ -234,7 +236,7 @@ def quantize_lstm(
     scales: ScaleKind = "any",
     activation: ActivationKind = "table",
 ) -> TernaryLstm:
-    """Quantise a layer; ranges of input and cell are those it shows on `x`.
+    """Quantise a layer; its values on `x` decide the ranges of input and cell.
 
     Parameters
     ----------
@@ -245,18 +247,17 @@ def quantize_lstm(
         Calibration sequences: a padded array, shape (batch, time, inputs), or a sequence of arrays
         of shape (time, inputs). Take them from the training data.
     lengths
-        Number of vectors in each sequence of a padded array, shape (batch,); all of them if not
-        given.
+        Number of vectors in each sequence of a padded array, shape (batch,); None for all.
     to
         "ternary", "binary" or "pow2".
     exponents
-        Of "pow2", 1 to 4; 4 if not given.
+        Number of magnitudes of "pow2" weights, 1 to 4, by default 4.
     activation_width
         Bits of inputs and hidden values, 4 to 16.
     scales
         "any", or "powers_of_two", so that no multiplier is left.
     activation
-        Of the resulting layer.
+        The approximation of sigmoid and tanh in the resulting layer.
 
     Raises
     ------
@@ -282,15 +283,15 @@ def quantize_folded(
     scales: ScaleKind = "any",
     activation: ActivationKind = "table",
 ) -> TernaryLstm:
-    """Integers of a layer whose weights have been quantised by any rule and whose norms are folded.
+    """Return the integers of a layer with quantised weights (by any rule) and folded norms.
 
-    The parameters but for the first, and the errors, are those of `quantize_lstm`; where a level is
-    none of `to`, there is one more.
+    The other parameters and the errors are those of `quantize_lstm`. A level that `to` does not
+    have is also an error.
 
     Parameters
     ----------
     folded
-        As `fewbit.golden.quantize.batch_norm.fold` makes it; its cell without a norm.
+        The result of `fewbit.golden.quantize.batch_norm.fold`, without a norm of the cell.
     """
     target = _Target(to, _exponents(to, exponents), activation_width, scales, activation)
     padded, counts = calibration_batch(folded.inputs, x, lengths)
@@ -314,19 +315,19 @@ def quantize_network(
     Parameters
     ----------
     network
-        Of real layers: four gates each, without peepholes and projection.
+        A network of real layers: four gates each, without peepholes and projection.
     x
         Calibration sequences, shape (batch, time, inputs). Take them from the training data.
     to, exponents, activation_width, scales, activation
         See `quantize_lstm`.
     done
-        Called after every layer.
+        A function that is called after every layer.
 
     Raises
     ------
     ValueError
-        As `quantize_lstm` does; or if a layer reads hidden values and the network's input side by
-        side, and the latter leave the range of the former.
+        If `quantize_lstm` would raise it for a layer, or if a layer reads hidden values and the
+        network's input side by side, and the input leaves the range of hidden values.
     """
     target = _Target(to, _exponents(to, exponents), activation_width, scales, activation)
     given, counts = calibration_batch(network.inputs, x, None)
@@ -376,7 +377,7 @@ def _network_input_step(network: Network, given: Reals, target: _Target) -> floa
 def _folded(
     model: Float64Lstm | BatchNormLstm, target: _Target, step: float, name: str = ""
 ) -> FoldedLstm:
-    """The layer with quantised weights, for inputs of this step."""
+    """Return the layer with quantised weights, for inputs of the resolution `step`."""
     if isinstance(model, BatchNormLstm):
         weights = target.trained(model.input_weights), target.trained(model.recurrent_weights)
         return fold(model, *weights)
@@ -407,7 +408,7 @@ def _quantised(
     target: _Target,
     step: float,
 ) -> tuple[TernaryLstm, Reals]:
-    """Integers of a folded layer, and the layer's real hidden values on `x`."""
+    """Return the integers of a folded layer, and the layer's real hidden values on `x`."""
     if folded.cell_scales is not None:
         raise ValueError(
             f"A {target.to} layer has no norm of the cell, but the model has one; train it without."
@@ -422,7 +423,7 @@ def _quantised(
         folded.recurrent_scales * (target.hidden_resolution / _GATE_RESOLUTION), bits
     )
     reals = input_scales.reals
-    # Without a multiplier there is no bias, which is then below a quarter of a step.
+    # A row with multiplier 0 has no bias; the lost bias is below a quarter of a gate raw.
     units = np.divide(bias, reals, out=np.zeros_like(bias), where=reals > 0)
     input_levels = folded.input_levels
     if target.to != "binary":
