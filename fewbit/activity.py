@@ -36,12 +36,12 @@ clock takes 45 to 51 fJ a flip-flop and cycle, where a toggle takes 13 fJ a gate
 
 
 class ActivityError(AssertionError):
-    """The netlist doesn't compute what the golden model says."""
+    """A netlist does not compute what the golden model says."""
 
 
 @dataclass(frozen=True)
 class Activity:
-    """Weighed toggles a beat of one netlist."""
+    """The weighed toggles of one netlist in a beat."""
 
     unit: str
     """``GE`` for toggles × the area of the cell that toggles; ``fJ`` for toggles × the energy that
@@ -49,15 +49,15 @@ class Activity:
     cell take inside. Wires have no capacitance, and leakage is left out."""
     delay: Delay
     beats: int
-    """Beats over which the mean is taken."""
+    """The beats over which the mean is taken."""
     combinational: float
-    """Of combinational cells."""
+    """The share of combinational cells."""
     flip_flops: float
-    """Of the outputs of flip-flops."""
+    """The share of the outputs of flip-flops."""
     clock: float
-    """Of the clock pins, two toggles a cycle: × 2 GE each, or × the energy of the pin."""
+    """The share of the clock pins, two toggles a cycle: × 2 GE each, or × the energy of the pin."""
     toggles: float
-    """Toggles a beat of all cell outputs, not weighed."""
+    """The toggles of all cell outputs in a beat, not weighed."""
 
     @property
     def without_clock(self) -> float:
@@ -73,7 +73,7 @@ class Activity:
 def encode_operands(
     contract: Contract, weights: Reals, activations: Reals, accumulator: Reals
 ) -> dict[str, Codes]:
-    """Real operands of a multiply-accumulate unit in its own formats.
+    """Return real operands of a multiply-accumulate unit in its own formats.
 
     Floating-point operands are the nearest values. Integer weights and activations are scaled, each
     tensor so that its largest magnitude is the largest raw; the accumulator has the product's
@@ -106,7 +106,7 @@ def encode_operands(
 def measure_activity(
     mapped: Mapped, arrays: Mapping[str, Codes], delay: Delay = "zero"
 ) -> Activity:
-    """Activity of a design on operands that follow each other without a pause.
+    """Measure the activity of a design on operands that follow each other without a pause.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def check_process(liberty: Path) -> None:
 
 
 def _energies(simulation: GateLevelSimulation, library: Library) -> tuple[Reals, float]:
-    """Femtojoules of a toggle of each cell output, and of a cycle of all clock pins."""
+    """Return the femtojoules of a toggle of each cell output, and of a cycle of all clock pins."""
     half_square = (library.voltage or math.nan) ** 2 / 2
 
     def taken(pin: Pin) -> float:
@@ -222,7 +222,7 @@ def _library(path: Path) -> Library:
 
 
 def _bits(operand: Operand, codes: Codes, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Bits of an operand's port, lowest first, shape (*shape, width)."""
+    """Return the bits of an operand's port, lowest first, shape (*shape, width)."""
     lanes = codes.reshape(*shape, operand.lanes or 1, 1)
     return (lanes >> np.arange(operand.format.width) & 1).reshape(*shape, -1).astype(np.bool_)
 

@@ -24,7 +24,7 @@ _HEADER = re.compile(
 
 
 def as_sequences(x: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Real numbers or integers of shape (batch, time, values), as an array.
+    """Return real numbers or integers of shape (batch, time, values) as an array.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def _are_sequences(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:
-    """Real numbers or integers of shape (batch, time, values) from an ``.npy`` file.
+    """Read real numbers or integers of shape (batch, time, values) from an ``.npy`` file.
 
     Nothing in the file is evaluated, and no memory taken before its size is known to be right.
 

@@ -17,7 +17,7 @@ __all__ = ["calibrate_network", "row_of", "tries"]
 
 
 def tries(network: Network) -> int:
-    """Most settings that are tried in a network."""
+    """Return the largest number of settings that are tried in a network."""
     return settings_count() * len(network.nodes)
 
 
@@ -34,7 +34,7 @@ def calibrate_network(
     real: bool = False,
     done: Callable[[], None] = lambda: None,
 ) -> Calibration:
-    """Find thresholds and holds of an int8 network; the search, with the network that has them.
+    """Find thresholds and holds of an int8 network, and return the search with that network.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def calibrate_network(
 
 
 def row_of(layer: int, point: Point, *, chosen: bool) -> dict[str, Any]:
-    """What JSON says of a setting; the layer's number is from 0."""
+    """Return the JSON row of a setting; layers are numbered from 0."""
     return {
         "layer": layer,
         "threshold": point.threshold,

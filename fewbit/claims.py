@@ -29,7 +29,7 @@ __all__ = ["Claim", "claims_of"]
 
 @dataclass(frozen=True)
 class Claim:
-    """That a circuit equals its definition: modules of the same ports, over all inputs."""
+    """The claim that a circuit equals its definition, of the same ports, on every input."""
 
     design: str
     statement: str
@@ -52,7 +52,7 @@ class Claim:
 
 
 def claims_of(design: ConfiguredDesign) -> list[Claim]:
-    """What can be proven of a design with all its parameters; nothing of most designs."""
+    """Return what can be proven of a design with its parameters; nothing for most designs."""
     claims = _CLAIMS.get(design.design.name)
     return claims(design) if claims else []
 
@@ -61,7 +61,7 @@ def claims_of(design: ConfiguredDesign) -> list[Claim]:
 
 
 def _instance(heading: str, contract: Contract, connections: Mapping[str, str]) -> str:
-    """A unit, its streams always flowing; ports go where ``connections`` says, or by name."""
+    """Return an instance of a unit whose streams always flow, connected as said or by name."""
     (i_valid, _), (_, o_ready) = contract.handshakes["i"], contract.handshakes["o"]
     fields = (*contract.operands, *contract.results)
     ports = {"clk": "clk", "rst": "1'b0", i_valid: "1'b1", o_ready: "1'b1"}
@@ -71,7 +71,7 @@ def _instance(heading: str, contract: Contract, connections: Mapping[str, str]) 
 
 
 def _table(name: str, width: int, entries: Sequence[int]) -> str:
-    """A function of an index that gives its entry."""
+    """Return a Verilog function of an index that gives its entry."""
     bits = (len(entries) - 1).bit_length()
     lines = [f"    {bits}'d{k}: {name} = {width}'d{entry};" for k, entry in enumerate(entries)]
     header = f"function [{width - 1}:0] {name}; input [{bits - 1}:0] code; case (code)"
@@ -79,7 +79,7 @@ def _table(name: str, width: int, entries: Sequence[int]) -> str:
 
 
 def _multiples(number_format: Format, unit: Fraction) -> list[int]:
-    """Reals of all codes, without their signs, as whole multiples of a unit."""
+    """Return the reals of all codes, without their signs, as whole multiples of a unit."""
     reals = number_format.decode(np.arange(2**number_format.width)).tolist()
     multiples = [abs(Fraction(real)) / unit for real in reals]
     if any(multiple.denominator != 1 for multiple in multiples):
@@ -88,7 +88,7 @@ def _multiples(number_format: Format, unit: Fraction) -> list[int]:
 
 
 def _nearest(name: str, width: int, twice: str, values: Sequence[int], codes: Sequence[int]) -> str:
-    """``name``, the code of the value that is nearest to half of ``twice``.
+    """Return Verilog of ``name``, the code of the value that is nearest to half of ``twice``.
 
     ``values`` ascend from 0. A tie goes to the even position.
     """
@@ -102,7 +102,7 @@ def _nearest(name: str, width: int, twice: str, values: Sequence[int], codes: Se
 
 
 def _places(*names: str) -> str:
-    """``largest``, the largest of some wires of 8 bits."""
+    """Return Verilog of ``largest``, the largest of some wires of 8 bits."""
     lines = ["reg [7:0] largest;", "always @* begin", f"    largest = {names[0]};"]
     lines += [f"    if ({name} > largest) largest = {name};" for name in names[1:]]
     return "\n".join([*lines, "end"])
@@ -112,7 +112,7 @@ def _places(*names: str) -> str:
 
 
 def _floatsd8_mac(design: ConfiguredDesign) -> list[Claim]:
-    """Every product of the unit as generated, and its sum at widths that a solver can take."""
+    """Claim every product of the unit as generated, and its sum at widths for a solver."""
     return [
         _floatsd8_product(design),
         _small_sum(design.name, magnitude_bits=3, window=None),
@@ -121,7 +121,7 @@ def _floatsd8_mac(design: ConfiguredDesign) -> list[Claim]:
 
 
 def _floatsd8_product(design: ConfiguredDesign) -> Claim:
-    """Each lane's term, whatever the other lanes hold."""
+    """Claim each lane's term, whatever the other lanes hold."""
     contract = design.contract
     weights, activations, _ = contract.operands
     weight_format, activation_format = weights.format, activations.format
@@ -194,13 +194,13 @@ def _floatsd8_product(design: ConfiguredDesign) -> Claim:
 
 
 def _between(own: str, others: str, lane: int, lanes: int) -> str:
-    """Codes of 8 bits: one lane's own, around it the lanes of ``others``, in their order."""
+    """Return codes of 8 bits: one lane's own, around it the lanes of ``others``, in their order."""
     left = [f"{others}[{8 * index} +: 8]" for index in range(lanes - 1)]
     return f"{{{', '.join(reversed([*left[:lane], own, *left[lane:]]))}}}"
 
 
 def _small_sum(design: str, magnitude_bits: int, window: int | None) -> Claim:
-    """The core that sums a unit's products, at widths of a few bits."""
+    """Claim the sum of the core that adds a unit's products, at widths of a few bits."""
     accumulator_format = Minifloat(3, 2, bias=3, ieee=True)
     # So that terms and accumulator reach above and below each other.
     terms, exponent_bits, place = 2, 3, 7
@@ -288,7 +288,7 @@ def _small_sum(design: str, magnitude_bits: int, window: int | None) -> Claim:
 
 
 def _floatsd8_encode(design: ConfiguredDesign) -> list[Claim]:
-    """The middle of every two neighbouring weights, against the number as an integer."""
+    """Claim the nearest weight, told by the middle of every two neighbours."""
     contract = design.contract
     result = contract.results[0].format
     values = [Fraction(value) for value in result.values.tolist() if value >= 0]
@@ -309,7 +309,7 @@ def _floatsd8_encode(design: ConfiguredDesign) -> list[Claim]:
 
 
 def _floatsd8_decode(design: ConfiguredDesign) -> list[Claim]:
-    """All 256 codes."""
+    """Claim the numbers of all 256 codes."""
     contract = design.contract
     reals = contract.operands[0].format.decode(np.arange(256))
     definition = [
@@ -320,7 +320,7 @@ def _floatsd8_decode(design: ConfiguredDesign) -> list[Claim]:
 
 
 def _floatsd8_activate(design: ConfiguredDesign) -> list[Claim]:
-    """Where the golden functions change, all of their inputs tabulated."""
+    """Claim both functions, told by where the golden ones change over all their inputs."""
     magnitudes = np.arange(2**15)
     gate, _ = sigmoid_floatsd8(magnitudes | 2**15)
     definition = [
@@ -333,7 +333,7 @@ def _floatsd8_activate(design: ConfiguredDesign) -> list[Claim]:
 
 
 def _selected_lanes(design: ConfiguredDesign, levels: str) -> list[Claim]:
-    """A row of one beat, as the full widths are too many inputs for a solver."""
+    """Claim a row of one beat at small widths; the full ones are too many inputs for a solver."""
     lanes, width, total = 3, 4, 8
     sizes: dict[str, Value] = {
         "lanes": lanes,
@@ -372,7 +372,7 @@ _BINARY = "weight_{lane} ? wide_{lane} : -wide_{lane}"
 
 
 def _whole(design: ConfiguredDesign, claim: str, definition: Sequence[str]) -> Claim:
-    """A claim about all operands and results of a design as it is generated."""
+    """Return a claim about all operands and results of a design as it is generated."""
     contract = design.contract
     return Claim(
         design.name,
@@ -386,7 +386,7 @@ def _whole(design: ConfiguredDesign, claim: str, definition: Sequence[str]) -> C
 
 
 def _steps(name: str, width: int, index: str, entries: Sequence[int]) -> str:
-    """``name``, the entry at ``index``, told by where the entries change."""
+    """Return Verilog of ``name``, the entry at ``index``, told by where the entries change."""
     lines = [f"reg [{width - 1}:0] {name};", "always @* begin", f"    {name} = {entries[0]};"]
     for position, (before, entry) in enumerate(pairwise(entries), start=1):
         if entry != before:

@@ -8,11 +8,11 @@ __all__ = ["UsageError", "check_target", "write_bytes", "write_text"]
 
 
 class UsageError(Exception):
-    """Wrong use: one sentence that names the offender and the remedy; exit status 2."""
+    """A mistake of the user, in one sentence that names the offender and the remedy."""
 
 
 def check_target(path: Path) -> Path:
-    """The path, refused unless a file can be written there. Makes nothing.
+    """Return the path, or refuse it if no file can be written there. Nothing is made.
 
     Raises
     ------

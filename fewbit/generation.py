@@ -28,7 +28,7 @@ __all__ = ["data_sheet", "generate", "generate_model"]
 
 
 def data_sheet(configured: ConfiguredDesign) -> dict[str, Any]:
-    """All that an integrator needs to know of a design, ready for JSON."""
+    """Return all that an integrator needs to know of a design, ready for JSON."""
     contract, timing = configured.contract, configured.timing
     formats = {
         operand.name: {
@@ -66,9 +66,24 @@ def _number(text: str) -> int | str:
 
 
 def generate(designs: Sequence[ConfiguredDesign], folder: Path) -> list[Path]:
-    """Writes ``DESIGN.v``, ``DESIGN.json`` and what else a design has to a folder; all, or none.
+    """Write ``DESIGN.v``, ``DESIGN.json`` and what else a design has to a folder; all, or none.
 
-    Returns the paths.
+    Parameters
+    ----------
+    designs
+        The designs, each of another name.
+    folder
+        The folder. It is made if it is missing.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    UsageError
+        If a file cannot be written.
     """
     files: dict[Path, bytes] = {}
     for configured in designs:
@@ -87,7 +102,7 @@ def generate_model(
     *,
     image_inside: bool = False,
 ) -> list[Path]:
-    """Writes the layers that run a quantised model, with their images; all, or none.
+    """Write the layers that run a quantised model, with their images; all, or none.
 
     The layers of a network of several have numbers behind their names, ``int8_lstm_layer0`` and so
     on; ``int8_lstm_layer_network.json`` says how they are connected.
@@ -146,11 +161,11 @@ class _Job:
 
     @property
     def name(self) -> str:
-        """Of the module."""
+        """Return the name of the module."""
         return self.configured.name
 
     def paths(self, folder: Path) -> list[Path]:
-        """What will be written."""
+        """Return the files that will be written."""
         beside = [folder / f"{self.name}{end}" for end in (".bin", "_constants.npz")]
         return [*_paths(self.configured, folder), *beside]
 
@@ -176,7 +191,7 @@ def _job(
 
 
 def _network(network: Network, jobs: Sequence[_Job]) -> bytes:
-    """How the layers are connected, and what their raws or codes mean."""
+    """Return how the layers are connected, and what their raws or codes mean, as JSON."""
     nodes = [
         {
             "layer": job.name,

@@ -533,7 +533,7 @@ def run(
         for a quantised one.
     backend
         ``golden`` for the golden model, or ``rtl`` for the generated layer in compiled simulation,
-        whose numbers are the same.
+        whose numbers are the same. What is compiled stays in ``build/bulk`` for the next time.
     real
         Whether a quantised network takes and gives real numbers: `x` is rounded to its input's
         format, and the output decoded.

@@ -11,7 +11,7 @@ __all__ = ["c_header", "cycles_section", "image_section"]
 
 
 def c_header(name: str, contract: LayerContract) -> str:
-    """C header of a layer: packets, sizes, the image's sections and its checksum."""
+    """Return the C header of a layer: packets, sizes, the image's sections and its checksum."""
     prefix = name.upper()
     schedule, plan = contract.schedule, contract.plan
     sizes = {
@@ -85,7 +85,7 @@ def _parameters(contract: LayerContract) -> str:
 
 
 def cycles_section(step: StepCycles) -> dict[str, Any]:
-    """Cycles of a time step as the data sheet gives them."""
+    """Return the cycles of a time step as the data sheet gives them."""
     sheet = {} if step.least_cycles is None else {"cycles_low": step.least_cycles}
     return {
         "beats": step.beats,
@@ -100,7 +100,7 @@ def cycles_section(step: StepCycles) -> dict[str, Any]:
 
 
 def _formula(step: StepCycles) -> str:
-    """The sum that gives the cycles of a step, in words."""
+    """Return the sum that gives the cycles of a step, in words."""
     terms: list[str] = []
     for phase in step.phases:
         terms.append(f"{phase.first} for the first group of neurons")
@@ -116,7 +116,7 @@ def _formula(step: StepCycles) -> str:
 
 
 def image_section(plan: Plan) -> dict[str, Any]:
-    """The image as the data sheet describes it."""
+    """Return the image as the data sheet describes it."""
     return {
         "size": plan.size,
         "byte_order": "little; the checksum big",

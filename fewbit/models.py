@@ -27,7 +27,7 @@ _REMEDIES = {
 
 @contextmanager
 def told() -> Generator[None]:
-    """A file's fault within, told as a user's mistake.
+    """Tell a fault of a file or an argument within as a user's mistake.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def told() -> Generator[None]:
 def open_model(
     path: Path, lstm: str | None = None, activation: ActivationKind | None = None
 ) -> Imported:
-    """Network of a model file, with what its reader warns of.
+    """Read the network of a model file, with what its reader warns of.
 
     Parameters
     ----------

@@ -82,17 +82,17 @@ class Proof:
 
     @property
     def proven(self) -> bool:
-        """Whether the claim holds for every input."""
+        """Return whether the claim holds for every input."""
         return not self.counterexample
 
     @property
     def broken_copy_refuted(self) -> bool:
-        """Whether the broken copy was found out."""
+        """Return whether the broken copy was found out."""
         return bool(self.broken_counterexample)
 
     @property
     def row(self) -> dict[str, Any]:
-        """A row for JSON."""
+        """Return a row for JSON."""
         return {
             "design": self.claim.design,
             "property": self.claim.statement,
@@ -107,7 +107,7 @@ class Proof:
 
 
 def claims_of_all(designs: Sequence[ConfiguredDesign], *, skip: bool = False) -> list[Claim]:
-    """All claims of some designs, in their order.
+    """Return all claims of some designs, in their order.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def prove(claim: Claim) -> Proof:
 def prove_all(
     claims: Sequence[Claim], jobs: int, done: Callable[[Proof], None] = lambda proof: None
 ) -> list[Proof]:
-    """Proofs in the order of the claims.
+    """Prove claims, several at a time, and return the proofs in the order of the claims.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def prove_all(
 
 
 def _differing_input(claim: Claim, unit: str, fault: str) -> tuple[str, ...]:
-    """Lines about an input on which circuit and definition differ; none if there is no such.
+    """Return lines about an input on which circuit and definition differ; none if there is no such.
 
     ``fault`` is an expression of the inputs; where it is 1, the lowest bit of the first result is
     turned over.
@@ -214,7 +214,7 @@ endmodule
 
 
 def _single_input(claim: Claim) -> str:
-    """1 for one input, which the claim's name decides, and 0 for all others."""
+    """Return an expression that is 1 for one input, which the claim's name decides, else 0."""
     seed = zlib.crc32(f"{claim.design}: {claim.statement}".encode())
     rng = np.random.default_rng(seed)
     tests: list[str] = []
@@ -226,7 +226,7 @@ def _single_input(claim: Claim) -> str:
 
 
 def _told(claim: Claim, log: str) -> list[str]:
-    """The solver's model in codes and reals."""
+    """Return the solver's model in codes and reals."""
     found = {
         # A bit that nothing depends on is printed as x.
         name: int(bits.replace("x", "0"), 2)

@@ -24,7 +24,7 @@ def quantize_network(
     options: Mapping[str, Any] | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> Network:
-    """A quantised network of a real one.
+    """Return a quantised network of a real one.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def quantize_network(
 
 
 def _by_keyword(system: NumberSystem, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the quantiser is given, refused where the system has no such option."""
+    """Return the quantiser's keywords, or refuse an option that the system does not have."""
     known = {option.name: option for option in system.options}
     given: dict[str, Any] = {}
     for name, value in options.items():

@@ -13,10 +13,10 @@ from fewbit.models import told
 __all__ = ["LARGEST_COUNT", "LARGEST_SEED", "check_count", "reference_vectors", "write_vectors"]
 
 LARGEST_COUNT = 10**8
-"""Most results that vectors or a regression are asked for."""
+"""The largest number of results that vectors or a regression take."""
 
 LARGEST_SEED = 2**32 - 1
-"""Largest seed of vectors and stalls."""
+"""The largest seed of vectors and stalls."""
 
 
 def check_count(count: int, seed: int) -> None:
@@ -33,9 +33,10 @@ def check_count(count: int, seed: int) -> None:
 
 
 def reference_vectors(configured: ConfiguredDesign, count: int, seed: int) -> dict[str, np.ndarray]:
-    """Codes of every operand, configuration and result by port name, for ``count`` results.
+    """Return codes of every operand, configuration and result by port name, for ``count`` results.
 
-    Arrays have the smallest unsigned type that holds their codes.
+    An array has the shape (beats,) or (beats, lanes), and the smallest unsigned type that holds its
+    codes.
     """
     contract = configured.contract
     arrays = contract.stimulus(np.random.default_rng(seed), count)
@@ -55,7 +56,7 @@ def _smallest(width: int) -> type[np.unsignedinteger]:
 
 
 def write_vectors(configured: ConfiguredDesign, count: int, seed: int, path: Path) -> int:
-    """Writes :func:`reference_vectors` to an ``.npz`` file and returns the number of results."""
+    """Write :func:`reference_vectors` to an ``.npz`` file, and return the number of results."""
     check_target(path)
     arrays = reference_vectors(configured, count, seed)
     content = io.BytesIO()

@@ -23,7 +23,7 @@ def regress(
     folder: Path,
     done: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Outcomes in the order of ``designs``.
+    """Run the benches of designs, and return the outcomes in the order of the designs.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def regress(
 
 
 def row_of(design: ConfiguredDesign, outcome: Outcome) -> dict[str, Any]:
-    """A row for JSON."""
+    """Return the row of an outcome for JSON."""
     return {
         "design": outcome.design,
         "parameters": dict(design.parameters),

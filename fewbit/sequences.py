@@ -32,7 +32,7 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class Run:
-    """What came out, and how long it took.
+    """The output of a network, and how long it took.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Run:
 
 
 def make_backend(kind: BackendKind, settings: Mapping[str, Any]) -> Backend:
-    """What runs the layers.
+    """Return what runs the layers.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def make_backend(kind: BackendKind, settings: Mapping[str, Any]) -> Backend:
 
 
 def chunks_of(x: npt.NDArray[Any], kind: BackendKind) -> int:
-    """Number of parts in which sequences are run; the circuit takes all at once."""
+    """Return the number of parts in which sequences are run; the circuit takes all at once."""
     return math.ceil(len(x) / _CHUNK) if kind == "golden" else 1
 
 
@@ -114,7 +114,7 @@ def run_sequences(
     real: bool = False,
     done: Callable[[], None] = lambda: None,
 ) -> Run:
-    """Output of a network, each sequence from reset.
+    """Run sequences through a network, each from reset.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def run_sequences(
 
 
 def as_input(network: Network, x: npt.NDArray[Any], *, real: bool) -> npt.NDArray[Any]:
-    """What a network reads of a user's array: checked, and with `real` quantised.
+    """Return what a network reads of a user's array: checked, and with `real` quantised.
 
     Raises
     ------
@@ -199,7 +199,7 @@ def as_input(network: Network, x: npt.NDArray[Any], *, real: bool) -> npt.NDArra
 
 
 def _made_real(network: Network, output: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Reals of the output, each node's by what wrote it."""
+    """Return the reals of the output, each node's by what wrote it."""
     parts: list[npt.NDArray[np.float64]] = []
     first = 0
     for index in network.outputs:

@@ -159,10 +159,10 @@ _FAMILIES = {
 }
 
 TARGETS = ("gates", *_FAMILIES, "liberty")
-"""What ``fewbit synth --target`` takes."""
+"""The targets of ``fewbit synth``."""
 
 MAPPINGS = tuple(_ABC_SCRIPTS)
-"""What ``fewbit synth --mapping`` takes."""
+"""The mappings of ``fewbit synth``."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def synthesize(
     dsp: bool = False,
     mapping: str = "area",
 ) -> dict[str, Any]:
-    """One row of figures for a design.
+    """Measure the area of a design, and return a row of figures.
 
     Parameters
     ----------
@@ -268,7 +268,7 @@ def map_to_cells(
     liberty: Path | None = None,
     mapping: str = "area",
 ) -> Mapped:
-    """Netlist of a design: of cells in NAND2 equivalents, or of a process.
+    """Map a design to a netlist: of cells in NAND2 equivalents, or of a process.
 
     Parameters
     ----------
@@ -302,7 +302,7 @@ def map_to_cells(
 
 
 def plain_gates(configured: ConfiguredDesign) -> float:
-    """Gate equivalents of a design's logic by Yosys's plain ``abc -g``, flip-flops left out.
+    """Return gate equivalents of a design's logic by Yosys's plain ``abc -g``, without flip-flops.
 
     Gates and their areas are those that other projects' circuits were measured with: NAND and NOR
     1, NOT 0.67, AND and OR 1.33, XOR, XNOR and MUX 2.33. The target ``gates`` optimises harder.
@@ -314,7 +314,7 @@ def plain_gates(configured: ConfiguredDesign) -> float:
 
 
 def _map_to_process(name: str, inputs: Mapping[str, str | Path], liberty: Path) -> dict[str, str]:
-    """Netlist of a process's cells, by ABC's own script for it where the library allows."""
+    """Return the netlist of a process's cells, by ABC's own script where the library allows."""
     outputs = ("stat.json", "netlist.json")
     try:
         return yosys.run(_LIBERTY.format(name=name, script=""), inputs, outputs)
@@ -329,7 +329,7 @@ def _map_to_process(name: str, inputs: Mapping[str, str | Path], liberty: Path) 
 
 
 def check_liberty(path: Path) -> Path:
-    """The path, refused unless a Liberty library seems to start there.
+    """Return the path, or refuse it if no Liberty library seems to start there.
 
     Raises
     ------
@@ -354,14 +354,14 @@ def check_liberty(path: Path) -> Path:
 
 
 def _cells(liberty: Path) -> dict[str, str]:
-    """Text that follows the name of each cell of a library."""
+    """Return the text that follows the name of each cell of a library."""
     text = liberty.read_text(encoding="utf-8", errors="replace")
     parts = re.split(r"\bcell\s*\(\s*\"?([\w.$]+)\"?\s*\)", text)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def _registers(cells: Mapping[str, str]) -> frozenset[str]:
-    """Names of a library's cells that hold state."""
+    """Return the names of a library's cells that hold state."""
     return frozenset(
         name
         for name, body in cells.items()
@@ -379,7 +379,7 @@ def _check_areas(liberty: Path, cells: Mapping[str, str], netlist: Mapping[str, 
 
 
 def _gates(netlist: Mapping[str, Any], stat_text: str, registers: frozenset[str]) -> dict[str, Any]:
-    """Figures of a netlist of library cells."""
+    """Return the figures of a netlist of library cells."""
     stat = json.loads(stat_text)["design"]
     cells = Counter(cell["type"] for cell in netlist["cells"].values())
     memories = [
@@ -397,7 +397,7 @@ def _gates(netlist: Mapping[str, Any], stat_text: str, registers: frozenset[str]
 
 
 def _depth(netlist: Mapping[str, Any], registers: frozenset[str]) -> int:
-    """Cells on the longest path between registers, memories and ports."""
+    """Return the number of cells on the longest path between registers, memories and ports."""
     drives: dict[int, str] = {}
     reads: dict[str, list[int]] = {}
     for name, cell in netlist["cells"].items():

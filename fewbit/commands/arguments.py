@@ -28,7 +28,7 @@ __all__ = [
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without the usage text."""
+    """A parser that says what is wrong in one sentence, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
         sentence = message[0].upper() + message[1:]
@@ -96,7 +96,7 @@ def add_json(command: argparse.ArgumentParser) -> None:
 
 
 def count(text: str) -> int:
-    """A whole number from 1 to 10^8, of an argument's text."""
+    """Return the whole number from 1 to 10^8 that an argument's text gives."""
     value = int(text) if text.isascii() and text.isdigit() else 0
     if not 1 <= value <= LARGEST_COUNT:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 10^8, not {text}")
@@ -104,7 +104,7 @@ def count(text: str) -> int:
 
 
 def real(text: str) -> float:
-    """A finite number of at least 0, of an argument's text."""
+    """Return the finite number of at least 0 that an argument's text gives."""
     try:
         value = float(text)
     except ValueError:
@@ -115,7 +115,7 @@ def real(text: str) -> float:
 
 
 def number_or_none(text: str) -> int | str:
-    """A whole number of at most 18 digits, or the word none, of an argument's text."""
+    """Return a whole number of at most 18 digits, or the word none, of an argument's text."""
     if text != "none" and not re.fullmatch(r"-?[0-9]{1,18}", text):
         raise argparse.ArgumentTypeError(
             f"must be a whole number of at most 18 digits, or none, not '{text}'"
@@ -124,7 +124,7 @@ def number_or_none(text: str) -> int | str:
 
 
 def seed(text: str) -> int:
-    """A whole number from 0 to 2^32 - 1, of an argument's text."""
+    """Return the whole number from 0 to 2^32 - 1 that an argument's text gives."""
     if not (text.isascii() and text.isdigit() and int(text) <= LARGEST_SEED):
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2^32 - 1, not {text}")
     return int(text)
@@ -167,6 +167,6 @@ def settle(options: argparse.Namespace) -> None:
 
 
 def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
-    """What the user gave of some options, by name."""
+    """Return what the user gave of some options, by name."""
     found = {name: getattr(options, name) for name in names}
     return {name: value for name, value in found.items() if value is not None}

@@ -17,18 +17,18 @@ __all__ = ["console", "figure", "progress", "table_of", "write_json"]
 
 
 def figure(value: float) -> str:
-    """A number with commas between thousands, and one place if it is no integer."""
+    """Return a number with commas between thousands, and one place if it is no integer."""
     return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
 
 
 def console() -> Console:
-    """Standard output, as wide as the terminal."""
+    """Return standard output, as wide as the terminal."""
     # A pipe has no width of its own: let no figure be cut there.
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 
 def table_of(*columns: str, right: int = 99) -> Table:
-    """A table whose columns from number ``right`` on hold numbers."""
+    """Return a table whose columns from number ``right`` on hold numbers."""
     table = Table()
     for index, column in enumerate(columns):
         table.add_column(
@@ -41,7 +41,7 @@ def table_of(*columns: str, right: int = 99) -> Table:
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on a terminal, silence elsewhere.
+    """Show a progress bar on a terminal, and nothing elsewhere.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ def add_model(command: argparse.ArgumentParser, endings: str) -> None:
 
 
 def open_network(options: argparse.Namespace) -> Network:
-    """Network of the model named, its warnings told."""
+    """Open the model named, and tell its warnings."""
     # Quantising has an activation, too, but not in place of one that the model has.
     activation = None if options.command == "quantize" else options.activation
     imported = open_model(options.model, options.lstm, activation)
@@ -32,7 +32,7 @@ def open_network(options: argparse.Namespace) -> Network:
 
 
 def layers_in_words(network: Network) -> str:
-    """How many layers a network has, such as "2 layers"."""
+    """Return how many layers a network has, such as "2 layers"."""
     return f"{network.layers} layer{'s' * (network.layers > 1)}"
 
 

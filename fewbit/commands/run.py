@@ -48,7 +48,7 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _layer_parameters() -> dict[str, dict[str, Parameter]]:
-    """Parameters that models don't say of the layers that run them, by name and design."""
+    """Return parameters of layers that the models leave open, by name and design."""
     found: dict[str, dict[str, Parameter]] = {}
     for system in SYSTEMS.values():
         design = DESIGNS.get(system.design)
@@ -76,7 +76,7 @@ def _add_parameter(
 
 
 def _rate(value: float) -> str:
-    """Whole number, or two digits of a small one: a simulator may take minutes for a step."""
+    """Return a whole number, or two digits: a simulator may take minutes for a step."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
