@@ -1,4 +1,4 @@
-"""Steps of a floating-point sum: largest exponent, alignment, normalisation."""
+"""Parts of a floating-point sum: the largest exponent, alignment and normalisation."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -9,15 +9,15 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 __all__ = ["largest", "normalize", "normalize_by_count", "shift_down", "shift_up"]
 
 _GROUP = 4
-"""Bits that are counted together."""
+"""Number of bits that are counted together."""
 
 
 def largest(m: Module, values: Sequence[Value], name: str) -> Signal:
-    """The largest of unsigned values of one width.
+    """Return the largest of unsigned values of one width.
 
-    From the highest bit down, a value drops out where it has 0 and one that is still in has 1:
-    smaller than a tournament of comparators (by 70 of 2,000 gate equivalents for five values of
-    six bits).
+    From the highest bit down, the circuit excludes each value that has 0 where a remaining value
+    has 1. This is smaller than a tournament of comparators (by 70 of 2,000 gate equivalents for
+    five values of six bits).
     """
     width = len(values[0])
     result = Signal(width, name=name)
@@ -43,12 +43,14 @@ def largest(m: Module, values: Sequence[Value], name: str) -> Signal:
 def shift_down(
     m: Module, value: Value, distance: Value, width: int, name: str, *, sticky: bool = False
 ) -> Value:
-    """``value`` at the top of a field of ``width`` bits, shifted down.
+    """Return ``value`` at the top of a field of ``width`` bits, shifted down by ``distance``.
 
-    What falls out is lost, or with ``sticky`` sets the lowest bit. ``distance`` may be any unsigned
-    value; from ``width`` on nothing else is left. Small steps come first: as long as few bits are
-    set, few multiplexers are needed. The two largest steps are one choice of four by AND and OR,
-    smaller than three multiplexers a bit, whose selects also carry the test for large distances.
+    Bits that leave the field are lost; with ``sticky``, a 1 among them sets the lowest bit.
+    ``distance`` may be any unsigned value; from ``width`` on, all bits leave the field.
+
+    Small shifts come first, because they need few multiplexers while the field is short. The two
+    largest shifts are one choice of four by AND and OR. That is smaller than three multiplexers a
+    bit, and its selects also carry the test for large distances.
     """
     steps = (width - 1).bit_length()
     apart = max(steps - 2, 0)
@@ -56,7 +58,7 @@ def shift_down(
     lost: list[Value] = [value[: max(len(value) - width, 0)]]
     for step in range(apart):
         moved = min(len(field) + 2**step, width)
-        # Bits are counted from the top, since that is where the field is anchored.
+        # Bits are counted from the top, because the top of the field is fixed.
         stay = Cat(Const(0, moved - len(field)), field)
         down = Cat(Const(0, moved - len(field)), field)[2**step :] if 2**step < moved else Const(0)
         shifted = Signal(moved, name=f"{name}_by_{2**step}")
@@ -81,9 +83,9 @@ def shift_down(
 
 
 def shift_up(m: Module, value: Value, distance: Value, width: int, name: str) -> Value:
-    """``value`` at the bottom of a field of ``width`` bits, shifted up by ``distance``.
+    """Return ``value`` at the bottom of a field of ``width`` bits, shifted up by ``distance``.
 
-    The caller knows that nothing is shifted out of the field.
+    The caller must make sure that no 1 is shifted out of the field.
     """
     field = value
     for step in range(len(distance)):
@@ -96,7 +98,7 @@ def shift_up(m: Module, value: Value, distance: Value, width: int, name: str) ->
 def normalize(
     m: Module, value: Value, room: Value, fill: ValueLike, name: str
 ) -> tuple[Signal, Signal]:
-    """``value`` shifted up until its highest bit is set, or by ``room`` if that is less.
+    """Shift ``value`` up until its highest bit is set, but by ``room`` places at most.
 
     Returns the shifted value, its freed low bits copies of ``fill``, and what is left of ``room``.
     One step a power of two, the largest first: each looks at the highest bits alone, so that
@@ -107,8 +109,8 @@ def normalize(
     filler = Value.cast(fill)
     for step in reversed(range((width - 1).bit_length())):
         distance = 2**step
-        # The highest bits are zero where they are shifted out, which no optimiser can know: an OR
-        # joins what a multiplexer would choose.
+        # The highest bits are zero where they are shifted out. Synthesis cannot know that, so an OR
+        # is written in place of a multiplexer.
         kept = width - distance
         moved = Cat(filler.replicate(distance), value)[:width]
         take = Signal(name=f"{name}_take_{distance}")
@@ -131,7 +133,7 @@ def normalize(
 def normalize_by_count(
     m: Module, value: Value, room: Value, fill: ValueLike, name: str
 ) -> tuple[Signal, Signal]:
-    """As :func:`normalize`: counts the zeros first, then shifts once.
+    """Do the same as :func:`normalize`, but count the zeros first and then shift once.
 
     Some gates more and fewer of them in a row: the count in digits of base four, of the first
     group of four bits with a one in it and of the place in that group, then a shifter that chooses
@@ -140,7 +142,7 @@ def normalize_by_count(
     width = len(value)
     filler = Value.cast(fill)
     groups = -(-width // _GROUP)
-    # From the top; what a last group lacks counts as ones, so that the count ends there.
+    # Groups are counted from the top. Missing bits of the last group are ones, so the count ends.
     padded = Cat(Const(1, 1).replicate(groups * _GROUP - width), value)
     nibbles = [padded[start : start + _GROUP] for start in range(0, len(padded), _GROUP)][::-1]
     group = Signal(range(max(2, groups)), name=f"{name}_group")

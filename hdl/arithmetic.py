@@ -1,7 +1,7 @@
 """The operations of :mod:`fewbit.golden.arithmetic`, name for name, as circuits.
 
-Each function adds named signals to a module and returns the one with the result, so that a value
-that is used twice is written once.
+Each function adds named signals to a module and returns the one with the result. So a value that is
+used twice is written once in the Verilog.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ __all__ = ["RoundedShift", "rounding_shift_right", "saturate", "saturate_to_clip
 
 
 def wire(m: Module, value: ValueLike, name: str) -> Signal:
-    """A named signal with the value, for use in more than one place."""
+    """Return a named signal with the value, for use in more than one place."""
     value = Value.cast(value)
     signal = Signal(value.shape(), name=name)
     m.d.comb += signal.eq(value)
@@ -20,7 +20,7 @@ def wire(m: Module, value: ValueLike, name: str) -> Signal:
 
 
 def saturate(m: Module, value: Value, width: int, name: str, beyond: ValueLike = 0) -> Signal:
-    """Nearest raw of a signed word.
+    """Return the raw of a signed word of ``width`` bits that is nearest to ``value``.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def saturate(m: Module, value: Value, width: int, name: str, beyond: ValueLike =
     width
         Bits of the result.
     beyond
-        1 where ``value`` stands for something out of range whose sign is the value's.
+        1 where the true value, of the same sign, is out of the range of ``width`` bits.
     """
     negative = wire(m, value[-1], f"{name}_negative")
     fits = wire(
@@ -42,12 +42,12 @@ def saturate(m: Module, value: Value, width: int, name: str, beyond: ValueLike =
 
 
 def saturate_to_clip(m: Module, value: Value, clip: Value, name: str) -> Signal:
-    """The nearest of -clip to clip; a clip of 0 changes nothing.
+    """Return the nearest number from -clip to clip; a clip of 0 changes nothing.
 
     Parameters
     ----------
     value
-        Signed, of a width of at least the clip's and one.
+        Signed, at least one bit wider than ``clip``.
     clip
         Unsigned.
     """
@@ -61,7 +61,7 @@ def saturate_to_clip(m: Module, value: Value, clip: Value, name: str) -> Signal:
 
 
 class RoundedShift(NamedTuple):
-    """A shifted word before its rounding is added: ``quotient + round_up`` is the result."""
+    """A shifted word before its rounding is added: the result is ``quotient + round_up``."""
 
     quotient: Signal
     round_up: Signal
@@ -71,7 +71,7 @@ class RoundedShift(NamedTuple):
 def rounding_shift_right(
     m: Module, value: Value, shift: Value, width: int, name: str, ties_up: ValueLike = 0
 ) -> RoundedShift:
-    """``value / 2**shift`` rounded to nearest; ties go away from zero, or up where asked.
+    """Return ``value / 2**shift`` rounded to nearest, ties away from zero or, by ``ties_up``, up.
 
     Parameters
     ----------
@@ -80,19 +80,19 @@ def rounding_shift_right(
     shift
         Unsigned, less than the width of ``value``.
     width
-        Bits of the quotient that are kept.
+        Bits of the quotient in the result.
     ties_up
-        1 sends ties toward plus infinity.
+        1 if ties go toward plus infinity.
 
     Returns
     -------
-    The floor of the quotient, the bit that rounding adds to it (left to the next addition, which
-    has a carry to spare), and whether the floor does not fit ``width`` bits; then its sign is
-    that of ``value``, and the kept bits mean nothing.
+    The floor of the quotient; the bit that rounding adds to it, which is left to the next addition
+    as its carry; and whether the floor does not fit ``width`` bits. If it does not fit, its sign is
+    that of ``value``, and its bits are meaningless.
     """
     negative = wire(m, value[-1], f"{name}_negative")
-    # One bit below the point decides the rounding; whether any bit below that one is set decides
-    # whether it is a tie. The word loses high bits on the way that only tell that it does not fit.
+    # The bit below the point decides the rounding, and any lower bit that is set rules out a tie.
+    # On the way the word loses high bits, which only show whether it fits.
     word: Value = Cat(Const(0, 1), value)
     sticky: list[Value] = []
     beyond: list[Value] = []
@@ -104,7 +104,7 @@ def rounding_shift_right(
         sticky.append(chosen & word[:step].any())
         shifted = padded[step : step + keep]
         stayed = padded[:keep]
-        # What either choice drops at the top must equal the sign.
+        # The bits that either choice drops at the top must equal the sign.
         dropped_if_shifted = padded[step + keep :]
         dropped_if_stayed = padded[keep:]
         signs = [dropped_if_stayed[:step] ^ negative.replicate(min(step, len(dropped_if_stayed)))]
@@ -113,8 +113,7 @@ def rounding_shift_right(
             beyond.append((dropped_if_shifted ^ negative.replicate(len(dropped_if_shifted))).any())
         word = wire(m, Mux(chosen, shifted, stayed), f"{name}_by_{step}")
     quotient = wire(m, word[1:].as_signed(), f"{name}_quotient")
-    # The sign bit itself is kept, so a lost bit that differs from the sign, or a kept top bit
-    # that does, means that the word does not fit.
+    # The word does not fit if a dropped bit, or the top bit of the result, differs from its sign.
     top = quotient[-1] ^ negative
     is_tie = wire(m, ~Cat(*sticky).any(), f"{name}_is_tie")
     round_up = wire(m, word[0] & ~(negative & is_tie & ~Value.cast(ties_up)), f"{name}_round_up")

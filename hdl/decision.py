@@ -11,16 +11,16 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 __all__ = ["MAGNITUDES", "decision_diagram", "first_binary16", "staircase"]
 
 MAGNITUDES = 2**15
-"""Codes of binary16 without a sign."""
+"""Number of codes of binary16 without a sign."""
 
 
 def decision_diagram(m: Module, index: Value, table: Sequence[int], width: int, name: str) -> Value:
-    """``table[index]``, combinational, as multiplexers that the bits of ``index`` steer.
+    """Return ``table[index]`` as combinational multiplexers that the bits of ``index`` select.
 
-    The highest bit decides first. Of sub-tables that are equal, or each other's complement, there
-    is one circuit, whichever bit of the result asks for it. That suits functions of thresholds: a
-    comparison with a constant is a chain of one gate a bit, and synthesis alone keeps the chains of
-    several result bits apart.
+    The highest bit decides first. Sub-tables that are equal, or complements of each other, share
+    one circuit, even among different bits of the result. That suits functions that are defined by
+    thresholds: a comparison with a constant is a chain of one gate a bit, and synthesis alone does
+    not share the chains of several result bits.
 
     Parameters
     ----------
@@ -36,14 +36,14 @@ def decision_diagram(m: Module, index: Value, table: Sequence[int], width: int, 
     Raises
     ------
     ValueError
-        If the table has another length.
+        If the length of the table does not fit the index.
     """
     if len(index) > 16 or len(table) != 2 ** len(index):
         raise ValueError(f"A table of {len(table)} entries has no index of {len(index)} bits.")
     nodes: dict[bytes, Value] = {}
 
     def node(column: npt.NDArray[np.uint8]) -> Value:
-        """One bit of the table, over the lowest bits of the index."""
+        """Return one bit of the table, over the lowest bits of the index."""
         inverted = bool(column[0])
         column = column ^ column[0]
         if not column.any():
@@ -68,14 +68,14 @@ def decision_diagram(m: Module, index: Value, table: Sequence[int], width: int, 
 
 
 def staircase(codes: Sequence[int], starts: Sequence[int]) -> list[int]:
-    """Table over the magnitudes of binary16: ``codes[k]`` from index ``starts[k]`` on.
+    """Return a table over the magnitudes of binary16: ``codes[k]`` from index ``starts[k]`` on.
 
     Parameters
     ----------
     codes
-        One for each step.
+        The value of each stretch of the table.
     starts
-        The index at which each step but the first one starts, ascending.
+        First index of each stretch but the first one, ascending.
     """
     table: list[int] = []
     for code, (start, end) in zip(codes, pairwise([0, *starts, MAGNITUDES]), strict=True):
@@ -84,9 +84,9 @@ def staircase(codes: Sequence[int], starts: Sequence[int]) -> list[int]:
 
 
 def first_binary16(real: Fraction, *, above: bool) -> int:
-    """Smallest code without a sign whose number is at least ``real``, or above it.
+    """Return the smallest code without a sign whose number is at least, or above, ``real``.
 
-    ``MAGNITUDES`` if there is none. Exponent 31 is one more octave of numbers.
+    It is ``MAGNITUDES`` if there is no such code. Exponent 31 is one more octave of numbers.
     """
     exponent = real.numerator.bit_length() - real.denominator.bit_length()
     # Now 2**exponent is within a factor of two of the real.

@@ -1,4 +1,4 @@
-"""What the registry holds of a design: its contract, its circuit and the parameters of both."""
+"""Designs, the entries of the registry: contract, circuit and the parameters of both."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, is_dataclass, replace
@@ -17,7 +17,7 @@ __all__ = ["ConfiguredDesign", "Design", "Parameter", "ParameterError", "Timing"
 
 @dataclass(frozen=True)
 class Timing:
-    """Cycles of a circuit when nothing stalls it."""
+    """The cycles of a circuit when nothing stalls it."""
 
     latency: str
     """Cycles from the last beat of a transaction to its result, as a number or in words."""
@@ -26,7 +26,7 @@ class Timing:
 
     @staticmethod
     def of_step(cycles: StepCycles) -> "Timing":
-        """What a data sheet says of a layer's time step."""
+        """Return the timing of a layer's time step in the words of a data sheet."""
         most = unless = ""
         if not cycles.is_exact:
             most = "at most "
@@ -47,25 +47,27 @@ class Design:
     Parameters
     ----------
     name
-        Of the design, and of the module of its Verilog.
+        Name of the design, and of its Verilog module.
     summary
-        What the circuit does, in a line.
+        One line that says what the circuit does.
     contract
-        Makes the golden contract of its parameters by their fields' names.
+        A function that makes the golden contract from the contract's fields by keyword.
     parameters
-        Those of the contract.
+        The parameters of the contract.
     component
-        Makes the circuit of a contract, and of the build's parameters by keyword.
+        A function that makes the circuit from a contract and the build's parameters by keyword.
     transaction
-        What one result stands for: a beat, a row, a unit.
+        The unit that one result stands for: a beat, a row, a hidden unit.
     build
-        Parameters that decide how the circuit is built, and nothing of what it computes.
+        Parameters that change the circuit but not its results.
     timing
-        Of a contract, and of the build's parameters by keyword; None for a layer.
+        A function from a contract, and the build's parameters by keyword, to the timing; None for
+        a layer.
     cycles
-        What a layer takes for a time step, of the same; None for other circuits.
+        A function of the same arguments to the cycles of a layer's time step; None for other
+        circuits.
     is_baseline
-        Whether it is only there to be compared with; the main job leaves it out.
+        Whether the design serves comparison only; the main job then leaves it out.
 
     Raises
     ------
@@ -96,22 +98,22 @@ class Design:
 
     @cached_property
     def fields(self) -> Mapping[str, str]:
-        """Names of the contract's fields by those of the parameters."""
+        """Return the names of the contract's fields by those of the parameters."""
         own: Any = getattr(self.contract, "func", self.contract)
         return field_names(own) if is_dataclass(own) and isinstance(own, type) else {}
 
     @property
     def all_parameters(self) -> tuple[Parameter, ...]:
-        """Parameters of the contract, then those of the build."""
+        """Return the parameters of the contract, then those of the build."""
         return self.parameters + self.build
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Refuse names of parameters that the design doesn't have.
+        """Refuse names of parameters that the design does not have.
 
         Raises
         ------
         ParameterError
-            If it lacks one.
+            If the design lacks a parameter.
         """
         known = [parameter.name for parameter in self.all_parameters]
         for each in names:
@@ -128,7 +130,7 @@ class Design:
         image: bytes | None = None,
         name: str | None = None,
     ) -> "ConfiguredDesign":
-        """The design with all parameters set and checked.
+        """Return the design with all parameters set and checked.
 
         Parameters
         ----------
@@ -136,9 +138,9 @@ class Design:
             Parameters that differ from their defaults. Texts are parsed, so they may come straight
             from a command line.
         image
-            The image that a layer holds for good; None where packets bring it.
+            The image that is generated into a layer; None if the layer receives it in a packet.
         name
-            Of the Verilog module, where it isn't the design's.
+            Name of the Verilog module; by default that of the design.
 
         Raises
         ------
@@ -156,7 +158,7 @@ class Design:
         if image is not None:
             fields["image"] = image
         try:
-            # Parameters that are allowed one by one may not be allowed together.
+            # Values that are allowed one by one may not be allowed in combination.
             contract = self.contract(**fields)
         except ValueError as error:
             raise ParameterError(str(error)) from error
@@ -165,20 +167,20 @@ class Design:
 
 @dataclass(frozen=True, eq=False)
 class ConfiguredDesign:
-    """A design with all its parameters: what is generated, checked and measured.
+    """A design with values for all its parameters, ready to be generated, checked and measured.
 
-    `Design.configure` makes it, once; everything else takes it as it is.
+    Only `Design.configure` makes it, so all other code can rely on its checks.
 
     Parameters
     ----------
     design
         The registry's entry.
     contract
-        Its golden contract.
+        The golden contract of the circuit.
     parameters
         All parameters by name.
     name
-        Of the Verilog module.
+        Name of the Verilog module.
     """
 
     design: Design
@@ -188,41 +190,41 @@ class ConfiguredDesign:
 
     @property
     def options(self) -> Mapping[str, Value]:
-        """The parameters of the build alone."""
+        """Return the parameters of the build alone, by name."""
         return {each.name: self.parameters[each.name] for each in self.design.build}
 
     @property
     def summary(self) -> str:
-        """What the circuit does, in a line."""
+        """Return one line that says what the circuit does."""
         inside = getattr(self.contract, "image", None) is not None
         return self.design.summary + ("; the image is inside" if inside else "")
 
     @cached_property
     def cycles(self) -> StepCycles | None:
-        """What a layer takes for a time step; None for other circuits."""
+        """Return the cycles of a layer's time step; None for other circuits."""
         if self.design.cycles is None:
             return None
         return self.design.cycles(self.contract, **self.options)
 
     @cached_property
     def timing(self) -> Timing:
-        """Cycles of the circuit when nothing stalls it."""
+        """Return the cycles of the circuit when nothing stalls it."""
         if self.cycles is not None:
             return Timing.of_step(self.cycles)
         assert self.design.timing is not None
         return self.design.timing(self.contract, **self.options)
 
     def component(self) -> wiring.Component:
-        """The circuit; a new one each time, as one can be elaborated once."""
+        """Return a new circuit each time, because a circuit can be elaborated only once."""
         return self.design.component(self.contract, **self.options)
 
     def holding(self, image: bytes) -> "ConfiguredDesign":
-        """The layer with an image inside, which no packet changes.
+        """Return the layer with an image inside, which no packet can change.
 
         Raises
         ------
         fewbit.golden.layer.image.ImageError
-            If the image is broken or another layer's.
+            If the image is broken, or belongs to another layer.
         """
         contract: Any = self.contract
         return replace(self, contract=replace(contract, image=image))

@@ -1,7 +1,7 @@
 """The registry: every design that can be generated, checked and measured, by name.
 
-Adding a circuit is one module for its golden contract, one for the circuit, and one entry here;
-the command line, the regression, the synthesis and the tests read it. A package of a user's own
+To add a circuit, write one module for its golden contract, one for the circuit, and one entry here;
+the command line, the regression, the synthesis and the tests use the entry. A user's own package
 adds its designs by `register_design`.
 """
 
@@ -70,18 +70,18 @@ STRUCTURE = Parameter(
 
 
 def _at_once(contract: Contract, **_: object) -> Timing:
-    """A beat a cycle, its result in the next."""
+    """Return the timing of a beat each cycle, with its result in the next cycle."""
     return Timing(latency="1", interval="1")
 
 
 def _staged(contract: Contract, stages: int, **_: object) -> Timing:
-    """A beat a cycle, through as many registers as there are stages."""
+    """Return the timing of a beat each cycle, through one register for each stage."""
     return Timing(latency=str(stages), interval="1")
 
 
 def _float_mac(name: str, summary: str, operand: Minifloat, accumulator: Minifloat) -> Design:
-    """A baseline beside FloatSD8: the same core, plain formats."""
-    # As floatsd8_mac's: the bits of the accumulator's significand and one.
+    """Return a baseline for FloatSD8: the same core with plain formats."""
+    # As in floatsd8_mac, the window is one bit more than the accumulator's significand.
     window = accumulator.mantissa_bits + 1 + (DEFAULT_WINDOW - BINARY16.mantissa_bits - 1)
     return Design(
         name=name,
@@ -197,7 +197,7 @@ INT12_MAC = Design(
 
 
 def _neuron_timing(contract: Int8LstmNeuronContract | TernaryLstmNeuronContract) -> Timing:
-    """Cycles of the update by the bits that its multiplier takes; left shifts take more."""
+    """Return the cycles of the update, by the multiplier's bits a cycle; left shifts take more."""
     chunk = default_chunk(contract.lanes, contract.activation)
     if contract.activation == "table":
         latency, unit = {4: (26, 107), 8: (15, 60), 16: (9, 34)}[chunk]
@@ -318,12 +318,12 @@ DESIGNS: dict[str, Design] = {}
 
 
 def register_design(design: Design) -> Design:
-    """Add a design; the same one may be added again.
+    """Register a design; the same one may be registered again.
 
     Raises
     ------
     TypeError
-        If its name is taken.
+        If another design has this name.
     """
     check_design(design)
     return DESIGNS.setdefault(design.name, design)
@@ -335,7 +335,7 @@ def check_design(design: Design) -> None:
     Raises
     ------
     TypeError
-        If it does.
+        If another design has this name.
     """
     if DESIGNS.get(design.name, design) != design:
         raise TypeError(f"There is a design '{design.name}' already; take another name.")
@@ -366,12 +366,12 @@ for _design in (
 
 
 def find(name: str) -> Design:
-    """The design of a name.
+    """Return the design that has this name.
 
     Raises
     ------
     ParameterError
-        If there is none.
+        If there is no such design.
     """
     if name not in DESIGNS:
         raise ParameterError(f"There is no design '{name}'; there are {', '.join(DESIGNS)}.")

@@ -22,11 +22,11 @@ from fewbit.hdl.pipeline import Pipeline
 __all__ = ["FloatSD8Activate", "FloatSD8Decode", "FloatSD8Encode"]
 
 _MANTISSAS = (*range(11), *range(14, 19))
-"""|m| of each index."""
+"""Magnitude |m| of the mantissa for each index."""
 
 
 class _Conversion(wiring.Component):
-    """A stream of numbers to a stream of results, one a cycle. Latency: 1 cycle."""
+    """A converter of a stream of numbers, one a cycle, with a latency of 1 cycle."""
 
     contract: FloatSD8EncodeContract | FloatSD8DecodeContract | FloatSD8ActivateContract
 
@@ -47,19 +47,21 @@ class _Conversion(wiring.Component):
         return m
 
     def _convert(self, m: Module) -> ValueLike:
-        """Payload of the result, combinational in that of the operands."""
+        """Return the payload of the result, combinational from that of the operands."""
         raise NotImplementedError
 
 
 class FloatSD8Encode(_Conversion):
-    """FloatSD8 code nearest to a binary16 number, one a cycle. Latency: 1 cycle.
+    """A converter of a binary16 number to the nearest FloatSD8 code, one a cycle.
+
+    The latency is 1 cycle.
 
     Bit for bit :class:`fewbit.golden.floatsd8_conversion.FloatSD8EncodeContract`.
 
     Parameters
     ----------
     contract
-        The unit's parameters; None for the usual ones.
+        The converter's contract; by default one with default parameters.
     """
 
     def __init__(self, contract: FloatSD8EncodeContract | None = None) -> None:
@@ -80,14 +82,16 @@ class FloatSD8Encode(_Conversion):
 
 
 class FloatSD8Decode(_Conversion):
-    """binary16 code of a FloatSD8 number, one a cycle. Latency: 1 cycle.
+    """A converter of a FloatSD8 number to its binary16 code, one a cycle.
+
+    The latency is 1 cycle.
 
     Bit for bit :class:`fewbit.golden.floatsd8_conversion.FloatSD8DecodeContract`.
 
     Parameters
     ----------
     contract
-        The unit's parameters; None for the usual ones.
+        The converter's contract; by default one with default parameters.
     """
 
     def __init__(self, contract: FloatSD8DecodeContract | None = None) -> None:
@@ -101,7 +105,7 @@ class FloatSD8Decode(_Conversion):
         if -4 <= self.bias <= 14:
             magnitude = self._normal(m, number.index, number.exponent, nonzero)
         else:
-            # Some numbers are beyond the largest, or subnormal, or between two of those.
+            # Some numbers are beyond binary16's largest, subnormal, or between two subnormals.
             table = [
                 _nearest_binary16(mantissa * Fraction(2) ** (exponent - self.bias))
                 for exponent in range(8)
@@ -112,9 +116,9 @@ class FloatSD8Decode(_Conversion):
         return Cat(magnitude, number.sign & nonzero)
 
     def _normal(self, m: Module, index: Value, exponent: Value, nonzero: Value) -> Value:
-        """Code without a sign, every number being normal."""
+        """Return the code without a sign, for a format whose numbers are all normal in binary16."""
         octaves = [max(mantissa.bit_length() - 1, 0) for mantissa in _MANTISSAS]
-        # An octave, and the four bits below the leading one.
+        # An entry holds the octave, and the four bits below the leading one.
         table = [
             octave << 4 | (mantissa << 4 - octave) % 16
             for mantissa, octave in zip(_MANTISSAS, octaves, strict=True)
@@ -126,9 +130,11 @@ class FloatSD8Decode(_Conversion):
 
 
 class FloatSD8Activate(_Conversion):
-    """Sigmoid or tanh of a binary16 number, one a cycle. Latency: 1 cycle.
+    """The sigmoid or tanh of a binary16 number, one a cycle.
 
-    Bit for bit :class:`fewbit.golden.floatsd8_conversion.FloatSD8ActivateContract`; the circuit of
+    The latency is 1 cycle.
+
+    Bit for bit :class:`fewbit.golden.floatsd8_conversion.FloatSD8ActivateContract`. The circuit is
     :class:`fewbit.hdl.activation.floatsd8.FloatSD8Activation` between two streams.
     """
 
@@ -144,7 +150,7 @@ class FloatSD8Activate(_Conversion):
 
 
 def encode_table(bias: int) -> list[int]:
-    """FloatSD8 codes of the codes of binary16 without a sign."""
+    """Return the nearest FloatSD8 code for each code of binary16 without a sign."""
     codes: dict[Fraction, int] = {}
     for exponent in range(8):
         for index, mantissa in enumerate(_MANTISSAS):
@@ -156,14 +162,14 @@ def encode_table(bias: int) -> list[int]:
 
 
 def _starts(values: list[Fraction]) -> Iterator[int]:
-    """First code of binary16 that is nearer to each value than to the one before."""
+    """Yield the first code of binary16 that is nearer to each value than to the one before."""
     for position, (value, after) in enumerate(pairwise(values)):
         # A tie goes to the even position.
         yield first_binary16((value + after) / 2, above=position % 2 == 0)
 
 
 def _nearest_binary16(real: Fraction) -> int:
-    """Code of the nearest number to a non-negative real, ties to even, saturated."""
+    """Return the code of the nearest number to a non-negative real, ties to even, saturated."""
     exponent = -14
     while Fraction(2) ** (exponent + 1) <= real:
         exponent += 1

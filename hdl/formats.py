@@ -12,7 +12,10 @@ __all__ = ["payload_layout", "shape_of", "stream_of"]
 
 
 def shape_of(number_format: Format) -> ShapeLike:
-    """Shape of a code: an integer for fixed point, a struct (lowest field first) for floats."""
+    """Return the shape of a code: an integer for fixed point, a struct for floats.
+
+    The lowest field of the struct is its first.
+    """
     match number_format:
         case FixedPoint(width=width, signed=is_signed):
             return signed(width) if is_signed else unsigned(width)
@@ -29,7 +32,7 @@ def shape_of(number_format: Format) -> ShapeLike:
 
 
 def payload_layout(operands: Sequence[Operand]) -> data.StructLayout:
-    """Payload of a beat: a field for each operand, the first one lowest."""
+    """Return the payload layout of a beat: a field for each operand, the first one lowest."""
     return data.StructLayout(
         {
             operand.name: shape_of(operand.format)
@@ -41,5 +44,5 @@ def payload_layout(operands: Sequence[Operand]) -> data.StructLayout:
 
 
 def stream_of(operands: Sequence[Operand]) -> stream.Signature:
-    """Stream of beats of operands, with valid and ready."""
+    """Return the signature of a stream of beats of operands, with valid and ready."""
     return stream.Signature(payload_layout(operands))

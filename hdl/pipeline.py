@@ -1,4 +1,4 @@
-"""A pipeline between two streams: registers that wait, stage by stage, when the sink does."""
+"""A pipeline between two streams: its registers wait, stage by stage, when the sink waits."""
 
 from amaranth.hdl import Module, Shape, Signal, Value, ValueLike
 
@@ -6,16 +6,16 @@ __all__ = ["Pipeline"]
 
 
 class Pipeline:
-    """Stages of registers with valid and ready.
+    """A pipeline's stages: registers with valid and ready.
 
-    A stage loads when it is empty or the next one loads, so bubbles close and a beat passes every
-    cycle. Valid never waits for ready. ``ready`` is combinational in the sink's ready, one OR a
-    stage. Data registers have no reset.
+    A stage loads when it is empty or the next one loads, so bubbles close and a beat can pass every
+    cycle. Valid never waits for ready. The source's ready depends combinationally on the sink's,
+    through one OR for each stage. Data registers have no reset.
 
     Parameters
     ----------
     m
-        Module that the registers go to.
+        Module to which the registers are added.
     valid
         The source's valid.
     """
@@ -27,7 +27,7 @@ class Pipeline:
         self._valids: list[Signal] = []
 
     def register(self, **values: ValueLike) -> tuple[Signal, ...]:
-        """One more stage; its registers, named by keyword, one for each value."""
+        """Add one stage and return its registers, one for each value, named by keyword."""
         stage = len(self._loads) + 1
         load = Signal(name=f"load_{stage}")
         valid = Signal(name=f"valid_{stage}")
@@ -44,7 +44,7 @@ class Pipeline:
         return tuple(registers)
 
     def connect(self, ready: Signal, sink_valid: Signal, sink_ready: ValueLike) -> None:
-        """Ends the pipeline: drives the source's ready and the sink's valid."""
+        """End the pipeline: drive the source's ready and the sink's valid."""
         following = Value.cast(sink_ready)
         for load, valid in zip(reversed(self._loads), reversed(self._valids), strict=True):
             self._m.d.comb += load.eq(~valid | following)

@@ -1,22 +1,22 @@
-"""What a circuit is built for: gates or FPGAs."""
+"""The structure of a circuit's sums: for gates or for FPGAs."""
 
 from typing import Literal, get_args
 
 __all__ = ["LaneStructure", "Structure", "check_structure"]
 
 Structure = Literal["gates", "fpga"]
-"""How sums are built: of full adders for gates, of adders on carry chains for FPGAs."""
+"""The structure of sums: full adders for gates, or adders on carry chains for FPGAs."""
 LaneStructure = Literal["gates", "fpga", "plain"]
-"""The same of a beat's products; or operators alone, left to synthesis, to compare with."""
+"""The same structures for a beat's products, or "plain": operators that are left to synthesis."""
 
 
 def check_structure(structure: str, allowed: object = Structure) -> None:
-    """Refuse what is none of the structures of a type.
+    """Refuse a structure that is not among those of a type.
 
     Raises
     ------
     ValueError
-        If it is none.
+        If the structure is not allowed.
     """
     choices = [f'"{choice}"' for choice in get_args(allowed)]
     if f'"{structure}"' not in choices:

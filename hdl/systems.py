@@ -1,4 +1,4 @@
-"""The table that joins both sides of a number system: the golden one, and its layer's circuit."""
+"""The table that joins both sides of a number system: the golden one and its layer's circuit."""
 
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -17,26 +17,26 @@ PLUGINS = "fewbit"
 
 
 class PluginError(Exception):
-    """An installed package's part in the registries doesn't work."""
+    """A failure of an installed package to add its number systems or designs."""
 
 
 def register(system: NumberSystem, design: Design | None = None) -> NumberSystem:
-    """Add a number system with the design that runs its models.
+    """Register a number system with the design that runs its models.
 
-    Whatever takes a model or names a design then knows both: this is what a user's own package
-    calls. Several systems may share a design.
+    All commands and functions that use a model or a design's name then know both. A user's own
+    package calls this function. Several systems may share a design.
 
     Parameters
     ----------
     system
         The golden side.
     design
-        The layer's design; None if it is in the registry already.
+        The layer's design; None if it is already in the registry.
 
     Raises
     ------
     TypeError
-        If a name is taken, or the two don't belong together.
+        If a name is taken, or system and design do not belong together.
     """
     known = DESIGNS.get(system.design) if design is None else design
     if known is None:
@@ -71,15 +71,15 @@ def register(system: NumberSystem, design: Design | None = None) -> NumberSystem
 
 
 def load_plugins() -> None:
-    """Register what installed packages add: their entry points of the group ``fewbit``.
+    """Register the additions of installed packages: their entry points of the group ``fewbit``.
 
-    Each names a function without parameters that calls `register`, or
+    Each entry point is a function without parameters that calls `register` or
     :func:`fewbit.hdl.designs.register_design`.
 
     Raises
     ------
     PluginError
-        If one can't be loaded, or raises.
+        If an entry point cannot be loaded, or raises an exception.
     """
     for point in entry_points(group=PLUGINS):
         try:
@@ -100,19 +100,19 @@ def configure_for(
     design: str | None = None,
     name: str | None = None,
 ) -> tuple[ConfiguredDesign, bytes]:
-    """The design that runs a model, with all its parameters, and the model's image.
+    """Return the design that runs a model, with all its parameters, and the model's image.
 
     Parameters
     ----------
     model
         A quantised LSTM.
     settings
-        Parameters that the model doesn't say: those of `LayerContract.chosen` and of the build.
+        Parameters that the model leaves open: those in `LayerContract.chosen` and of the build.
         Texts are parsed.
     design
-        The design that the caller takes it for; any if None.
+        Name of the design that the caller expects; None for any.
     name
-        Of the Verilog module, where it isn't the design's.
+        Name of the Verilog module; by default that of the design.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def configure_for(
         if each not in build and each not in system.layer.chosen:
             raise ParameterError(f"Parameter '{each}' follows from the model; leave it out.")
         if value is None and not known[each].none_means:
-            # As good as not given.
+            # The user set the value that the model has anyway.
             continue
         if each not in build:
             chosen[each] = known[each].take(value)

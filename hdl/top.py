@@ -1,4 +1,4 @@
-"""A component as a Verilog user wants it: one port an operand, named as in its contract."""
+"""Top modules: a component with one plain port for each operand, named as in its contract."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ __all__ = ["Port", "Top", "ports_of", "to_rtlil"]
 
 @dataclass(frozen=True)
 class Port:
-    """A port of a generated module."""
+    """A port of a generated Verilog module."""
 
     name: str
     width: int
@@ -23,11 +23,11 @@ class Port:
     format: str = "bit"
     lanes: int | None = None
     stream: str | None = None
-    """The stream whose handshake says when the port counts: ``i``, ``o`` or None."""
+    """The stream whose handshake marks when the port is valid: ``i``, ``o`` or None."""
 
 
 def ports_of(contract: Contract) -> tuple[Port, ...]:
-    """All ports of the module of a contract, in the order of the Verilog header."""
+    """Return all ports of the module of a contract, in the order of the Verilog header."""
     ports = [
         Port("clk", 1, "input", "clock; all registers take the rising edge"),
         Port("rst", 1, "input", "synchronous reset, high for at least one cycle before use"),
@@ -59,14 +59,14 @@ def ports_of(contract: Contract) -> tuple[Port, ...]:
 
 
 class Top(wiring.Component):
-    """Wraps a component with streams ``i`` and ``o`` into one with a plain port an operand.
+    """A component with streams ``i`` and ``o``, wrapped with a plain port for each operand.
 
     The component's statements become the module's own, so that no level of hierarchy is added.
     """
 
     def __init__(self, component: wiring.Component, contract: Contract) -> None:
         self.component = component
-        # Amaranth would warn that the component never became a submodule: it is elaborated below.
+        # The component is elaborated below but is no submodule, which Amaranth would warn about.
         component._MustUse__used = True
         self.contract = contract
         super().__init__(
@@ -97,5 +97,5 @@ class Top(wiring.Component):
 
 
 def to_rtlil(component: wiring.Component, contract: Contract, name: str) -> str:
-    """RTLIL text of a component wrapped by :class:`Top`, the same every time."""
+    """Return the RTLIL text of a component wrapped by :class:`Top`, the same every time."""
     return rtlil.convert(Top(component, contract), name=name, emit_src=False)

@@ -1,1 +1,1 @@
-"""One multiply-accumulate unit a module."""
+"""The multiply-accumulate units, one in each module."""

@@ -1,4 +1,4 @@
-"""Binary accumulate unit."""
+"""The accumulate unit of binary weights."""
 
 from amaranth.hdl import Module, Mux, Value
 
@@ -11,15 +11,15 @@ __all__ = ["BinaryAccumulate"]
 
 
 class BinaryAccumulate(SelectedLanes):
-    """Sum of a row of binary weights times activations, a beat a cycle.
+    """The sum of a row of binary weights times activations, for a beat each cycle.
 
-    The sum follows the last beat of a row by one cycle. While it waits, no beat is taken. Bit for
+    The sum follows the last beat of a row by one cycle. While it waits, the unit stalls. Bit for
     bit :meth:`fewbit.golden.accumulate.binary_accumulate.BinaryAccumulateContract.compute`.
 
     Parameters
     ----------
     contract
-        The unit's parameters; None for the usual ones.
+        The unit's contract; by default one with default parameters.
     structure
         "gates", "fpga" or "plain", see :mod:`fewbit.hdl.accumulate.rows`.
     """
@@ -36,7 +36,7 @@ class BinaryAccumulate(SelectedLanes):
             activation = self.i.payload.activations[lane].as_unsigned()
             negate = wire(m, ~self.i.payload.weights[lane], f"negates_{lane}")
             term = activation ^ negate.replicate(self.activation_width)
-            # A number is as odd as its negative.
+            # A number and its negative have the same lowest bit.
             lanes.append(Lane(wire(m, term, f"term_{lane}"), negate, activation[0]))
         return lanes
 

@@ -18,14 +18,14 @@ from fewbit.hdl.sums.adders import add_with_carry
 __all__ = ["FloatMac", "Multiplier"]
 
 Multiplier = Literal["plain", "booth"]
-"""How the products of significands are written."""
+"""The form of the products of significands: operators or Booth's recoding."""
 
 _SMALLEST_RECODED = 6
-"""Bits of the narrowest significand whose digits are recoded: a smaller one gains nothing."""
+"""Bits of the narrowest significand whose digits are recoded; recoding narrower ones is no gain."""
 
 
 class FloatMac(wiring.Component):
-    """accumulator + sum of weight * activation, rounded once, a beat a cycle.
+    """The sum of an accumulator and floating-point products, rounded once, a beat a cycle.
 
     Latency: ``stages`` cycles. Bit for bit
     :meth:`fewbit.golden.accumulate.float_mac.FloatMacContract.compute`.
@@ -35,15 +35,16 @@ class FloatMac(wiring.Component):
     contract
         The unit's formats and parameters.
     stages
-        Register stages: 1 the result; 2 also the sum before normalisation, the narrowest cut;
-        3 also the products before alignment; 4 also the normalised sum; 5 also the aligned ones.
+        Number of register stages. 1: the result; 2: also the sum before normalisation, which needs
+        the fewest registers; 3: also the products before alignment; 4: also the normalised sum; 5:
+        also the aligned products.
     structure
-        How products and their sum are built: "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
+        Structure of products and their sum: "gates" or "fpga", see :mod:`fewbit.hdl.structure`.
     objective
-        As that of :class:`fewbit.hdl.accumulate.float_sum.FloatSum`.
+        See :class:`fewbit.hdl.accumulate.float_sum.FloatSum`.
     multiplier
-        "plain": products are left to synthesis, as those of ``floatsd8_mac`` are; "booth": rows of
-        recoded digits in a carry-save tree, smaller for wide significands.
+        "plain": products are operators that synthesis builds, as in ``floatsd8_mac``; "booth":
+        addends of recoded digits in a carry-save tree, which is smaller for wide significands.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class FloatMac(wiring.Component):
         return m
 
     def _multiply(self, m: Module, weight: data.View, activation: data.View, lane: int) -> Term:
-        """Product of two codes, its exponent the sum of theirs."""
+        """Return the product of two codes, whose exponent is the sum of theirs."""
         significands: list[Value] = []
         subnormals: list[Value] = []
         for name, factor in (("weight", weight), ("activation", activation)):
@@ -116,7 +117,7 @@ class FloatMac(wiring.Component):
             significands.append(significand)
             subnormals.append(subnormal)
         magnitude = self._product(m, significands[0], significands[1], f"product_{lane}")
-        # Exponent code 0 counts as 1: one flag sets the lowest bit, the other is the carry.
+        # Exponent code 0 means 1: one factor's flag sets the lowest bit, the other's is the carry.
         exponent = add_with_carry(
             m,
             Cat(weight.exponent | subnormals[0], Const(0, 1)),
@@ -127,11 +128,11 @@ class FloatMac(wiring.Component):
         return Term(magnitude, exponent, weight.sign ^ activation.sign)
 
     def _product(self, m: Module, first: Value, second: Value, name: str) -> Signal:
-        """Product of two significands."""
+        """Return the product of two significands."""
         width = self.contract.product_width
         if self.multiplier == "plain" or len(second) < _SMALLEST_RECODED:
             return wire(m, first * second, name)
-        # Digits are those of a signed number of an even width.
+        # Booth's digits need a signed number of an even width.
         spare = 2 - len(second) % 2
         rows, constant = product_addends(
             m, first, Cat(second, Const(0, spare)), Const(0, 1), name, self.structure

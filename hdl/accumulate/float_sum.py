@@ -1,6 +1,6 @@
 """Core of the float accumulate units: products and a start value, aligned, added, rounded once.
 
-A unit, or a neuron that feeds the core otherwise, makes the products and gives them as `Term`::
+A unit or a neuron computes the products and passes them to the core as `Term`::
 
     core = FloatSum(accumulator=BINARY16, products=4, product_width=7, exponents=range(1, 39),
                     offset=6, window=12, stages=2)
@@ -8,7 +8,7 @@ A unit, or a neuron that feeds the core otherwise, makes the products and gives 
     result = core.add(m, pipeline, terms, start)       # `start` a View of the accumulator's format
     pipeline.connect(i.ready, o.valid, o.ready)
 
-``offset`` is a constant, which costs nothing, or the range of a value that comes with every beat:
+``offset`` is a constant, which needs no gates, or the range of a value in every beat:
 ``FloatSum(..., offset=range(32))`` and ``core.add(m, pipeline, terms, start, offset)``.
 """
 
@@ -29,38 +29,38 @@ from fewbit.hdl.sums.columns import Columns
 __all__ = ["MOST_STAGES", "FloatSum", "Objective", "Term"]
 
 Objective = Literal["area", "delay"]
-"""What the circuit is small in: its area, or the product of area and delay."""
+"""The quantity that the circuit minimises: its area, or the product of area and delay."""
 MOST_STAGES = 5
 
 
 class Term(NamedTuple):
-    """A product: (-1)**sign * magnitude * 2**exponent, in units that the core's offset tells."""
+    """A term of the sum: (-1)**sign * magnitude * 2**exponent, in units that the offset defines."""
 
     magnitude: Value
-    """Unsigned, of the core's ``product_width``."""
+    """An unsigned number of the core's ``product_width`` bits."""
     exponent: Value
-    """Unsigned. It decides where the window lies even if the magnitude is zero."""
+    """An unsigned number, which can set the top of the window even if the magnitude is zero."""
     sign: Value
 
 
 class _Normal(NamedTuple):
-    """A sum before rounding."""
+    """A sum with its leading one on top, before rounding."""
 
     normal_sum: Value
-    """Its ones' complement where it is negative, leading one on top unless it is subnormal."""
+    """The sum, or its ones' complement if negative; unless subnormal, its leading one is on top."""
     normal_exponent: Value
     normal_nonzero: Value
     normal_negative: Value
     normal_sign: Value
-    """Of the start value, to which all signs are relative."""
+    """The sign of the start value, to which all signs are relative."""
 
 
 class FloatSum:
-    """accumulator format(start + sum of products), rounded once: nearest, ties to even.
+    """A sum of a start value and products, rounded once to the nearest, ties to even.
 
-    Bit for bit :func:`fewbit.golden.accumulate.float_sum.round_sum` over the products, fields of
-    ``product_width`` bits, and the start value, a field of its significand's width. Latency:
-    ``stages`` cycles.
+    Bit for bit :func:`fewbit.golden.accumulate.float_sum.round_sum` over the products, each a field
+    of ``product_width`` bits, and the start value, a field of its significand's width. The latency
+    is ``stages`` cycles.
 
     Parameters
     ----------
@@ -72,22 +72,23 @@ class FloatSum:
     product_width
         Bits of a term's magnitude.
     exponents
-        Exponents of terms whose magnitude isn't zero; those of others start from 0.
+        Range of the exponents of terms that are not zero; a term of value zero may have any
+        exponent from 0 to the end of this range.
     offset
-        What is added to the exponent code E of the start value to compare it with those of terms:
-        with fields of equal tops, max(E, 1) + offset is a term's exponent. The unit of a term,
-        where exponent 0 stands for 2**-b, gives offset = b + 1 - product_width - accumulator.bias.
-        A whole number of either sign, or the range, from 0, of a value that `add` is given.
+        Number that makes exponents comparable: a start value with exponent code E has the same top
+        as a term with the exponent max(E, 1) + offset. If exponent 0 of a term stands for 2**-b,
+        the offset is b + 1 - product_width - accumulator.bias. It is a whole number of either sign,
+        or the range, from 0, of a value that `add` receives.
     window
-        Bits that are kept below the top of the highest field; None keeps all, an exact sum.
+        Bits below the top of the highest field that count; None for all, so for an exact sum.
     stages
-        Register stages: 1 the result; 2 also the sum before normalisation, the narrowest cut;
-        3 also the terms before alignment; 4 also the normalised sum before rounding; 5 also the
-        aligned fields.
+        Number of register stages. 1: the result; 2: also the sum before normalisation, which needs
+        the fewest registers; 3: also the terms before alignment; 4: also the normalised sum before
+        rounding; 5: also the aligned fields.
     structure
-        How the terms are added: "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
+        Structure of the addition: "gates" or "fpga", see :mod:`fewbit.hdl.structure`.
     objective
-        "area" normalises step by step, "delay" by a count of zeros.
+        "area" normalises power of two by power of two, "delay" counts zeros first.
     """
 
     def __init__(
@@ -118,9 +119,9 @@ class FloatSum:
         self.structure: Structure = structure
         self.objective: Objective = objective
         self._significand_width = accumulator.mantissa_bits + 1
-        # The most that a start value's exponent code can be, as it is read.
+        # The largest exponent code of a start value, whose top exponent is one more octave.
         self._largest_code = 2**accumulator.exponent_bits - 1
-        # Sums of n + 1 fields have so many bits more than one.
+        # A sum of n + 1 fields has so many bits more than one field.
         self._growth = products.bit_length()
         offsets = offset if isinstance(offset, range) else (offset,)
         self._fewest, self._most = offsets[0], offsets[-1]
@@ -133,16 +134,16 @@ class FloatSum:
         start: data.View,
         offset: ValueLike | None = None,
     ) -> Value:
-        """Code of the result, after ``stages`` registers.
+        """Return the code of the result, which follows after ``stages`` registers.
 
         Parameters
         ----------
         terms
-            As many as ``products``.
+            The products, as many as ``products``.
         start
             A code of the accumulator's format, with fields mantissa, exponent and sign.
         offset
-            Value in the range of ``offset``, where that is a range.
+            The offset of this beat, if the core's ``offset`` is a range.
         """
         if len(terms) != self.products:
             raise ValueError(f"The core adds {self.products} products, not {len(terms)}.")
@@ -151,8 +152,8 @@ class FloatSum:
         signs: list[Value] = []
         for index, term in enumerate(terms):
             sign = Signal(name=f"sign_{index}")
-            # All signs are relative to the start's, so that one field is never negative and the
-            # carries of the others' two's complements have free places in the sum.
+            # All signs are relative to the start value's. So one field is never negative, and the
+            # sum has a free place for the carry of each other field's two's complement.
             m.d.comb += sign.eq(term.sign ^ start.sign)
             signs.append(sign)
         subnormal = Signal(name="start_subnormal")
@@ -161,7 +162,7 @@ class FloatSum:
         m.d.comb += [
             subnormal.eq(~start.exponent.any()),
             significand.eq(Cat(start.mantissa, ~subnormal)),
-            # Exponent code 0 counts as 1.
+            # Exponent code 0 means 1.
             exponent.eq(start.exponent | subnormal),
         ]
         operands = [*(term.magnitude for term in terms), significand]
@@ -192,17 +193,19 @@ class FloatSum:
         signs: Sequence[Value],
         sign: Value,
     ) -> tuple[Value, Value, Value]:
-        """Sum of all operands, cut to the window below the largest; room; the start's sign.
+        """Return the sum of all operands, cut to the window below the largest, with room and sign.
 
-        With one product the exact sum goes this way, too. Below a window of a product's width, a
-        significand's and two bits, the lower of the two fields only tells whether it is zero: the
-        higher one, unless it is zero, leaves the result's last place above the window's last two
-        bits. A zero start value has the smallest exponent of all results; a zero product is made
-        the lowest field.
+        With one product the exact sum is computed here, too, with a window of a product's width, a
+        significand's width and two bits. Below that window only one thing matters of the lower
+        field: whether it is zero. For the higher field, unless it is zero, puts the result's last
+        place above the window's last two bits. A start value of zero has the smallest exponent of
+        all results; a product of zero is made the lowest field.
+
+        The room is the exponent of the sum's highest bit, less one; the sign is the start value's.
         """
         exact = self.window is None
         window = self.window or self.product_width + self._significand_width + 2
-        # Exponents of field tops, in common units; a constant goes where it keeps them positive.
+        # Exponents of field tops in common units; the constant goes where it keeps all positive.
         product_offset = max(-self._fewest, 0)
         start_offset: ValueLike = offsets[0] if offsets else max(self._fewest, 0)
         limit = product_offset + max(self.exponents[-1], self._largest_code + self._most)
@@ -255,7 +258,7 @@ class FloatSum:
         signs: Sequence[Value],
         sign: Value,
     ) -> tuple[Value, Value, Value]:
-        """Exact sum of all operands in one fixed-point field; room; the start's sign."""
+        """Return the exact sum of all operands in one fixed-point field, with room and sign."""
         if offsets:
             raised = Signal(range(self._largest_code + self._most + 1), name="raised")
             m.d.comb += raised.eq(exponents[-1] + offsets[0])
@@ -278,14 +281,14 @@ class FloatSum:
         for index, (operand, exponent, place, smallest) in enumerate(
             zip(operands, exponents, places, firsts, strict=True)
         ):
-            # No bit falls lower than the smallest exponent puts it.
+            # No bit is lower than the place that the smallest exponent gives it.
             field = shift_up(m, operand, exponent, width - place + smallest, f"aligned_{index}")
             fields.append(Cat(Const(0, place), field[smallest:]))
         if self.stages >= 5:
             fields, offsets, signs, sign = self._stage(
                 pipeline, fields, offsets, signs, sign, "aligned"
             )
-        # The smallest normal number is the lowest place of a leading one.
+        # The leading one of the smallest normal number is the lowest leading one.
         most_room = width + self._growth - 1 - (constant + self.product_width - lowest)
         room = Const(most_room) if not offsets else Signal(range(most_room + 1))
         if offsets:
@@ -301,7 +304,7 @@ class FloatSum:
         sign: Value,
         name: str = "staged",
     ) -> tuple[list[Value], list[Value], list[Value], Value]:
-        """Registers for all that is given, in the same order."""
+        """Return registers for all values, in the same order."""
         *staged, staged_signs, staged_sign = pipeline.register(
             **{f"{name}_operand_{k}": operand for k, operand in enumerate(operands)},
             **{f"{name}_exponent_{k}": exponent for k, exponent in enumerate(exponents)},
@@ -311,7 +314,7 @@ class FloatSum:
         return list(staged[:count]), list(staged[count:]), list(staged_signs), staged_sign
 
     def _sum(self, m: Module, fields: Sequence[Value], signs: Sequence[Value]) -> Signal:
-        """Two's-complement sum of fields, all but the last one with a sign."""
+        """Return the two's-complement sum of fields; all but the last one have a sign."""
         width = len(fields[0])
         total_width = width + self._growth + 1
         if self.structure == "gates" and self.objective == "area":
@@ -331,44 +334,44 @@ class FloatSum:
     def _sum_by_columns(
         m: Module, fields: Sequence[Value], signs: Sequence[Value], width: int
     ) -> Signal:
-        """The same sum by full adders alone: smaller, and deeper where gates are chosen for depth.
+        """Return the same sum by full adders alone: smaller, but deeper.
 
-        Synthesis makes a prefix adder of each addition, which none of the areas here asks for.
+        Synthesis would make a prefix adder of each addition, which is too large for this objective.
         """
         columns = Columns(m, width, "total")
         columns.add_word(fields[-1])
         for index, (field, sign) in enumerate(zip(fields, signs, strict=False)):
             row = wire(m, field ^ sign.replicate(len(field)), f"row_{index}")
             columns.add_word(row[1:], 1)
-            # The complement's lowest bit, and the one that makes it the negative.
+            # The lowest bit of the complement, and the 1 that turns the complement into -field.
             columns.add_pair(sign, field[0])
             columns.add_word(wire(m, ~sign, f"positive_{index}"), len(field))
             columns.add_constant(-1 << len(field))
         return columns.sum()
 
     def _normalize(self, m: Module, total: Value, room: Value, sign: Value) -> _Normal:
-        """A two's-complement sum with its leading one on top.
+        """Return a two's-complement sum with its leading one on top.
 
-        ``room`` is the exponent at the sum's highest bit, less one, and ``sign`` the start's.
+        ``room`` is the exponent of the sum's highest bit, less one; ``sign`` is the start value's.
         """
         negative = Signal()
         ones = Signal(len(total) - 1)
         m.d.comb += [
             negative.eq(total[-1]),
-            # One less than the magnitude of a negative sum; the missing one is filled in from
-            # below while normalising, and counted in rounding: no second carry chain.
+            # For a negative sum this is its magnitude less one. Normalisation fills in ones from
+            # below and rounding adds the missing one, so no second carry chain is needed.
             ones.eq(total[:-1] ^ negative.replicate(len(total) - 1)),
         ]
         by = normalize if self.objective == "area" else normalize_by_count
         shifted, exponent = by(m, ones, room, negative, "normal")
         nonzero = Signal()
-        # The same OR over the highest bits serves the first step of normalising.
+        # The first shift of normalisation uses the same OR over the highest bits.
         first_step = 1 << ((len(ones) - 1).bit_length() - 1)
         m.d.comb += nonzero.eq(negative | ones[-first_step:].any() | ones[:-first_step].any())
         return _Normal(shifted, exponent, nonzero, negative, sign)
 
     def _round(self, m: Module, normal: _Normal) -> Value:
-        """Code of a normalised sum."""
+        """Return the code of a normalised sum."""
         shifted, exponent, nonzero, negative, sign = normal
         kept = self._significand_width
         padded = Cat(negative.replicate(max(kept + 1 - len(shifted), 0)), shifted)

@@ -1,4 +1,4 @@
-"""FloatSD8 multiply-accumulate unit."""
+"""The multiply-accumulate unit of FloatSD8 weights."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import data, wiring
@@ -19,7 +19,7 @@ PRODUCT_WIDTH = 7
 
 
 def floatsd8_magnitude(m: Module, index: Value, significand: Value, name: str) -> Signal:
-    """Magnitude of a FloatSD8 mantissa times a significand, `PRODUCT_WIDTH` bits.
+    """Return the magnitude of a FloatSD8 mantissa times a significand, `PRODUCT_WIDTH` bits.
 
     Parameters
     ----------
@@ -45,18 +45,18 @@ def floatsd8_product(
     carry: ValueLike,
     name: str,
 ) -> tuple[Signal, Signal]:
-    """Magnitude of a FloatSD8 weight times a significand, and the sum of the exponents.
+    """Return the magnitude of a FloatSD8 weight times a significand, and the exponents' sum.
 
     Parameters
     ----------
     weight
-        FloatSD8 code; its sign is left to the caller.
+        FloatSD8 code, whose sign the caller handles.
     significand
         Unsigned, 3 bits.
     exponent
         Exponent of the significand, unsigned, at least 4 bits.
     carry
-        Added to the exponents: an e5m2 exponent code of 0 counts as 1.
+        Bit to add to the exponents, because an e5m2 exponent code of 0 means 1.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def floatsd8_product(
 
 
 class FloatSD8Mac(wiring.Component):
-    """binary16(accumulator + sum of weight * activation), rounded once, a beat a cycle.
+    """The sum of an accumulator and FloatSD8 products in binary16, rounded once, a beat a cycle.
 
     Latency: ``stages`` cycles. Bit for bit
     :meth:`fewbit.golden.accumulate.floatsd8_mac.FloatSD8MacContract.compute`.
@@ -82,14 +82,15 @@ class FloatSD8Mac(wiring.Component):
     Parameters
     ----------
     contract
-        The unit's parameters; None for the usual ones.
+        The unit's contract; by default one with default parameters.
     stages
-        Register stages: 1 the result; 2 also the sum before normalisation, the narrowest cut;
-        3 also the products before alignment; 4 also the normalised sum; 5 also the aligned ones.
+        Number of register stages. 1: the result; 2: also the sum before normalisation, which needs
+        the fewest registers; 3: also the products before alignment; 4: also the normalised sum; 5:
+        also the aligned products.
     structure
-        How the products are added: "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
+        Structure of the addition: "gates" or "fpga", see :mod:`fewbit.hdl.structure`.
     objective
-        As that of :class:`fewbit.hdl.accumulate.float_sum.FloatSum`.
+        See :class:`fewbit.hdl.accumulate.float_sum.FloatSum`.
     """
 
     def __init__(

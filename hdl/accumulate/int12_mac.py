@@ -1,4 +1,4 @@
-"""12-bit multiply-accumulate unit: the baseline beside binary and ternary weights."""
+"""12-bit multiply-accumulate unit: the baseline for binary and ternary weights."""
 
 from amaranth.hdl import Cat, Const, Module, Value
 
@@ -13,15 +13,15 @@ __all__ = ["Int12Mac", "add_product"]
 
 
 class Int12Mac(RowAccumulate):
-    """Sum of a row of signed 12-bit weights times activations, a beat a cycle.
+    """The sum of a row of signed 12-bit weights times activations, for a beat each cycle.
 
-    The sum follows the last beat of a row by one cycle. While it waits, no beat is taken. Bit for
+    The sum follows the last beat of a row by one cycle. While it waits, the unit stalls. Bit for
     bit :meth:`fewbit.golden.accumulate.int12_mac.Int12MacContract.compute`.
 
     Parameters
     ----------
     contract
-        The unit's parameters; None for the usual ones.
+        The unit's contract; by default one with default parameters.
     structure
         "gates", "fpga" or "plain", see :mod:`fewbit.hdl.accumulate.rows`.
     """

@@ -1,4 +1,4 @@
-"""Lanes of int8 products, summed with a start value in one cycle."""
+"""Lanes of int8 products that are summed with a start value in one cycle."""
 
 from amaranth.hdl import Const, Module, signed
 from amaranth.lib import data, wiring
@@ -11,14 +11,16 @@ __all__ = ["Int8Products"]
 
 
 class Int8Products(wiring.Component):
-    """``total = start + sum of weights * activations``, modulo 2^32; combinational.
+    """The sum of a start value and int8 products, modulo 2^32; combinational.
+
+    ``total = start + sum of weights * activations``.
 
     Parameters
     ----------
     lanes
-        Products, at least 1.
+        Number of products, at least 1.
     structure
-        "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
+        "gates" or "fpga", see :mod:`fewbit.hdl.structure`.
     """
 
     def __init__(self, lanes: int, structure: Structure = "gates") -> None:

@@ -1,4 +1,4 @@
-"""Lanes of int8 products in two halves of four bits, so that half the bits do two at a time."""
+"""Lanes of half weights: two products of 4-bit weights each, or one of an 8-bit weight."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Value, signed
 from amaranth.lib import data, wiring
@@ -12,48 +12,48 @@ __all__ = ["Int8HalfProducts", "nibbles"]
 
 HALVES = ("first", "second")
 CORRECTION_PLACE = 3
-"""The middle of a low half is 2^3."""
+"""Binary place of the correction: the middle of a low half is 2^3."""
 OFFSET_PLACE = 6
-"""fewbit.golden.lstm.dynamic.OFFSET_RESOLUTION is 2^6."""
+"""Binary place of an offset: `fewbit.golden.lstm.dynamic.OFFSET_RESOLUTION` is 2^6."""
 HALF = 4
-"""Bits of half a weight."""
+"""Number of bits of half a weight."""
 
 
 def nibbles(lanes: int) -> data.StructLayout:
-    """Half weights that both halves of the lanes take in a cycle, signed."""
+    """Return the layout of the half weights in a cycle, signed, for both halves of the lanes."""
     of_lanes = data.ArrayLayout(signed(HALF), lanes)
     return data.StructLayout({"first": of_lanes, "second": of_lanes})
 
 
 class Int8HalfProducts(wiring.Component):
-    """Sums of products of half weights, at high or low places, modulo 2^width; combinational.
+    """The sum of products of half weights, at high or low places, modulo 2^width; combinational.
 
     ``total = start + 8 correction + 64 offset + 16^a sum first + 16^b sum second``.
 
-    Each half has ``lanes`` products of a signed weight of 4 bits and an activation of 8, so both
-    together have as many digits as ``lanes`` products of 8 bits.
+    Each half has ``lanes`` products of a signed weight of 4 bits and an activation of 8 bits. So
+    both halves together have as many partial products as ``lanes`` products of 8 bits.
 
     Parameters
     ----------
     lanes
-        Products of each half, at least 1.
+        Number of products of each half, at least 1.
     correction_width
-        Bits of ``correction``, signed.
+        Bits of ``correction``, which is signed.
     structure
-        "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
+        "gates" or "fpga", see :mod:`fewbit.hdl.structure`.
     width
-        Bits of ``start`` and ``total``, signed.
+        Bits of ``start`` and ``total``, which are signed.
 
     Ports
     -----
     weights, activations
-        Of ``first`` and ``second`` half.
+        Weights and activations of the halves ``first`` and ``second``.
     raises
-        Bit 0: a, bit 1: b; the half's weights are high ones.
+        Bit 0 is a and bit 1 is b in the formula: 1 if the half's weights are high halves.
     start, correction, offset
-        What is added.
+        Numbers to add, as in the formula.
     total
-        The sum.
+        The sum of all products and numbers.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Int8HalfProducts(wiring.Component):
             Addend(self.correction, CORRECTION_PLACE),
             Addend(self.offset, OFFSET_PLACE),
         ):
-            # The sign's weight is taken off by the constant, as for partial products.
+            # The constant corrects the weight of the inverted sign, as in partial products.
             bits = row.bits
             rows.append(Addend(Cat(bits[:-1], ~bits[-1]), row.offset))
             constant -= 1 << (len(bits) - 1 + row.offset)
@@ -102,14 +102,14 @@ class Int8HalfProducts(wiring.Component):
         return m
 
     def _raised(self, m: Module, index: int) -> Addend:
-        """Sum of one half's products, at its place."""
+        """Return the sum of one half's products, at its place."""
         name = HALVES[index]
         total = self._sum(m, name)
         low, high = Cat(total, total[-1].replicate(HALF)), Cat(Const(0, HALF), total)
         return Addend(wire(m, Mux(self.raises[index], high, low), f"{name}_raised"))
 
     def _sum(self, m: Module, name: str) -> Value:
-        """Sum of one half's products."""
+        """Return the sum of one half's products."""
         rows: list[Addend] = []
         constant = 0
         for lane in range(self.lanes):
@@ -123,6 +123,6 @@ class Int8HalfProducts(wiring.Component):
             )
             rows += partial
             constant += offset
-        # |sum| is at most lanes * 8 * 128, reached with the sign that has room for it.
+        # |sum| is at most lanes * 8 * 128. Only a positive sum reaches it, and that fits.
         width = 11 + (self.lanes - 1).bit_length() + 1
         return sum_of_addends(m, rows, width, f"{name}_sum", constant, self.structure)

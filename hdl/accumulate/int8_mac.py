@@ -20,7 +20,7 @@ _WIDTH = 32
 
 
 class Int8Mac(wiring.Component):
-    """accumulator + sum of weight * activation, modulo 2^32, a beat a cycle.
+    """The sum of an accumulator and int8 products, modulo 2^32, a beat a cycle.
 
     Latency: ``stages`` cycles. Bit for bit
     :meth:`fewbit.golden.accumulate.int8_mac.Int8MacContract.compute`.
@@ -28,12 +28,12 @@ class Int8Mac(wiring.Component):
     Parameters
     ----------
     products
-        Products a beat.
+        Number of products a beat.
     stages
-        Register stages: 1 the result; 2 also the sum of the products, before the accumulator is
-        added; 3 also the products.
+        Number of register stages. 1: the result; 2: also the sum of the products, before the
+        accumulator is added; 3: also the products.
     structure
-        How products and sums are built: "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
+        Structure of products and sums: "gates" or "fpga", see :mod:`fewbit.hdl.structure`.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Int8Mac(wiring.Component):
                 m, [*rows, Addend(start)], _WIDTH, "total", constant, self.structure
             )
         else:
-            # Products of -2**7 * -2**7 = 2**14 leave a bit to spare in each.
+            # The largest product is -2**7 * -2**7 = 2**14, so each has a bit to spare.
             width = _PRODUCT_WIDTH + (self.products - 1).bit_length()
             added = sum_of_addends(m, rows, width, "added", constant, self.structure)
             staged, start = pipeline.register(staged_total=added.as_signed(), total_start=start)
@@ -102,9 +102,9 @@ class Int8Mac(wiring.Component):
         return m
 
     def _rows(self, words: Sequence[Value]) -> tuple[list[Addend], int]:
-        """Signed words as rows of a sum, and the constant that belongs to it."""
+        """Return signed words as addends of a sum, and the constant that the sum then needs."""
         if self.structure == "fpga":
             return [Addend(word) for word in words], 0
-        # Carry-save trees take unsigned rows: an inverted sign bit weighs 2**(width - 1) too much.
+        # Carry-save trees add unsigned words: an inverted sign bit adds 2**(width - 1) too much.
         rows = [Addend(Cat(word[:-1], ~word[-1])) for word in words]
         return rows, -sum(1 << (len(word) - 1) for word in words)

@@ -1,4 +1,4 @@
-"""Five ternary weights out of 8 bits."""
+"""The unpacking of five ternary weights from 8 bits."""
 
 from functools import reduce
 from operator import or_
@@ -19,9 +19,9 @@ class Digit(NamedTuple):
 
 
 def unpack_dense(m: Module, code: Value, name: str) -> list[Digit]:
-    """Unpack the ternary weights of a code.
+    """Unpack the five ternary weights of a code.
 
-    All 256 codes read as in :data:`fewbit.golden.accumulate.packing.TERNARY_DENSE`.
+    All 256 codes have the weights of :data:`fewbit.golden.accumulate.packing.TERNARY_DENSE`.
     """
     escapes = wire(m, ~code[4] & code[3] & ~code[2], f"{name}_escapes")
     low = wire(m, Mux(escapes, Cat(code[5:], code[:2]), code[:5]), f"{name}_low")
@@ -38,7 +38,7 @@ def unpack_dense(m: Module, code: Value, name: str) -> list[Digit]:
         return positive, negative
 
     full = low[4]
-    # Where a field would be 10: two signs and no more, or one.
+    # Codes in which a field would be 10 hold only two signs, or one.
     two = wire(m, full & low[2] & ~low[1], f"{name}_two")
     one = wire(m, ~full & low[1] & ~low[0], f"{name}_one")
     minus = wire(m, high[1] & ~high[0], f"{name}_minus")

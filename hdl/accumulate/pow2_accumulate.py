@@ -1,4 +1,4 @@
-"""Power-of-two accumulate unit."""
+"""The accumulate unit of power-of-two weights."""
 
 from amaranth.hdl import Cat, Module, Mux, Value
 
@@ -11,15 +11,15 @@ __all__ = ["Pow2Accumulate"]
 
 
 class Pow2Accumulate(SelectedLanes):
-    """Sum of a row of weights 0 and ±2**-e times activations, a beat a cycle.
+    """The sum of a row of weights 0 and ±2**-e times activations, for a beat each cycle.
 
-    The sum follows the last beat of a row by one cycle. While it waits, no beat is taken. Bit for
+    The sum follows the last beat of a row by one cycle. While it waits, the unit stalls. Bit for
     bit :meth:`fewbit.golden.accumulate.pow2_accumulate.Pow2AccumulateContract.compute`.
 
     Parameters
     ----------
     contract
-        The unit's parameters; None for the usual ones.
+        The unit's contract; by default one with default parameters.
     structure
         "gates", "fpga" or "plain", see :mod:`fewbit.hdl.accumulate.rows`.
     """
@@ -51,7 +51,7 @@ class Pow2Accumulate(SelectedLanes):
                     negative.replicate(shift), flipped, flipped[-1].replicate(finest - shift)
                 )
                 term.append(shifted & chosen.replicate(self.contract.product_width))
-                # Only what isn't shifted can be odd.
+                # Only a product that is not shifted can be odd.
                 odd = odd if shift else activation[0] & chosen
             negate = wire(m, nonzero & negative, f"negates_{lane}")
             total = term[0]
@@ -68,7 +68,7 @@ class Pow2Accumulate(SelectedLanes):
             activation = self.i.payload.activations[lane]
             product: Value = Mux(weight[-1], -activation, activation)
             if finest:
-                # The complement of an exponent is its distance from the finest.
+                # The complement of an exponent is its distance from the largest exponent.
                 product <<= ~weight[1:-1]
             products.append(Mux(weight[0], product, 0))
         return products

@@ -1,4 +1,4 @@
-"""What the units that sum rows have in common: the stream, the registers, the sum of the lanes."""
+"""The common part of units that sum rows: the stream, the registers, the sum of the lanes."""
 
 from abc import abstractmethod
 from typing import NamedTuple
@@ -18,9 +18,9 @@ __all__ = ["Lane", "RowAccumulate", "SelectedLanes"]
 
 
 class RowAccumulate(wiring.Component):
-    """Sum of a row of weights times activations, a beat a cycle.
+    """The sum of a row of weights times activations, for a beat each cycle.
 
-    The sum follows the last beat of a row by one cycle. While it waits, no beat is taken. Bit for
+    The sum follows the last beat of a row by one cycle. While it waits, the unit stalls. Bit for
     bit :meth:`fewbit.golden.accumulate.rows.RowAccumulateContract.compute`.
     """
 
@@ -43,14 +43,14 @@ class RowAccumulate(wiring.Component):
 
     @abstractmethod
     def _chained_lanes(self, m: Module, before: Value) -> Value:
-        """The products of a beat and ``before``, added by adders."""
+        """Return the sum of ``before`` and a beat's products, by adders on carry chains."""
 
     @abstractmethod
     def _plain_products(self, m: Module) -> list[Value]:
-        """The products of a beat by operators."""
+        """Return the products of a beat, written with operators."""
 
     def add_products(self, m: Module, before: Value) -> Value:
-        """The products of a beat and ``before``; only the low bits of the result count."""
+        """Return the sum of ``before`` and a beat's products, of which only low bits are valid."""
         match self.structure:
             case "gates":
                 columns = Columns(m, self.accumulator_width, "sum")
@@ -88,21 +88,22 @@ class RowAccumulate(wiring.Component):
 
 
 class Lane(NamedTuple):
-    """A product in two parts: ``term + negate``."""
+    """A product in two parts: its value is ``term + negate``."""
 
     term: Value
-    """Signed; of a negative weight the complement of what is to be negated."""
+    """A signed number. For a negative weight it is the complement of the number to be negated."""
     negate: Value
+    """1 for a negative weight, which turns the complement into the negative."""
     odd: Value
-    """Lowest bit of the product: whether those of ``term`` and ``negate`` differ."""
+    """The lowest bit of the product: whether the lowest bits of ``term`` and ``negate`` differ."""
 
 
 class SelectedLanes(RowAccumulate):
-    """Lanes that select their activation, its complement plus one, or nothing."""
+    """A unit whose lanes select their activation, its complement plus one, or nothing."""
 
     @abstractmethod
     def _lanes(self, m: Module) -> list[Lane]:
-        """The products of a beat."""
+        """Return the products of a beat."""
 
     def _add_lanes(self, m: Module, columns: Columns) -> None:
         for lane in self._lanes(m):
@@ -111,7 +112,7 @@ class SelectedLanes(RowAccumulate):
 
     def _chained_lanes(self, m: Module, before: Value) -> Value:
         lanes = self._lanes(m)
-        # As many adders as lanes: each takes a negation as its carry.
+        # There are as many adders as lanes, and each uses one lane's ``negate`` as its carry.
         return signed_sum(
             m,
             [*(lane.term.as_signed() for lane in lanes), before],

@@ -1,4 +1,4 @@
-"""Sum of given floating-point terms: the core of a multiply-accumulate unit alone."""
+"""A sum of floating-point terms: the core of a multiply-accumulate unit, without its products."""
 
 from amaranth.hdl import Module
 from amaranth.lib import wiring
@@ -13,7 +13,7 @@ __all__ = ["TermSum"]
 
 
 class TermSum(wiring.Component):
-    """accumulator + sum of terms, rounded once, a beat a cycle: :class:`FloatSum` and no more.
+    """The sum of an accumulator and terms, rounded once, a beat a cycle: a bare `FloatSum`.
 
     Latency: ``stages`` cycles. Bit for bit
     :meth:`fewbit.golden.accumulate.term_sum.TermSumContract.compute`.
@@ -23,7 +23,7 @@ class TermSum(wiring.Component):
     contract
         The sum's formats and sizes.
     stages
-        As those of `FloatSum`.
+        Number of register stages, see :class:`fewbit.hdl.accumulate.float_sum.FloatSum`.
     """
 
     def __init__(self, contract: TermSumContract, *, stages: int) -> None:

@@ -1,4 +1,4 @@
-"""Ternary accumulate unit."""
+"""The accumulate unit of ternary weights."""
 
 from amaranth.hdl import Module, Mux, Value
 
@@ -12,15 +12,15 @@ __all__ = ["TernaryAccumulate"]
 
 
 class TernaryAccumulate(SelectedLanes):
-    """Sum of a row of ternary weights times activations, a beat a cycle.
+    """The sum of a row of ternary weights times activations, for a beat each cycle.
 
-    The sum follows the last beat of a row by one cycle. While it waits, no beat is taken. Bit for
+    The sum follows the last beat of a row by one cycle. While it waits, the unit stalls. Bit for
     bit :meth:`fewbit.golden.accumulate.ternary_accumulate.TernaryAccumulateContract.compute`.
 
     Parameters
     ----------
     contract
-        The unit's parameters; None for the usual ones.
+        The unit's contract; by default one with default parameters.
     structure
         "gates", "fpga" or "plain", see :mod:`fewbit.hdl.accumulate.rows`.
     """
@@ -33,7 +33,7 @@ class TernaryAccumulate(SelectedLanes):
         super().__init__(self.contract, structure)
 
     def _digits(self, m: Module) -> list[Digit]:
-        """The weights of a beat."""
+        """Return the weights of a beat."""
         weights = self.i.payload.weights
         if self.contract.is_packed:
             return [

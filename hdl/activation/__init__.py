@@ -1,1 +1,1 @@
-"""One activation a module."""
+"""The activation functions as circuits, one approximation in each module."""

@@ -1,9 +1,9 @@
 """Sigmoid and tanh of a binary16 number, rounded to the formats of the FloatSD8 LSTM.
 
-Both functions are monotone, so each result is a comparison of the argument with thresholds: the
-real arguments whose function values lie in the middle of two neighbouring results. All thresholds
-are constants, and the circuit is the decision diagram (:mod:`fewbit.hdl.decision`) of the two
-staircases that they make.
+Both functions are monotone, so the result follows from comparisons of the argument with thresholds.
+A threshold is the real argument whose function value is in the middle between two neighbouring
+results. All thresholds are constants. They define a staircase for each function, and the circuit is
+the decision diagram (:mod:`fewbit.hdl.decision`) of both staircases.
 """
 
 import math
@@ -24,11 +24,11 @@ __all__ = ["FloatSD8Activation"]
 
 
 class FloatSD8Activation(wiring.Component):
-    """Sigmoid or tanh of a binary16 number, to the nearest 8-bit result; combinational.
+    """The sigmoid or tanh of a binary16 number, to the nearest 8-bit result; combinational.
 
-    Bit for bit :mod:`fewbit.golden.activation.floatsd8`, for all 65,536 codes: the nearest value of
-    the format to the real function's, so at most half the distance of two neighbouring values away.
-    Exponent 31 is one more octave of numbers.
+    Bit for bit :mod:`fewbit.golden.activation.floatsd8`, for all 65,536 codes. The result is the
+    format's value nearest to the real function's, so the error is at most half the distance of two
+    neighbouring values. Exponent 31 is one more octave of numbers.
 
     Ports
     -----
@@ -41,8 +41,8 @@ class FloatSD8Activation(wiring.Component):
         the result is zero. Sigmoid: q, the canonical code of GATE_FORMAT, FloatSD8, nearest to
         sigmoid(-|x|), from 0 to 0.5; its sign bit is 0. The sigmoid is q or 1 - q.
     complement
-        Sigmoid: 1 where it is 1 - q, which is where x > 0 (not for either zero). It doesn't depend
-        on ``is_tanh``.
+        Sigmoid: 1 where the sigmoid is 1 - q, which is where x > 0 (not for either zero). It does
+        not depend on ``is_tanh``.
     """
 
     def __init__(self) -> None:
@@ -66,13 +66,13 @@ class FloatSD8Activation(wiring.Component):
 
 
 def _sigmoid() -> list[int]:
-    """Codes of sigmoid(-x) for the codes x without a sign."""
+    """Return the codes of sigmoid(-x) for the codes x without a sign."""
     values = [value for value in GATE_FORMAT.values.tolist() if 0 <= value <= 0.5]
     return _table(GATE_FORMAT, reversed(values), lambda middle: math.log((1 - middle) / middle))
 
 
 def _tanh() -> list[int]:
-    """Codes of tanh(x) for the codes x without a sign."""
+    """Return the codes of tanh(x) for the codes x without a sign."""
     values = [value for value in HIDDEN_FORMAT.values.tolist() if 0 <= value <= 1]
     return _table(HIDDEN_FORMAT, values, math.atanh)
 
@@ -80,9 +80,9 @@ def _tanh() -> list[int]:
 def _table(
     number_format: Format, values: Iterable[float], inverse: Callable[[float], float]
 ) -> list[int]:
-    """Codes of the values in their order, each from the middle before it on."""
+    """Return a table of the values' codes, in which each begins at the middle before its value."""
     values = list(values)
-    # No middle is a function's value exactly, so it doesn't matter which side a tie would take.
+    # No code's function value is exactly in the middle, so ties cannot occur.
     starts = [
         first_binary16(Fraction(inverse((value + after) / 2)), above=True)
         for value, after in pairwise(values)

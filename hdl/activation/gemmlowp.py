@@ -1,8 +1,9 @@
 """Sigmoid and tanh as gemmlowp computes them: the steps, for a circuit with one multiplier.
 
-With a the raw's distance from zero, negated, and K its integer bits (one more for tanh, which is
-2 / (1 + exp(-2x)) - 1), the steps are: a polynomial of the part of a below a quarter, a constant
-factor for each higher bit of a, three Newton steps for the reciprocal, and the sign.
+Let a be minus the raw's distance from zero, and K the number of its integer bits (one more for
+tanh, which is 2 / (1 + exp(-2x)) - 1). The steps are: a polynomial of the part of a below a
+quarter, a constant factor for each higher bit of a, three Newton steps for the reciprocal, and the
+sign.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ __all__ = ["FACTORS", "STEPS", "GemmlowpArgument", "Step"]
 
 
 def _upper(word: int) -> int:
-    """16-bit form of a positive 32-bit constant."""
+    """Return the 16-bit form of a positive 32-bit constant."""
     return (word + (1 << 15)) >> 16
 
 
@@ -29,12 +30,14 @@ POWERS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
 """exp of -1/4, -1/2, -1, -2, -4, -8 and -16 in units of 2^-31."""
 
 FACTORS = len(POWERS) + 1
-"""Steps that a raw may skip: a factor for each bit from 1/4 to 16, and 0 beyond 32."""
+"""Number of steps that a raw may skip: a factor for each bit from 1/4 to 16, and 0 beyond 32."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A product of two words of 16 bits, rounded, added to a third, saturated and stored.
+    """A step of the computation: a rounded product of two 16-bit words, added to a third word.
+
+    The sum is saturated and stored.
 
     The product is ``factor * word``; words are named registers or numbers. It is shifted right by
     ``shift``, after adding 2^14 where ``rounds_up`` is set: with a shift of 15 that rounds to
@@ -50,17 +53,18 @@ class Step:
     rounds_up: bool = True
     rounds: bool = False
     subtracts: bool = False
-    """The shifted product is taken off instead of added."""
+    """Whether the shifted product is subtracted instead of added."""
     quadruples: bool = False
-    """The rounded product counts four times: its shift is 13, and two bits are cleared."""
+    """Whether the rounded product is multiplied by four: its shift is 13, and two bits are 0."""
     skip: int | None = None
-    """Number of the flag of :class:`GemmlowpArgument` without which the step is left out."""
+    """Index of the bit in `GemmlowpArgument.factors` that must be 1; otherwise the step is
+    skipped."""
 
 
 STEPS: tuple[Step, ...] = (
     Step("square", "x", "x", "left"),
     Step("cube", "left", "x", "right"),
-    # A quarter of the fourth power: two roundings of a positive product are one, of 2^14 + 2^16.
+    # A quarter of the fourth power. Its two roundings are one, with 2^14 + 2^16, as x^4 >= 0.
     Step("fourth", "left", "left", "right", start="right", shift=17, rounds=True),
     Step("third", THIRD, "right", "right", start="left"),
     Step("tail", 1, "right", "left", start="x", shift=1, rounds_up=False, rounds=True),
@@ -76,15 +80,15 @@ STEPS: tuple[Step, ...] = (
         Step("correct", "right", "value", "right", start="right", shift=13, quadruples=True),
     )
     * 3,
-    # Twice for the sigmoid; for tanh four times what exceeds a half.
+    # The sigmoid is twice the reciprocal's half; tanh is four times its excess over a half.
     Step("widen", "two_or_four", "right", "value", "zero_or_lowest", 0, rounds_up=False),
-    # The sign, and the value at zero.
+    # These steps handle the sign and the value at zero.
     Step("sign", "one_unless_zero", "value", "", "offset", 0, rounds_up=False),
 )
 
 
 class GemmlowpArgument(wiring.Component):
-    """What the steps take from a raw; combinational.
+    """The operands of the steps that follow from a raw; combinational.
 
     Ports
     -----
@@ -112,7 +116,7 @@ class GemmlowpArgument(wiring.Component):
         m = Module()
         negated = Signal(signed(16))
         m.d.comb += negated.eq(Mux(self.raw < 0, self.raw, -self.raw))
-        # In units of 2^-15, whatever the raw's own step.
+        # The shift converts a raw of any resolution to units of 2^-15.
         aligned = wire(m, (negated << self.integer_bits)[:23], "aligned")
         m.d.comb += [
             self.x.eq(Cat(aligned[:12], ~aligned[12]).as_signed()),

@@ -1,8 +1,9 @@
-"""Sigmoid and tanh by a table of 256 entries and interpolation, but for the multiplication.
+"""Sigmoid and tanh by a table of 256 entries and interpolation, without the multiplication.
 
-The table is that of the sigmoid in units of 1/24; tanh(x) is 2*sigmoid(2x) - 1. A raw's distance
-from zero in table steps gives the entry and the fraction; the height above the entry is fraction
-times slope, which the circuit around it multiplies, with the multiplier that it has anyway.
+The table holds the sigmoid at multiples of 1/24; tanh(x) is 2*sigmoid(2x) - 1. A raw's distance
+from zero, counted in table steps, gives the entry and the fraction. The height above the entry is
+fraction times slope. The surrounding circuit computes this product with a multiplier that it has
+anyway.
 """
 
 from itertools import pairwise
@@ -20,25 +21,25 @@ from fewbit.hdl.sums.addends import Addend, product_addends, sum_of_addends
 __all__ = ["FRACTION", "Interpolation", "TableLookup", "shift_of", "start_of"]
 
 FRACTION = 9
-"""Bits of a distance below a table step."""
+"""Number of fraction bits of a distance that counts table steps."""
 
 SUM = 16 + FRACTION
-"""Bits of a signed sum of entry and slope times fraction."""
+"""Number of bits of the signed sum of entry and slope times fraction."""
 
 BASE = 3 << 14
-"""Taken off each entry, all of which are from 2^15 to 2^16, so that 15 signed bits hold it."""
+"""Number subtracted from each entry, from 2^15 to 2^16, so that 15 signed bits hold the rest."""
 
 
 class TableLookup(wiring.Component):
-    """Where a raw lies in the table; combinational, unless it is clocked.
+    """The look-up of a raw in the table; combinational, unless it is clocked.
 
     Parameters
     ----------
     structure
-        "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
+        "gates" or "fpga", see :mod:`fewbit.hdl.structure`.
     clocked
-        The table lies in a memory that is read with the clock, and all outputs follow the raw by a
-        cycle.
+        Whether the table is a memory that is read with the clock; all outputs then follow the raw
+        by a cycle.
 
     Ports
     -----
@@ -47,13 +48,13 @@ class TableLookup(wiring.Component):
     is_sigmoid
         1 for the sigmoid, 0 for tanh.
     integer_bits
-        Integer bits of the raw for tanh, 0 to 6; 3 for a gate. Not read for the sigmoid.
+        Integer bits of the raw for tanh, 0 to 6; 3 for a gate. Ignored for the sigmoid.
     entry
         Signed, ``T[index] - 3 * 2^14`` in units of 2^-16.
     slope
         Unsigned, ``T[index + 1] - T[index]``.
     fraction
-        Unsigned, the part of the table step in 2^-9.
+        Unsigned, the fraction of a table step in units of 2^-9.
     """
 
     def __init__(self, structure: Structure = "gates", *, clocked: bool = False) -> None:
@@ -77,8 +78,8 @@ class TableLookup(wiring.Component):
         # For a negative raw this is one less than its distance from zero.
         distance = wire(m, self.raw[:15] ^ negative.replicate(15), "distance")
 
-        # Three table units of 2^-3 are one step of 2^-12 times 2: hence the factor 3. Tanh of a
-        # finer raw drops up to three bits, rounding half up: half down for a negative distance.
+        # A raw of 2^-12 is 3 * 2^-9 table steps, hence the factor 3. Tanh of a finer raw drops up
+        # to three bits and rounds ties up; for a negative raw its distance rounds ties down.
         halves = Signal(3)
         with m.If(~self.is_sigmoid):
             m.d.comb += halves.eq(
@@ -102,13 +103,13 @@ class TableLookup(wiring.Component):
             self.structure,
         )
 
-        # Two bits that fall off below, and one to clear: tanh's own fraction has 8 bits.
+        # Two low bits are dropped, and tanh clears one more: its fraction has 8 bits.
         left = wire(m, Mux(self.is_sigmoid, Const(2, 3), self.integer_bits), "left")
         scaled = wire(m, (tripled << left)[2:23], "scaled")
         beyond = wire(m, scaled[FRACTION + 8 :].any(), "beyond")
         index = wire(m, scaled[FRACTION : FRACTION + 8] | beyond.replicate(8), "index")
-        moment = m.d.sync if self.clocked else m.d.comb
-        moment += self.fraction.eq(Cat(scaled[0] & self.is_sigmoid, scaled[1:FRACTION]))
+        domain = m.d.sync if self.clocked else m.d.comb
+        domain += self.fraction.eq(Cat(scaled[0] & self.is_sigmoid, scaled[1:FRACTION]))
 
         table = [int(entry) for entry in interpolation_table()]
         slopes = [after - entry for entry, after in pairwise([*table, table[-1]])]
@@ -129,22 +130,22 @@ class TableLookup(wiring.Component):
 
 
 class Interpolation(wiring.Component):
-    """Sigmoid or tanh of a raw, with a multiplier of its own.
+    """The sigmoid or tanh of a raw, with a multiplier of its own.
 
     Parameters
     ----------
     structure
-        "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
+        "gates" or "fpga", see :mod:`fewbit.hdl.structure`.
     clocked
-        The result follows a cycle later, as the table lies in a memory that is read with the
-        clock; else it is combinational. By default with "fpga".
+        Whether the table is a memory that is read with the clock, so that the result follows a
+        cycle later; else the circuit is combinational. The default is True with "fpga" only.
 
     Ports
     -----
     raw, is_sigmoid, integer_bits
-        As those of `TableLookup`.
+        The same ports as those of `TableLookup`.
     result
-        In units of 2^-15.
+        The sigmoid or tanh in units of 2^-15.
     """
 
     def __init__(self, structure: Structure = "gates", *, clocked: bool | None = None) -> None:
@@ -170,10 +171,10 @@ class Interpolation(wiring.Component):
         ]
         negative = Signal(reset_less=True)
         is_sigmoid = Signal(reset_less=True)
-        moment = m.d.sync if lookup.clocked else m.d.comb
-        moment += [negative.eq(self.raw[-1]), is_sigmoid.eq(self.is_sigmoid)]
-        # The height above 2^15, which is the sigmoid's at 0. Half a step of the result goes on
-        # top, or off for a negative raw, whose result is the ones' complement.
+        domain = m.d.sync if lookup.clocked else m.d.comb
+        domain += [negative.eq(self.raw[-1]), is_sigmoid.eq(self.is_sigmoid)]
+        # The height is relative to 2^15, the sigmoid at 0. Rounding adds half a unit of the result,
+        # or subtracts it for a negative raw, whose result is the ones' complement.
         height = Cat(lookup.entry[:-1], ~lookup.entry[-1])
         half = wire(
             m,
@@ -197,15 +198,16 @@ class Interpolation(wiring.Component):
 
 
 def shift_of(is_sigmoid: Value) -> Value:
-    """Right shift that takes ``entry * 2^FRACTION + slope * fraction`` to units of 2^-15."""
+    """Return the right shift of ``entry * 2^FRACTION + slope * fraction`` to units of 2^-15."""
     return Mux(is_sigmoid, Const(FRACTION + 1, 4), Const(FRACTION, 4))
 
 
 def start_of(is_sigmoid: Value, negative: Value) -> Value:
-    """What the shifted height, inverted for a negative raw, is added to: signed, 16 bits.
+    """Return the number to add to the shifted height: signed, 16 bits.
 
-    Half of ``BASE`` for the sigmoid, and ``BASE`` less 2^15 for tanh; for a negative raw, 2^15
-    less that, and minus that.
+    The shifted height is inverted for a negative raw. The number is half of ``BASE`` for the
+    sigmoid, and ``BASE`` less 2^15 for tanh. For a negative raw it is 2^15 minus that for the
+    sigmoid, and the negative of that for tanh.
     """
     return Cat(
         Const(0, 13),

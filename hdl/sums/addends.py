@@ -1,9 +1,9 @@
-"""Products as addends, and sums of them, for gates and for FPGAs.
+"""Products as addends, and sums of addends, for gates and for FPGAs.
 
-A product is a list of addends, the partial products of its multiplier's digits, and a constant.
-Sums of them are a carry-save tree of full adders and one carrying addition for gates, a tree of
-adders for FPGAs: synthesis alone keeps a multiplier, with its signs extended to the width of the
-sum, for each ``*``.
+A product is a list of addends, one for each digit of its multiplier, and a constant. For gates, a
+carry-save tree of full adders and one adder sum them; for FPGAs, a tree of adders does. Synthesis
+alone would build a separate multiplier for each ``*``, with its signs extended to the width of the
+sum.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ __all__ = ["Addend", "booth_addends", "carry_save_sum", "product_addends", "sum_
 
 
 class Addend(NamedTuple):
-    """Bits of a partial product, the lowest with the weight 2**offset."""
+    """The bits of an addend, such as a partial product; the lowest has the weight 2**offset."""
 
     bits: Value
     offset: int = 0
@@ -27,7 +27,9 @@ class Addend(NamedTuple):
 def booth_addends(
     m: Module, multiplicand: Value, multiplier: Value, below: ValueLike, name: str
 ) -> tuple[list[Addend], int]:
-    """Partial products of a signed multiplier in digits from -2 to 2 (Booth's recoding, radix 4).
+    """Return the partial products of a signed multiplier in digits from -2 to 2.
+
+    The digits are those of Booth's recoding, radix 4.
 
     Parameters
     ----------
@@ -36,13 +38,13 @@ def booth_addends(
     multiplier
         Signed, of an even width.
     below
-        The bit below the multiplier's lowest: 0, or the highest bit of the chunk before, which
-        then counts as it does in the whole word.
+        The bit below the multiplier's lowest bit: 0, or the highest bit of the chunk before if the
+        multiplier is one chunk of a longer word.
 
     Returns
     -------
-    Addends whose sum, plus the constant that comes with them, is the product: a addend's sign bit
-    is stored inverted, and the constant takes off the weight that this adds.
+    Addends and a constant, whose sum is the product. The sign bit of an addend is inverted, and the
+    constant corrects the weight that this adds.
     """
     is_signed = multiplicand.shape().signed
     width = len(multiplicand) + (1 if is_signed else 2)
@@ -69,7 +71,7 @@ def booth_addends(
 def carry_save_sum(
     m: Module, addends: Sequence[Addend], width: int, name: str, constant: int = 0
 ) -> Signal:
-    """Sum of addends and a constant modulo 2**width, as an unsigned word.
+    """Return the sum of addends and a constant modulo 2**width, as an unsigned word.
 
     A tree of full adders, level by level as Wallace's but without half adders, reduces the addends
     to two, which one addition with carries sums. Each level is a few vectors of adders, whose
@@ -106,7 +108,7 @@ def product_addends(
     name: str,
     structure: Structure,
 ) -> tuple[list[Addend], int]:
-    """Partial products for `sum_of_addends`, and a constant that belongs to the sum.
+    """Return the partial products for `sum_of_addends`, and the constant that the sum needs.
 
     The parameters are those of `booth_addends`.
     """
@@ -123,7 +125,7 @@ def sum_of_addends(
     constant: int,
     structure: Structure,
 ) -> Signal:
-    """Sum of addends and a constant modulo 2**width, as an unsigned word."""
+    """Return the sum of addends and a constant modulo 2**width, as an unsigned word."""
     if structure == "gates":
         return carry_save_sum(m, addends, width, name, constant)
     addends = [*addends, Addend(Const(constant % 2**width, width))] if constant else addends
@@ -133,10 +135,10 @@ def sum_of_addends(
 def _select_addends(
     m: Module, multiplicand: Value, multiplier: Value, below: ValueLike, name: str
 ) -> list[Addend]:
-    """Signed partial products of a signed multiplier, each bit a function of four.
+    """Return signed partial products of a signed multiplier; each bit depends on four bits.
 
-    Digits are from -1 to 2, with a carry from digit to digit, which leaves two bits to select by;
-    only the highest may be -2.
+    Digits are from -1 to 2, with a carry from digit to digit, so that two bits select the partial
+    product. Only the highest digit may be -2.
     """
     width = len(multiplicand) + (1 if multiplicand.shape().signed else 2)
     once = Signal(signed(width), name=f"{name}_once")
@@ -176,9 +178,9 @@ def _select_addends(
 
 
 def _chained_sum(m: Module, addends: Sequence[Addend], width: int, name: str) -> Signal:
-    """Sum by a tree of additions, each on a carry chain, of neighbours among the addends."""
+    """Return the sum by a tree of additions of neighbours, each on a carry chain."""
     words = [addend for addend in addends if len(addend.bits) > 1]
-    # A single bit goes into the empty places below a word, where there is one.
+    # A single bit is put into an empty place below a word, if there is such a place.
     lone: list[Addend] = []
     for bit in sorted(
         (addend for addend in addends if len(addend.bits) == 1), key=lambda addend: -addend.offset
@@ -189,14 +191,14 @@ def _chained_sum(m: Module, addends: Sequence[Addend], width: int, name: str) ->
         if not above:
             lone.append(bit)
             continue
-        # Of several that begin at the lowest place, each takes a bit, the last one first.
+        # If several words begin at the lowest place, each gets a bit, beginning with the last word.
         offset = min(above)[0]
         index = max(index for place, index in above if place == offset)
         joined = Cat(bit.bits, Const(0, offset - bit.offset - 1), words[index].bits)
         words[index] = Addend(
             joined.as_signed() if words[index].bits.shape().signed else joined, bit.offset
         )
-    # The others are counted, place by place, and go to the word of the highest place.
+    # The other bits are counted, place by place, and their sums join the word of the highest place.
     for offset in sorted({bit.offset for bit in lone}):
         ones = [bit.bits for bit in lone if bit.offset == offset]
         count = wire(m, sum(ones[1:], ones[0]), f"{name}_ones_{offset}")
@@ -215,7 +217,7 @@ def _chained_sum(m: Module, addends: Sequence[Addend], width: int, name: str) ->
 
 
 def _added(m: Module, pair: list[Addend], width: int, name: str) -> Addend:
-    """The sum of one addend or two; what lies below one of them goes past the addition."""
+    """Return the sum of one addend or two; low bits of only one of them bypass the addition."""
     if len(pair) == 1:
         return pair[0]
     lower, upper = sorted(pair, key=lambda addend: addend.offset)
@@ -227,8 +229,8 @@ def _added(m: Module, pair: list[Addend], width: int, name: str) -> Addend:
     m.d.comb += total.eq(first + second)
     bits = Cat(lower.bits[:past], total)
     if len(total) == size:
-        # The sign is told apart, in place of a wider addition. Synthesis would else make one adder
-        # of a sum of sums, and that of full adders, which cost twice as much as a carry chain.
+        # The sign is computed apart instead of by a wider addition. Otherwise synthesis would merge
+        # the sums into one adder of full adders, which cost twice as much as a carry chain.
         sign = wire(m, Mux(first[-1] ^ second[-1], total[-1], first[-1]), f"{name}_sign")
         bits = Cat(bits, sign)
     return Addend(bits.as_signed(), lower.offset)
@@ -246,7 +248,7 @@ class _Bit(NamedTuple):
 
 
 def _gather(bits: Sequence[_Bit]) -> Value:
-    """The bits side by side, those that lie side by side in one vector as one slice of it."""
+    """Return the bits side by side, with neighbours in one vector as one slice of it."""
     slices: list[Value] = []
     start = 0
     for end in range(1, len(bits) + 1):
@@ -262,7 +264,7 @@ def _gather(bits: Sequence[_Bit]) -> Value:
 
 
 def _reduce(m: Module, columns: list[list[_Bit]], name: str) -> list[list[_Bit]]:
-    """One level of full adders: a third of the bits of each column leaves it."""
+    """Reduce the columns by one level of full adders, which leaves two thirds of the bits."""
     reduced: list[list[_Bit]] = [column[len(column) // 3 * 3 :] for column in columns]
     for adder in range(max(len(column) for column in columns) // 3):
         chosen = [index for index, column in enumerate(columns) if len(column) // 3 > adder]

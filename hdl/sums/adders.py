@@ -13,9 +13,9 @@ __all__ = ["add_with_carry", "add_words", "carry_save", "signed_sum"]
 def carry_save(
     m: Module, words: Sequence[ValueLike], carry_in: ValueLike, name: str
 ) -> tuple[Signal, Signal]:
-    """Two words, sum and carry, that add up to three words plus a carry bit.
+    """Return two words, sum and carry, that add up to three words plus a carry bit.
 
-    All words have one width; the result is modulo 2**width. One full adder a bit.
+    All words have one width, and the result is modulo 2**width. There is one full adder a bit.
     """
     a, b, c = (Value.cast(word) for word in words)
     width = len(a)
@@ -33,7 +33,7 @@ def carry_save(
 
 
 def add_with_carry(m: Module, a: ValueLike, b: ValueLike, carry: ValueLike, name: str) -> Signal:
-    """A + b + carry modulo 2**width with one adder; both words have one width."""
+    """Return a + b + carry modulo 2**width, with one adder; both words have one width."""
     width = len(Value.cast(a))
     # A bit below the lowest turns the carry into a plain operand of the same adder.
     total = Signal(width + 1, name=f"{name}_with_carry")
@@ -52,10 +52,10 @@ def add_words(
     name: str,
     structure: Structure = "gates",
 ) -> Signal:
-    """Sum of words plus carry bits, modulo 2**width.
+    """Return the sum of words plus carry bits, modulo 2**width.
 
-    ``len(words) - 1`` carry bits ride along for nothing: one in the free lowest place of each
-    carry-save step, one in each adder.
+    Up to ``len(words) - 1`` carry bits cost no gates: one fits the free lowest place of each
+    carry-save step, and one fits each adder.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def add_words(
         waiting.append(add_with_carry(m, first, second, free.pop(0), f"{name}_{step}"))
         step += 1
     while len(waiting) > 2:
-        # Oldest first: a tree, so that depth grows with the logarithm of the words.
+        # The oldest words come first: that makes a tree, whose depth is logarithmic.
         first, waiting = waiting[:3], waiting[3:]
         waiting += carry_save(m, first, free.pop(0), f"{name}_{step}")
         step += 1
@@ -82,9 +82,12 @@ def add_words(
 
 
 def signed_sum(m: Module, words: Sequence[Value], carries: Sequence[Value], width: int) -> Value:
-    """Sum modulo 2**width of signed words, and of a carry for each word but one, by as many adders.
+    """Return the sum modulo 2**width of signed words and carries, with an adder for each carry.
 
-    A balanced tree of sums as wide as they need to be; the words come in ascending width.
+    There is one carry fewer than words.
+
+    The sums form a balanced tree, each as wide as it needs to be. The words must come in ascending
+    width.
     """
     waiting = list(words)
     for index, carry in enumerate(carries):

@@ -1,12 +1,13 @@
 """Sums of bits, column by column, by full adders alone: the smallest logic, and the deepest.
 
-A full adder turns three bits of a column into one of it and one of the next, so that a sum of n
-bits takes n less its width. No half adder stands where a full adder could, and no adder with fast
-carries follows: the carries of the last adders ripple. Bits that come first are added first.
+A full adder turns three bits of a column into one bit of it and one of the next. So a sum of n bits
+needs n full adders less the width of the sum. There is no half adder where a full adder could be,
+and no adder with fast carries at the end: the carries of the last adders ripple. Bits that arrive
+first are added first.
 
-A gate inverts. So each signal is taken for what it is cheapest as, itself or its complement, and
-the form of an adder follows its inputs: as NAND, NOR, AND-OR-invert, OR-AND-invert and XOR gates it
-can do without inverters. Synthesis has the last word.
+A logic gate inverts. So each signal is stored in its cheaper form, itself or its complement, and
+the form of an adder depends on its inputs: with NAND, NOR, AND-OR-invert, OR-AND-invert and XOR
+gates it needs no inverters. Synthesis may still change the gates.
 """
 
 from typing import NamedTuple
@@ -23,29 +24,29 @@ class _Bit(NamedTuple):
 
     value: Value
     arrival: float
-    """Gates before it, roughly."""
+    """The approximate number of gates on the way to the bit."""
     inverted: bool
-    """Whether its complement is what the gates before it give."""
+    """Whether the gates before the bit produce its complement."""
 
 
 class _Pair(NamedTuple):
-    """Two bits of a column: one, and one that differs from it where ``differs`` is 1."""
+    """Two bits of a column: one bit, and one that differs from it where ``differs`` is 1."""
 
     bit: Value
     differs: Value
 
 
 class Columns:
-    """Columns of bits to add, each twice the weight of the one before; modulo 2**width.
+    """Columns of bits to add, modulo 2**width; each weighs twice the one before.
 
     Parameters
     ----------
     m
-        Module that the adders go to.
+        Module to which the adders are added.
     width
-        Columns.
+        Number of columns.
     name
-        What the names of signals begin with.
+        Prefix of the names of signals.
     """
 
     def __init__(self, m: Module, width: int, name: str) -> None:
@@ -58,7 +59,7 @@ class Columns:
 
     @property
     def width(self) -> int:
-        """Columns."""
+        """Return the number of columns."""
         return len(self._bits)
 
     def add_word(self, word: Value, place: int = 0) -> None:
@@ -67,27 +68,28 @@ class Columns:
             column.append(_Bit(bit, 0, False))
 
     def add_signed(self, word: Value, place: int = 0) -> None:
-        """Add a word whose highest bit counts negative."""
-        # -2**k * s is 2**k * (1 - s) less a constant, and all constants are one: no sign extension.
+        """Add a word whose highest bit has a negative weight."""
+        # -2**k * s is 2**k * (1 - s) less a constant. All constants are added up, so no sign
+        # needs extension.
         self.add_word(Cat(word[:-1], ~word[-1]), place)
         self.add_constant(-1 << (place + len(word) - 1))
 
     def add_pair(self, bit: Value, differs: Value, place: int = 0) -> None:
-        """Add ``bit`` and ``bit ^ differs``.
+        """Add ``bit`` and ``bit ^ differs`` to a column.
 
-        A negated word is its complement plus one, and the lowest bit of the complement is such
-        another bit than the one: what it would be is never made, and its exclusive or with the
-        one is known.
+        This serves negated words: a word is negated by its complement and a one in the lowest
+        place, and the exclusive or of that one and the complement's lowest bit is known. So the
+        complement's lowest bit need not be computed.
         """
         if place < self.width:
             self._pairs[place].append(_Pair(bit, differs))
 
     def add_constant(self, value: int) -> None:
-        """Add a whole number, negative ones too."""
+        """Add a whole number, which may be negative."""
         self._constant = (self._constant + value) % 2**self.width
 
     def sum(self) -> Signal:
-        """The sum, unsigned."""
+        """Return the sum of all columns, unsigned."""
         total: list[Value] = []
         for place in range(self.width):
             bit, carries = self._reduce(place)
@@ -97,7 +99,7 @@ class Columns:
         return wire(self._m, Cat(*total), self._name)
 
     def _reduce(self, place: int) -> tuple[Value, list[_Bit]]:
-        """The one bit that stays of a column, and what goes to the next."""
+        """Return the one bit that a column leaves, and its carries to the next column."""
         bits, pairs = list(self._bits[place]), list(self._pairs[place])
         one = self._constant >> place & 1
         carries: list[_Bit] = []
@@ -120,7 +122,7 @@ class Columns:
         return (bits[0].value if bits else Const(one, 1)), carries
 
     def _add_two(self, bits: list[_Bit], one: int) -> tuple[Value, _Bit]:
-        """Two bits, a bit and a one, or both."""
+        """Return sum and carry of two bits, of a bit and a one, or of two bits and a one."""
         if len(bits) == 1:
             return ~bits[0].value, bits[0]
         a, b = (bit.value for bit in bits)
@@ -129,7 +131,7 @@ class Columns:
         return total, _Bit(carry, arrival + 1, not bits[-1].inverted)
 
     def _add_pair(self, pair: _Pair, third: _Bit) -> tuple[_Bit, _Bit]:
-        """A full adder whose first exclusive or is there."""
+        """Return sum and carry of a full adder whose first exclusive or is known."""
         differs, z = pair.differs, third.value
         total, carry = self._wires(
             sum=(differs | z) & ~(differs & z), carry=(differs & z) | (pair.bit & ~differs)
@@ -140,11 +142,11 @@ class Columns:
         )
 
     def _add(self, first: _Bit, second: _Bit, third: _Bit) -> tuple[_Bit, _Bit]:
-        """A full adder; the third bit may come late."""
+        """Return sum and carry of a full adder; the third bit may arrive late."""
         a, b, c = first.value, second.value, third.value
         inverted = third.inverted
         if first.inverted == second.inverted == inverted:
-            # NOR, AND-OR-invert, NAND, and OR-AND-invert twice; or the dual of each.
+            # The gates are NOR, AND-OR-invert, NAND, and OR-AND-invert twice; or their duals.
             (half,) = self._wires(half=~((a & b) | ~(a | b)))
             decided = (a & b) if inverted else (a | b)
             total = (half | c) & ~(half & c)
@@ -159,7 +161,7 @@ class Columns:
         )
 
     def _wires(self, **values: ValueLike) -> list[Signal]:
-        """Named signals of one adder; the one with the carry is its last."""
+        """Return named signals of one adder; the call with the carry is its last."""
         name = f"{self._name}_{self._adders}"
         self._adders += "carry" in values
         return [wire(self._m, value, f"{name}_{part}") for part, value in values.items()]
