@@ -113,7 +113,7 @@ def test_a_layer_with_its_image_inside(capsys, tmp_path):
     word = image[offset : offset + 4]
     assert f"weights[0] = 32'h{int.from_bytes(word, 'little'):08x};" in text
     assert "is_right" not in text
-    assert "the parameters are inside" in text
+    assert "the image is inside" in text
     sheet = json.loads((tmp_path / "out/int8_lstm_layer.json").read_text())
     assert sheet["image_inside"] is True
 

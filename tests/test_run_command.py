@@ -371,15 +371,16 @@ def refusals(files: Files) -> dict[str, tuple[list[object], str]]:
             [int8, "--input", x, *to, "--lanes", 4, "--neurons", 2],
             "The golden model has no lanes and neurons; choose --backend rtl.",
         ),
-        "gates of golden": (
+        "gate order of golden": (
             [int8, "--input", x, *to, "--gate-order", "side_by_side"],
-            "The golden model has no gates; choose --backend rtl.",
+            "The golden model has no gate_order; choose --backend rtl.",
         ),
-        "gates of int8": (
+        "gate order of int8": (
             [int8, "--input", x, *to, "--backend", "rtl", "--gate-order", "side_by_side"],
             (
-                "int8_lstm_layer has no parameter 'gates'; it has inputs, hidden, lanes, neurons,"
-                " activation, cifg, peephole, layer_norm, projection, dynamic, signal, structure."
+                "int8_lstm_layer has no parameter 'gate_order'; it has inputs, hidden, lanes,"
+                " neurons, activation, cifg, peephole, layer_norm, projection, dynamic, signal,"
+                " structure."
             ),
         ),
         "activation of reals": (

@@ -43,7 +43,8 @@ def _run(options: argparse.Namespace) -> int:
 
     for name in ("lstm", "activation", "image_inside"):
         if options.model is None and getattr(options, name):
-            raise UsageError(f"--{name} goes with --model; give the model, too.")
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} goes with --model; give the model, too.")
     if options.model is None:
         yosys.warm_up()
         paths = generate(options.designs, options.out)
