@@ -1,4 +1,4 @@
-"""Millions of vectors through compiled RTL, each result compared with the golden model.
+"""A check of millions of vectors through compiled RTL, each compared with the golden model.
 
 A campaign is cut in shares, each with a seed and a reset of its own and run by one of several
 processes, and ends with the first share that fails. A share goes through chunks that fit in a
@@ -37,7 +37,7 @@ _CHUNK = 2**13
 
 @dataclass(frozen=True)
 class Row:
-    """What a campaign found in a design; all seconds but ``seconds`` are sums over processes."""
+    """The result of a campaign for one design; ``seconds`` apart, times are sums over processes.
 
     design: str
     seed: int
@@ -59,7 +59,7 @@ def _simulation(name: str) -> BulkSimulation:
 
 
 def _share(name: str, share: tuple[int, int]) -> tuple[BulkOutcome, float]:
-    """What a share found, and the processor time that it took."""
+    """Return the result of a share of the beats, and the processor time of it."""
     count, seed = share
     simulation = _simulation(name)
     started = time.process_time()
@@ -68,7 +68,7 @@ def _share(name: str, share: tuple[int, int]) -> tuple[BulkOutcome, float]:
 
 
 def _shares(count: int, size: int, seed: int) -> Iterator[tuple[int, int]]:
-    """Results and seed of each share."""
+    """Yield results and seed of each share."""
     for number, start in enumerate(range(0, count, size)):
         yield min(size, count - start), (seed << 20) + number
 
@@ -76,7 +76,7 @@ def _shares(count: int, size: int, seed: int) -> Iterator[tuple[int, int]]:
 def _outcomes(
     name: str, shares: Sequence[tuple[int, int]], jobs: int
 ) -> Generator[tuple[BulkOutcome, float], None, None]:
-    """What the shares found, in order."""
+    """Yield the results of the shares, in order."""
     # No forks: this process may have threads.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(jobs, len(shares)), mp_context=context)
@@ -89,7 +89,7 @@ def _outcomes(
 def campaign(
     name: str, *, count: int, seed: int, jobs: int, progress: Progress
 ) -> tuple[Row, list[str]]:
-    """The row of a design after some ``count`` beats, and what is wrong with it."""
+    """Return the row of a design after some ``count`` beats, and a text of what went wrong."""
     # The first check also compiles, and tells how many beats a result takes.
     first = check_bulk(find(name).configure(), count=min(2000, count), seed=seed)
     scale = first.vectors / max(first.beats, 1)

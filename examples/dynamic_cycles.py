@@ -34,7 +34,9 @@ def measured(
     hold: int,
     steps: int,
 ) -> dict[str, Any]:
-    """Cycles of a step, as simulated and as the data sheet says, after the first two of a sequence.
+    """Return the cycles of a time step, simulated and by the data sheet.
+
+    The first two time steps of a sequence are left out.
 
     Raises
     ------

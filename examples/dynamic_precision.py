@@ -1,4 +1,4 @@
-"""Precision chosen per step on two tasks: what it costs in accuracy, and whether looking helps.
+"""Dynamic precision on two tasks: the cost in accuracy, and a comparison with random choice.
 
 ``python -m examples.dynamic_precision speaker`` and ``... order --no-offsets`` print, on the whole
 test set, the accuracy with threshold and hold from `fewbit.golden.quantize.dynamic.calibrate`
@@ -103,12 +103,12 @@ TASKS: dict[str, Callable[[], Task]] = {"speaker": speaker, "order": order}
 
 @dataclass(frozen=True)
 class Measured:
-    """A way to choose, on the whole test set.
+    """The result of one way to choose the precision, on the whole test set.
 
     Parameters
     ----------
     name
-        What chooses, with its setting.
+        Name of the way to choose, with its setting.
     low_share
         Share of LOW steps of units.
     correct, count
@@ -139,7 +139,7 @@ def measure(task: Task, lstm: Int8Lstm, name: str, signal: Signal) -> Measured:
 
 
 def compare(task: Task, *, offsets: bool, share: float = SHARE) -> list[Measured]:
-    """All ways to choose, at one share of LOW steps where they have a choice."""
+    """Return the results of all ways to choose, at about one share of LOW steps."""
     network = Network((Node(task.lstm),))
     found = calibrate(network, task.x, task.lengths, share=share, offsets=offsets)
     lstm = found.network.nodes[0].lstm
@@ -180,7 +180,7 @@ def compare(task: Task, *, offsets: bool, share: float = SHARE) -> list[Measured
 def _threshold_for(
     task: Task, lstm: Int8Lstm, kind: Callable[[float], Signal], share: float
 ) -> float:
-    """Least threshold that reaches a share on the calibration sequences, nearly."""
+    """Return the least threshold that about reaches a share on the calibration sequences."""
     low, high = -65536.0, 65536.0
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""The float models that the examples come with: an LSTM and its read-out in a file."""
+"""The float models of the examples: an LSTM and its read-out in a file."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ __all__ = ["read_float_model"]
 
 
 def read_float_model(path: Path, program: str) -> tuple[Float64Lstm, ReadOut]:
-    """LSTM and read-out of a file that a program wrote.
+    """Return the LSTM and the read-out in a file that a program wrote.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""fp32_mac with one product and an exact sum, through compiled RTL, against libm's fmaf.
+"""A check of fp32_mac with one product and an exact sum, in compiled RTL, against libm's fmaf.
 
 All operands are finite, of every exponent. Where fmaf overflows to infinity, the unit must
 saturate; where two zeros are added, whose sum IEEE 754 gives a sign, it must give +0.
@@ -54,7 +54,7 @@ _INFINITY = 0x7F80_0000
 
 
 def corners() -> Codes:
-    """Zeros, subnormals, powers of two and their neighbours, the largest; of both signs."""
+    """Return zeros, subnormals, powers of two with neighbours, and the largest, in both signs."""
     fractions = (0, 1, 2, 0x3FFFFF, 0x400000, 0x7FFFFE, 0x7FFFFF)
     # 2**-149 to 2**-24 below one, the halves of the range, one, two, 2**23 and 2**24, the top.
     exponents = (0, 1, 2, 63, 64, 103, 104, 126, 127, 128, 150, 151, 190, 191, 253, 254)
@@ -63,7 +63,7 @@ def corners() -> Codes:
 
 
 def corner_operands(fma: "FusedMultiplyAdd") -> Iterator[Operands]:
-    """All combinations of three corners, and sums of a product and nearly its opposite."""
+    """Return all triples of corners, and sums of a product and nearly its opposite."""
     codes = corners()
     weights, activations = (grid.ravel() for grid in np.meshgrid(codes, codes))
     for accumulator in codes:
@@ -75,7 +75,7 @@ def corner_operands(fma: "FusedMultiplyAdd") -> Iterator[Operands]:
 
 
 def random_operands(seed: int, count: int) -> Iterator[Operands]:
-    """Uniform codes, operands of similar size and sums that cancel, a third each, all finite."""
+    """Return random finite operands: a third uniform, a third similar, a third that cancels."""
     rng = np.random.default_rng(seed)
     contract = FloatMacContract(BINARY32, BINARY32, products=1)
     for start in range(0, count, _CHUNK):
@@ -92,7 +92,7 @@ def random_operands(seed: int, count: int) -> Iterator[Operands]:
 
 
 class FusedMultiplyAdd:
-    """libm's fmaf over arrays of codes, with overflow and sums of zeros as the unit has them."""
+    """libm's fmaf on arrays of codes, with overflow and sums of zeros as the unit has them."""
 
     def __init__(self) -> None:
         check_compiler()
@@ -107,7 +107,7 @@ class FusedMultiplyAdd:
         self._fma.restype = None
 
     def compute(self, operands: Operands) -> Codes:
-        """Codes of the results."""
+        """Return the codes of the results."""
         weights, activations, accumulators = operands
         words = np.empty(len(weights), dtype=np.uint32)
         self._fma(*(codes.astype(np.uint32) for codes in operands), words, len(words))
@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check(circuit: BulkSimulation, fma: FusedMultiplyAdd, operands: Operands, number: int) -> int:
-    """How many results of the circuit differ; the first one is printed."""
+    """Print the first wrong result of the circuit, and return how many are wrong."""
     weights, activations, accumulators = operands
     expected = fma.compute(operands)
     arrays = {

@@ -1,4 +1,4 @@
-"""The layer's RTL against its golden model: every variant, with both activations.
+"""A check of the layer's RTL against its golden model: every variant, with both activations.
 
 Each circuit gets images of random parameters, random sequences, states and broken packets, every
 second part of them with random stalls. Sizes are odd, and small so that the circuits compile fast.
@@ -44,7 +44,7 @@ DYNAMIC: tuple[dict[str, Value], ...] = (
 
 @dataclass(frozen=True)
 class Row:
-    """What the table says of a circuit."""
+    """A row of the table: the result for one circuit."""
 
     variant: str
     activation: str
@@ -56,7 +56,7 @@ class Row:
 
 
 def circuits() -> Iterator[tuple[str, dict[str, Value]]]:
-    """Name and parameters of every variant, with both activations; the shapes alternate."""
+    """Return name and parameters of every variant, with both activations; the shapes alternate."""
     for number, flags in enumerate(VARIANTS):
         name = "+".join(part for part, flag in zip(PARTS, flags, strict=True) if flag) or "plain"
         for place, activation in enumerate(("table", "gemmlowp")):
@@ -76,7 +76,7 @@ def circuits() -> Iterator[tuple[str, dict[str, Value]]]:
 
 
 def check(name: str, parameters: dict[str, Value], count: int, seed: int) -> tuple[Row, str]:
-    """The row of a circuit, and its first counterexample."""
+    """Return the row of a circuit, and its first counterexample."""
     started = time.perf_counter()
     # Several parts, as every second one has stalls.
     chunk = max(1, -(-count // 8))
@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def campaign(options: argparse.Namespace) -> int:
-    """Compare and tell; return the exit status."""
+    """Compare all circuits, print the results, and return the exit status."""
     rows: list[Row] = []
     failures: list[str] = []
     todo = list(circuits())

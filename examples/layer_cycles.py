@@ -1,4 +1,4 @@
-"""Clock cycles of a layer's time step, measured in compiled RTL, beside what the data sheet says.
+"""Clock cycles of a layer's time step, measured in compiled RTL, beside the data sheet's.
 
 Vectors come back to back, results are taken at once, and no scale shifts left. Utilisation is the
 share of the lanes' products that the layer's equations ask for. A layer of 64 lanes takes minutes.
@@ -40,7 +40,7 @@ BUSY = 0.95
 
 
 def without_left_shifts(constants: Int8Constants) -> Int8Constants:
-    """The constants with every scale below 1."""
+    """Return the constants with every scale below 1."""
     lowered: dict[str, Any] = {}
     for field in dataclasses.fields(constants):
         value = getattr(constants, field.name)
@@ -54,7 +54,7 @@ def _configured(settings: dict[str, Value | str]) -> ConfiguredDesign:
 
 
 def measured(settings: dict[str, Value | str], vectors: int = 2) -> dict[str, Any]:
-    """Cycles of a step, and to the last byte of a single answer, of a layer.
+    """Return the cycles of a layer's time step, and to the last byte of a single answer.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def measured(settings: dict[str, Value | str], vectors: int = 2) -> dict[str, An
 
 
 def row_of(settings: dict[str, Value | str]) -> dict[str, Any]:
-    """Figures of a layer, measured and as the data sheet gives them."""
+    """Return the figures of a layer, measured and from the data sheet."""
     configured = _configured(settings)
     step = configured.cycles
     assert step is not None

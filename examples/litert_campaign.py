@@ -1,4 +1,4 @@
-"""The golden integer LSTM against LiteRT on random layers of every variant, byte for byte.
+"""A check of the golden integer LSTM against LiteRT on random layers of every variant.
 
 Every combination of gates, peephole, layer norm and projection, each without and with a cell clip
 and at each cell exponent, runs in LiteRT and in the golden model, whose plain and fast paths are
@@ -41,7 +41,7 @@ COMBINATIONS = tuple(product(VARIANTS, (False, True), EXPONENTS))
 
 @dataclass(frozen=True)
 class Trial:
-    """A layer that can be drawn again."""
+    """A random layer that can be drawn again."""
 
     seed: int
     variant: Variant
@@ -63,7 +63,7 @@ class Trial:
 
 
 def trials(seed: int) -> Iterator[Trial]:
-    """Endless trials; every combination comes once before any comes again."""
+    """Yield endless trials; every combination comes once before any comes again."""
     kinds = tuple(SIZES)
     for index in count():
         variant, clips, exponent = COMBINATIONS[index % len(COMBINATIONS)]
@@ -80,18 +80,18 @@ def trials(seed: int) -> Iterator[Trial]:
 
 
 def plain_run(case: Case) -> tuple[Raws, Raws]:
-    """Hidden raws of every step, and the last cell, by the plain step."""
+    """Return the hidden raws of every time step, and the last cell, by the plain step."""
     model = case.model
     hidden, cell = model.reset_state(len(case.x))
     history = np.zeros((*case.x.shape[:2], model.outputs), np.int64)
-    for moment in range(case.x.shape[1]):
-        hidden, cell = model.step(case.x[:, moment], hidden, cell)
-        history[:, moment] = hidden
+    for t in range(case.x.shape[1]):
+        hidden, cell = model.step(case.x[:, t], hidden, cell)
+        history[:, t] = hidden
     return history, cell
 
 
 def difference(trial: Trial, case: Case, path: str, got: Raws, wanted: Raws, what: str) -> str:
-    """Words for the first difference, in codes and reals."""
+    """Return a text for the first difference, in codes and reals."""
     at = np.argwhere(got != wanted)
     first = tuple(at[0].tolist())
     model = case.model
@@ -112,7 +112,7 @@ def difference(trial: Trial, case: Case, path: str, got: Raws, wanted: Raws, wha
 
 
 def compare(trial: Trial, counts: dict[str, Counter[str]]) -> str:
-    """Run one trial and count; return its first difference, or nothing."""
+    """Run one trial and count it; return its first difference, or nothing."""
     case = trial.case()
     batch, time, _ = case.x.shape
     output, last = run_lstm(write_lstm(case.model, batch, time, **case.file_fields), case.x)
@@ -142,7 +142,7 @@ def compare(trial: Trial, counts: dict[str, Counter[str]]) -> str:
 
 
 def rows_of(counts: dict[str, Counter[str]]) -> list[dict[str, Any]]:
-    """A row for each variant, each kind of layer, and all."""
+    """Return a row for each variant, each kind of layer, and all."""
     names = [str(variant) for variant in VARIANTS] + [f"sizes {kind}" for kind in SIZES]
     rows = [{"layers of": name} | {what: counts[what][name] for what in counts} for name in names]
     of_variants = names[: len(VARIANTS)]
@@ -169,7 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def campaign(options: argparse.Namespace) -> int:
-    """Compare and tell; return the exit status."""
+    """Compare all trials, print the results, and return the exit status."""
     counts: dict[str, Counter[str]] = {
         what: Counter()
         for what in ("layers", "outputs", "cells", "saturated", "fast", "mismatches")

@@ -1,4 +1,4 @@
-"""Steps a second of the golden integer LSTM and of LiteRT on the same layer, on one core each.
+"""Speed of the golden integer LSTM and of LiteRT on the same layer, on one core each.
 
 A step is one time step of the whole batch. Both get the same file and input, and must give the same
 bytes. The best of several runs counts. Run it from the repository's root.
@@ -34,7 +34,7 @@ RUNS = 4
 
 
 def layer(hidden: int) -> Int8Lstm:
-    """A plain layer with as many inputs as units, whose gates are mostly not saturated."""
+    """Return a plain layer with as many inputs as units, whose gates mostly do not saturate."""
     rng = np.random.default_rng(0)
 
     def weights() -> Any:
@@ -60,7 +60,7 @@ def layer(hidden: int) -> Int8Lstm:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Shortest of several runs."""
+    """Return the shortest time of several runs, in seconds."""
     best = float("inf")
     for _ in range(RUNS):
         started = time.perf_counter()
@@ -70,7 +70,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def measured(model: Int8Lstm, batch: int, multiplications: float) -> dict[str, Any]:
-    """Figures of one layer and batch, at about so many multiplications a run."""
+    """Return the figures of one layer and batch, at about so many multiplications a run."""
     hidden = model.hidden
     # A unit's activations cost about as much as a thousand multiplications.
     per_step = batch * hidden * (8 * hidden + 1000)
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def compare(options: argparse.Namespace) -> int:
-    """Measure and tell; return the exit status."""
+    """Measure all layers, print the results, and return the exit status."""
     cases = [(hidden, batch) for hidden in options.hidden for batch in options.batch]
     rows: list[dict[str, Any]] = []
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:

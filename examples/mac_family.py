@@ -54,7 +54,7 @@ def _key(name: str, target: str, settings: Settings) -> Key:
 
 
 def _jobs() -> list[tuple[str, str, Settings]]:
-    """Everything that is measured: design, target, settings."""
+    """Return all jobs to measure: design, target and settings."""
     jobs = [(name, "gates", unit | more) for _, more in _VARIANTS for name, unit in _UNITS]
     jobs += [(name, target, unit | _FPGA) for target in ("ice40", "ecp5") for name, unit in _UNITS]
     jobs += [(name, "gates", unit | _EXACT) for name, unit in _UNITS if name != "int8_mac"]
@@ -72,7 +72,7 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def tables(figures: Mapping[Key, Mapping[str, Any]]) -> str:
-    """The page's tables."""
+    """Return the tables of the page as Markdown."""
 
     def row_of(name: str, target: str, settings: Settings) -> Mapping[str, Any]:
         return figures[_key(name, target, settings)]

@@ -44,7 +44,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class _Row:
-    """What the table says of a design."""
+    """A row of the table: the results for one design."""
 
     vectors: int
     mismatches: int
@@ -162,7 +162,7 @@ def _check(design: ConfiguredDesign, outcomes: list[Outcome]) -> _Row:
 
 
 def _speakers() -> tuple[str, bool]:
-    """The result in words, and whether RTL and golden agree on every code."""
+    """Return the result in words, and whether RTL and golden model agree on every code."""
     _, test = load_recordings()
     some = test.spread(_UTTERANCES)
     model = int8_model()

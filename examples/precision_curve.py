@@ -27,7 +27,7 @@ HOLD = 2
 
 
 def skip(lstm: Int8Lstm, x: npt.NDArray[np.int64], threshold: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hidden raws of an int8 layer that skips units, and which steps of units were skipped.
+    """Return hidden raws of an int8 layer that skips units, and where it skipped them.
 
     A unit is skipped, and keeps cell and hidden value, where the step before was not and changed
     its cell by `threshold` at most; never in the first two steps of a sequence.
@@ -37,24 +37,24 @@ def skip(lstm: Int8Lstm, x: npt.NDArray[np.int64], threshold: int) -> tuple[np.n
     hiddens = np.zeros((batch, time, lstm.outputs), np.int64)
     skipped = np.zeros((batch, time, lstm.hidden), np.bool_)
     calm = np.zeros((batch, lstm.hidden), np.bool_)
-    for moment in range(time):
-        new_hidden, new_cell = lstm.step(x[:, moment], hidden, cell)
-        skipped[:, moment] = calm & (moment >= FIRST_STEPS)
-        kept = skipped[:, moment]
+    for t in range(time):
+        new_hidden, new_cell = lstm.step(x[:, t], hidden, cell)
+        skipped[:, t] = calm & (t >= FIRST_STEPS)
+        kept = skipped[:, t]
         hidden, new_cell = np.where(kept, hidden, new_hidden), np.where(kept, cell, new_cell)
         calm = ~kept & (np.abs(new_cell - cell) <= threshold)
         cell = new_cell
-        hiddens[:, moment] = hidden
+        hiddens[:, t] = hidden
     return hiddens, skipped
 
 
 def share_of(marks: npt.NDArray[np.bool_], lengths: npt.NDArray[np.int64]) -> float:
-    """Share of marked steps of units within the sequences."""
+    """Return the share of marked time steps of units within the sequences."""
     return float(marks[valid_steps(marks, lengths)].mean())
 
 
 def curve(task: Task, lstm: Int8Lstm) -> list[tuple[str, float, int, int | None]]:
-    """Threshold, share, and correct sequences: by the change of the cell, and at random."""
+    """Return threshold, share and correct sequences, by the change of the cell and at random."""
 
     def tried(signal: Signal) -> tuple[float, int]:
         outcome = run_signal(lstm, task.test_x, signal)

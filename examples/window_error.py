@@ -1,4 +1,4 @@
-"""What a window costs: sums of LSTM rows in FloatSD8, exact and with windows of several widths.
+"""The error of a window: sums of LSTM rows in FloatSD8, exact and with several windows.
 
 ``--model random``: weights are normal with a deviation of 0.3, activations hyperbolic tangents of
 normals, the start value a normal of deviation 0.5: an LSTM's pre-activation of 176 products, four a
@@ -38,19 +38,19 @@ class Rows:
     note: str = ""
 
     def contract(self, beat: int, window: int | None) -> FloatSD8MacContract:
-        """The unit that adds a beat."""
+        """Return the contract of the unit that adds a beat."""
         return FloatSD8MacContract(_PRODUCTS, window, E5M2.bias, int(self.weight_biases[beat]))
 
     @property
     def exact(self) -> npt.NDArray[np.float64]:
-        """Sums without any rounding, shape (rows,)."""
+        """Return the sums without any rounding, shape (rows,)."""
         products = FLOATSD8.decode(self.weights) * E5M2.decode(self.activations)
         scales = 2.0 ** (FLOATSD8.bias - self.weight_biases)
         return BINARY16.decode(self.start) + (products.sum(axis=2) * scales).sum(axis=1)
 
 
 def random_rows(rows: int, beats: int, seed: int) -> Rows:
-    """Operands of no model."""
+    """Return random operands that belong to no model."""
     rng = np.random.default_rng(seed)
     shape = rows, beats, _PRODUCTS
     return Rows(
@@ -63,7 +63,7 @@ def random_rows(rows: int, beats: int, seed: int) -> Rows:
 
 
 def speaker_rows() -> Rows:
-    """Operands of the speaker model; its hidden values are those of exact sums."""
+    """Return operands of the speaker model; its hidden values are those of exact sums."""
     _, test = load_recordings()
     some = test.spread(_UTTERANCES)
     taken, reals = code_beats(some, _PRODUCTS, None), real_beats(some, _PRODUCTS)

@@ -1,8 +1,8 @@
-"""Switching activity of a design's netlist on given operands: a stand-in for its dynamic power.
+"""Switching activity of a design's netlist on real operands: an estimate of its dynamic power.
 
-The netlist of library cells is simulated at the rate of a beat a cycle, its results are compared
-with the golden model's, and every change of a cell's output is weighed by what it moves: the cell's
-area in gate equivalents, or the energy that a Liberty file gives.
+The netlist of library cells is simulated at the rate of a beat a cycle, and its results are
+compared with the golden model's. Every change of a cell's output is weighted by the cell's area in
+gate equivalents, or by the energy in a Liberty file.
 """
 
 import math
@@ -31,22 +31,23 @@ _RESET_CYCLES = 1
 _LONGEST_LATENCY = 16
 _FEMTO = 1e-15
 _CLOCK_PIN = 2.0
-"""Gate equivalents that a clock pin stands for; area knows no clock. In SkyWater's 130 nm cells the
-clock takes 45 to 51 fJ a flip-flop and cycle, where a toggle takes 13 fJ a gate equivalent."""
+"""Weight of a clock pin in gate equivalents, because areas do not show the clock's share. In
+SkyWater's 130 nm cells the clock takes 45 to 51 fJ a flip-flop and cycle, and a toggle takes 13 fJ
+a gate equivalent."""
 
 
 class ActivityError(AssertionError):
-    """A netlist does not compute what the golden model says."""
+    """A netlist whose results differ from the golden model's."""
 
 
 @dataclass(frozen=True)
 class Activity:
-    """The weighed toggles of one netlist in a beat."""
+    """The weighted toggles a beat of one netlist."""
 
     unit: str
-    """``GE`` for toggles × the area of the cell that toggles; ``fJ`` for toggles × the energy that
-    the library gives: C·V²/2 of the input pins that the cell drives, and what these pins and the
-    cell take inside. Wires have no capacitance, and leakage is left out."""
+    """``GE`` for toggles × the area of the cell that toggles; ``fJ`` for toggles × their energy in
+    the library, which is C·V²/2 of the input pins that the cell drives, and the internal energies
+    of these pins and of the cell. Wires have no capacitance, and leakage is left out."""
     delay: Delay
     beats: int
     """The beats over which the mean is taken."""
@@ -61,23 +62,23 @@ class Activity:
 
     @property
     def without_clock(self) -> float:
-        """Of all cell outputs."""
+        """Return the activity of all cell outputs."""
         return self.combinational + self.flip_flops
 
     @property
     def with_clock(self) -> float:
-        """Of all cell outputs and the clock pins."""
+        """Return the activity of all cell outputs and the clock pins."""
         return self.without_clock + self.clock
 
 
 def encode_operands(
     contract: Contract, weights: Reals, activations: Reals, accumulator: Reals
 ) -> dict[str, Codes]:
-    """Return real operands of a multiply-accumulate unit in its own formats.
+    """Return real operands of a multiply-accumulate unit as codes of its own formats.
 
-    Floating-point operands are the nearest values. Integer weights and activations are scaled, each
-    tensor so that its largest magnitude is the largest raw; the accumulator has the product's
-    resolution.
+    Floating-point operands are rounded to the nearest values. Integer weights and activations are
+    scaled so that the largest magnitude of each tensor is the largest raw; the accumulator has the
+    product's resolution.
 
     Parameters
     ----------
@@ -106,7 +107,7 @@ def encode_operands(
 def measure_activity(
     mapped: Mapped, arrays: Mapping[str, Codes], delay: Delay = "zero"
 ) -> Activity:
-    """Measure the activity of a design on operands that follow each other without a pause.
+    """Return the activity of a design on operands that follow each other without a pause.
 
     Parameters
     ----------
@@ -114,16 +115,16 @@ def measure_activity(
         The design's netlist.
     arrays
         Codes of the operands, shape (runs, beats) or (runs, beats, lanes); of configuration
-        operands, shape (1,) or (1, lanes). Each run starts from reset; its first cycles, until a
-        result has come, are not counted.
+        operands, shape (1,) or (1, lanes). Each run starts from reset; its first cycles, before the
+        first result, are not counted.
     delay
-        ``zero``: settled values only; ``unit``: glitches, too, all cells being equally slow.
+        ``zero``: settled values only; ``unit``: also glitches, where all cells are equally slow.
 
     Raises
     ------
     UsageError
-        If the library can't be used, the design has memories, doesn't take a beat every cycle, or
-        the runs are too short.
+        If the library cannot be used, the design has memories or does not accept a beat every
+        cycle, or the runs are too short.
     ActivityError
         If the netlist's results differ from the golden model's.
     """
@@ -187,12 +188,12 @@ def measure_activity(
 
 
 def check_process(liberty: Path) -> None:
-    """Refuse a Liberty file that energies can't be taken from.
+    """Refuse a Liberty file that holds no energies.
 
     Raises
     ------
     UsageError
-        If it can't be read, or gives no supply voltage.
+        If the file cannot be read, or has no supply voltage.
     """
     try:
         library = _library(check_liberty(liberty))
@@ -233,7 +234,7 @@ def _check_results(
     outputs: Mapping[str, npt.NDArray[np.bool_]],
     valid: npt.NDArray[np.bool_],
 ) -> None:
-    """Refuse a netlist whose results aren't the golden model's, each run computed by itself."""
+    """Refuse a netlist whose results differ from the golden model's, run by run."""
     expected: dict[str, list[Codes]] = {operand.name: [] for operand in contract.results}
     streams = {operand.name for operand in contract.operands}
     runs = len(valid)

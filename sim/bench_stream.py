@@ -1,7 +1,7 @@
 """The cocotb bench of every design with streams ``i`` and ``o``.
 
-The simulator's process imports this module; the environment variable ``FEWBIT_BENCH`` names the
-folder where :mod:`fewbit.sim.runner` left the contract, the vectors and the timing.
+The simulator's process imports this module. The environment variable ``FEWBIT_BENCH`` names the
+folder to which :mod:`fewbit.sim.runner` wrote the contract, the vectors and the timing.
 """
 
 import json
@@ -42,7 +42,7 @@ VECTOR_SETS = {
     "before_reset": 0.0625,
     "after_reset": 0.0625,
 }
-"""Vector sets that the tests use, and their shares of the results asked for."""
+"""Vector sets of the tests, and the share of the wanted results that each one has."""
 
 STALLS = {
     "idle": (0.8, 0.1, 1),
@@ -50,10 +50,10 @@ STALLS = {
     "both": (0.4, 0.4, 1),
     "bursts": (0.5, 0.5, 12),
 }
-"""Mixes of stalls: shares of idle source cycles and of blocked sink cycles, and their runs."""
+"""Mixes of stalls: share of idle source cycles, share of blocked sink cycles, longest run."""
 
 _SLACK = 8
-"""Cycles that a full-rate run may lose altogether before it isn't a beat a cycle."""
+"""Number of cycles that a full-rate run may lose in total and still pass as a beat a cycle."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _setup() -> _Setup:
 
 @contextmanager
 def _bench(dut: Any, test: str) -> Iterator[tuple[_Setup, StreamBench]]:
-    """Give a bench with a running clock; report at the end what it compared, failed or not."""
+    """Give a bench with a running clock; at the end, report what it compared, even on failure."""
     setup = _setup()
     Clock(dut.clk, 10, unit="ns").start()
     bench = StreamBench(dut, setup.contract, setup.patience)
@@ -111,7 +111,7 @@ def _ready(pattern: Iterator[bool]) -> Sink:
 
 @cocotb.test()
 async def full_rate(dut: Any) -> None:
-    """Corners and random vectors, nothing stalls; the timing is as the data sheet says."""
+    """Check corners and random vectors without stalls, and the timing of the data sheet."""
     with _bench(dut, "full_rate") as (setup, bench):
         vectors = setup.vectors("full_rate")
         await bench.reset(vectors.arrays)
@@ -136,7 +136,7 @@ def _check_timing(setup: _Setup, done: Exchange, beats: int) -> None:
 @cocotb.test()
 @cocotb.parametrize(mix=list(STALLS))
 async def random_stalls(dut: Any, mix: str) -> None:
-    """Source and sink pause at random."""
+    """Check random vectors while source and sink pause at random."""
     with _bench(dut, f"random_stalls/mix={mix}") as (setup, bench):
         vectors = setup.vectors(mix)
         idle, pressure, burst = STALLS[mix]
@@ -159,7 +159,7 @@ async def long_back_pressure(dut: Any) -> None:
 
 @cocotb.test()
 async def reset_midway(dut: Any) -> None:
-    """Reset among beats in flight; a fresh sequence is right after it."""
+    """Reset the circuit with beats in flight; a fresh sequence must be right after it."""
     with _bench(dut, "reset_midway") as (setup, bench):
         before, after = setup.vectors("before_reset"), setup.vectors("after_reset")
         rng = random.Random(before.seed)

@@ -1,4 +1,4 @@
-"""Compiled bulk simulation: the generated Verilog as a shared library, fed with numpy arrays.
+"""Compiled bulk simulation: the generated Verilog as a shared library, driven by numpy arrays.
 
 Yosys turns the Verilog into C++ (CXXRTL), the C++ compiler into a library, and
 ``bulk_harness.cc`` drives its streams: millions of beats a second, bit for bit.
@@ -57,10 +57,10 @@ opt_clean
 write_cxxrtl -g0 clean.cc
 """
 _SETTLES = "bool converged = true;"
-"""What CXXRTL writes where one evaluation of the circuit gives every wire its value.
+"""The text that CXXRTL writes for a circuit in which one evaluation gives every wire its value.
 
-Elsewhere a word of wires seems to depend on itself, and a cycle takes several evaluations. Removing
-the aliases of wires cures some designs of it, and gives it to others.
+In other circuits a word of wires seems to depend on itself, and a cycle takes several evaluations.
+Removing the aliases of wires avoids that in some designs, and causes it in others.
 """
 _STATUS = (
     "",
@@ -72,28 +72,28 @@ _STATUS = (
 
 
 class BulkError(RuntimeError):
-    """The compiler is missing, or it refused the design."""
+    """A missing C++ compiler, or one that refuses the design."""
 
 
 class BulkFailure(AssertionError):
-    """The circuit hung, or broke the stream protocol."""
+    """A circuit that hung, or that broke the stream protocol."""
 
     def __init__(self, message: str, received: Mapping[str, Codes]) -> None:
         super().__init__(message)
         self.received = received
-        """The results that had come, by name."""
+        """The results before the failure, by name."""
 
 
 @dataclass(frozen=True)
 class BulkOutcome:
-    """What a bulk check found."""
+    """The result of a bulk check."""
 
     design: str
     seed: int
     vectors: int
-    """Results compared."""
+    """Number of results that were compared."""
     mismatches: int
-    """Results that differ or are missing."""
+    """Number of results that differ or are missing."""
     beats: int
     cycles: int
     seconds_rtl: float
@@ -103,17 +103,17 @@ class BulkOutcome:
 
     @property
     def passed(self) -> bool:
-        """Whether results were compared and all of them agree."""
+        """Return whether results were compared and all of them agree."""
         return self.vectors > 0 and not self.mismatches
 
 
 def check_compiler() -> str:
-    """Version line of the C++ compiler.
+    """Return the version line of the C++ compiler.
 
     Raises
     ------
     BulkError
-        If there is none.
+        If g++ is missing.
     """
     if shutil.which("g++") is None:
         raise BulkError(
@@ -130,20 +130,20 @@ def _compiler_version() -> str:
 
 
 class BulkSimulation:
-    """One compiled circuit, with its state.
+    """A compiled circuit with its state.
 
     Parameters
     ----------
     configured
         The design with its parameters.
     cache_dir
-        Folder of compiled libraries; one is used again while Verilog, harness and tools are the
-        same.
+        Folder of compiled libraries. A library is used again while Verilog, harness and tools stay
+        the same.
     verilog
-        Verilog text to simulate in place of what the generator makes.
+        Verilog text to simulate in place of the generator's.
     optimized
-        Whether the compiler optimises: it makes a run some ten times faster, and takes minutes for
-        a layer of dozens of lanes.
+        Whether the compiler optimises. That makes a run some ten times faster, but takes minutes
+        for a layer of dozens of lanes.
 
     Raises
     ------
@@ -189,7 +189,7 @@ class BulkSimulation:
             self._library.fewbit_delete(self._circuit)
 
     def reset(self) -> None:
-        """Reset the circuit."""
+        """Reset the circuit to its initial state."""
         self._library.fewbit_reset(self._circuit)
 
     def run(
@@ -202,22 +202,22 @@ class BulkSimulation:
         patience: int = 20_000,
         silence: int = 64,
     ) -> dict[str, Codes]:
-        """Send beats, and collect results in order.
+        """Send beats, and return the results in order.
 
         Parameters
         ----------
         arrays
             Codes by operand, a row a beat, and the configuration, one row.
         results
-            Results that must come.
+            Number of results to expect.
         stall_seed
-            Seed of pauses on both streams; None for none.
+            Seed of pauses on both streams; None for no pauses.
         reset
-            Whether to reset first; the state stays from the last call if not.
+            Whether to reset first; otherwise the state of the last call stays.
         patience
             Cycles without any progress that count as a hang.
         silence
-            Cycles after the last result in which no other may come.
+            Cycles after the last result in which no other result may come.
 
         Raises
         ------
@@ -283,7 +283,7 @@ def check_bulk(
 ) -> BulkOutcome:
     """Compile a circuit, and compare ``count`` of its results with the golden model.
 
-    As :func:`compare`, which a compiled circuit can be given to.
+    The function :func:`compare` does the same with a circuit that is already compiled.
 
     Raises
     ------
@@ -299,10 +299,10 @@ def check_bulk(
 def compare(
     simulation: BulkSimulation, *, count: int, seed: int = 1, chunk: int = 50_000
 ) -> BulkOutcome:
-    """Compare ``count`` results of the circuit with the golden model, in chunks.
+    """Compare ``count`` results of the circuit with the golden model, chunk by chunk.
 
-    Every second chunk runs with random stalls on both streams. The circuit is reset once, so that
-    what one chunk leaves behind would show in the next.
+    Every second chunk runs with random stalls on both streams. The circuit is reset only once, so
+    that state which one chunk wrongly leaves would show in the next chunk.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}.")
@@ -379,7 +379,7 @@ def _words(operands: Sequence[Operand], arrays: Mapping[str, Codes]) -> npt.NDAr
 
 
 def _mangled(name: str) -> str:
-    """C++ name that CXXRTL gives a public name."""
+    """Return the C++ name that CXXRTL gives a public name."""
     return "p_" + name.replace("_", "__")
 
 
@@ -407,7 +407,7 @@ def _harness(name: str, contract: Contract) -> str:
 def _compiled(
     name: str, contract: Contract, verilog: str, cache_dir: Path, flags: tuple[str, ...]
 ) -> Path:
-    """Path of the shared library, compiled now unless the cache holds it."""
+    """Return the path of the shared library, after compiling it unless the cache holds it."""
     compiler = check_compiler()
     harness = _harness(name, contract)
     rewriting = Path(cxxrtl.__file__).read_text(encoding="utf-8")
@@ -426,7 +426,7 @@ def _compiled(
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process holds the lock; it goes with the process that holds it."""
+    """Hold a lock within, after all other processes have released it."""
     with path.open("w") as file:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -434,7 +434,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _compile(name: str, verilog: str, harness: str, library: Path, flags: tuple[str, ...]) -> None:
-    """Make the shared library, which appears whole or not at all."""
+    """Compile the shared library, which appears whole or not at all."""
     texts = yosys.run(_SCRIPT.format(top=name), {"design.v": verilog}, ("design.cc", "clean.cc"))
     circuit = texts["design.cc" if _SETTLES in texts["design.cc"] else "clean.cc"]
     work = library.with_suffix(f".{os.getpid()}.tmp")

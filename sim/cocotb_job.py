@@ -17,7 +17,7 @@ __all__: list[str] = []
 
 
 def _keep_library(build: Path, library: Path) -> None:
-    """Keep Verilator's own objects for the next design: they take longer than a small circuit."""
+    """Store Verilator's own objects for the next design, because compiling them takes long."""
     library.mkdir(exist_ok=True)
     for made in build.glob("verilated*.o"):
         kept = library / made.name
@@ -29,7 +29,7 @@ def _keep_library(build: Path, library: Path) -> None:
 
 
 def _run_job(path: Path) -> int:
-    """Build, unless that is done, and run."""
+    """Build the simulation, unless it is built already, and run it."""
     job = json.loads(path.read_text())
     folder = Path(job["folder"])
     runner = get_runner(job["simulator"])

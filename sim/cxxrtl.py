@@ -1,8 +1,8 @@
-"""CXXRTL's C++ rewritten so that a compiler gets through it in time.
+"""A rewriting of CXXRTL's C++, so that a compiler needs less time for it.
 
-CXXRTL writes a whole circuit as one function, and the time that g++ takes to optimise a function
-grows faster than the function. Cut into member functions of a few statements, a layer compiles two
-to four times faster, and runs as fast.
+CXXRTL writes a whole circuit as one function, and g++'s time to optimise a function grows faster
+than the function. Cut into member functions of a few statements, a layer compiles two to four times
+faster, and runs as fast.
 """
 
 import re
@@ -19,11 +19,11 @@ _TEMPORARY = re.compile(r"\btmp_\d+\b")
 
 
 def in_parts(text: str, length: int = 8000) -> str:
-    """C++ of a flat circuit, its evaluation cut into functions of about `length` characters each.
+    """Return the C++ of a flat circuit with its evaluation cut into functions.
 
-    The wires that were variables of the one function become members of the circuit; statements,
-    and their order, stay as they are. What is too short to be cut, or isn't of the form that CXXRTL
-    writes a flat circuit in, comes back unchanged.
+    Each function has about `length` characters. The wires that were variables of the one function
+    become members of the circuit; the statements and their order stay the same. A text that is too
+    short, or that does not have CXXRTL's form of a flat circuit, is returned unchanged.
     """
     found = _EVAL.findall(text)
     if len(found) != 1 or text.count(_DECLARED) != 1:
@@ -60,7 +60,7 @@ def in_parts(text: str, length: int = 8000) -> str:
 
 
 def _cut(lines: Iterator[str], length: int) -> Iterator[str]:
-    """Pieces that begin where a comment opens a new statement, without the comments."""
+    """Yield pieces that begin where a comment opens a new statement, without the comments."""
     part: list[str] = []
     size = 0
     after_statement = False

@@ -1,8 +1,8 @@
-"""Gate-level simulation of a netlist of library cells, and how often each of its nets toggles.
+"""Gate-level simulation of a netlist of library cells, with the toggles of each of its nets.
 
-Many independent runs side by side, one in each bit of a word: all runs take a cycle together, so
-circuits with feedback are simulated as well as pipelines. Cells of one kind and level are evaluated
-at once.
+Many independent runs are simulated side by side, one in each bit of a word. All runs advance by a
+cycle together, so circuits with feedback can be simulated as well as pipelines. Cells of one kind
+and level are evaluated at once.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,19 +24,19 @@ _ALL = np.uint64(2**64 - 1)
 
 
 class NetlistError(ValueError):
-    """The netlist holds what can't be simulated."""
+    """A netlist that holds something that cannot be simulated."""
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """What a simulation saw."""
+    """The toggles and outputs that a simulation recorded."""
 
     toggles: Counts
-    """Changes of every cell output over all runs and counted cycles, by cell output."""
+    """Number of changes of every cell output, over all runs and counted cycles."""
     transitions: int
-    """Steps from a cycle to the next that were counted, over all runs."""
+    """Number of pairs of successive cycles that were counted, over all runs."""
     outputs: Mapping[str, Words]
-    """Settled values of the output ports in every cycle, as :func:`pack_runs` gives them."""
+    """Settled values of the output ports in every cycle, in the form of :func:`pack_runs`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class _Group:
 
 
 def pack_runs(bits: npt.NDArray[np.bool_]) -> Words:
-    """Bits of shape (runs, cycles, width) as words of shape (cycles, width, words), a run a bit."""
+    """Return bits (runs, cycles, width) as words (cycles, width, words), one bit for each run."""
     runs, cycles, width = bits.shape
     padded = np.zeros((-(-runs // 64) * 64, cycles, width), np.bool_)
     padded[:runs] = bits
@@ -58,7 +58,7 @@ def pack_runs(bits: npt.NDArray[np.bool_]) -> Words:
 
 
 def unpack_runs(words: Words, runs: int) -> npt.NDArray[np.bool_]:
-    """The bits, shape (runs, cycles, width), that :func:`pack_runs` packed."""
+    """Return the bits, shape (runs, cycles, width), that :func:`pack_runs` packed."""
     octets = np.ascontiguousarray(words).astype("<u8").view(np.uint8)
     bits = np.unpackbits(octets, axis=2, bitorder="little", count=runs)
     return bits.transpose(2, 0, 1).astype(np.bool_)
@@ -72,10 +72,10 @@ class GateLevelSimulation:
     Parameters
     ----------
     netlist
-        A module as Yosys writes it in JSON: ports, and cells with their connections. Bits that are
-        undefined or driven by nothing count as 0.
+        A module in Yosys's JSON: ports, and cells with their connections. Bits that are undefined
+        or not driven are 0.
     library
-        The cells' functions.
+        The cells with their functions.
     clock
         Name of the clock's port.
 
@@ -145,7 +145,10 @@ class GateLevelSimulation:
         )
 
     def sum_over_sinks(self, weight: Callable[[Pin], float]) -> npt.NDArray[np.float64]:
-        """Sum of a weight of the input pins that each cell output drives, clock pins left out."""
+        """Return, for each cell output, the sum of a weight of the input pins that it drives.
+
+        Clock pins are left out.
+        """
         sums = np.zeros(self._nets)
         for net, pin in self._sinks:
             sums[net] += weight(pin)
@@ -154,21 +157,21 @@ class GateLevelSimulation:
     def run(
         self, inputs: Mapping[str, Words], runs: int, counted: slice, delay: Delay = "zero"
     ) -> Recording:
-        """Simulate all cycles of the inputs.
+        """Simulate all cycles of the inputs, and return the toggles and outputs.
 
         Parameters
         ----------
         inputs
-            For every input port but the clock its bits in every cycle, as :func:`pack_runs` gives
-            them.
+            The bits of every input port except the clock in every cycle, in the form of
+            :func:`pack_runs`.
         runs
-            Runs that the words hold.
+            Number of runs in the words.
         counted
-            Cycles whose changes against the cycle before count as toggles; cycle 0 never does.
+            Cycles whose changes from the cycle before count as toggles; cycle 0 never counts.
         delay
             ``zero``: a net toggles at most once a cycle, from its settled value to the next.
-            ``unit``: every cell takes one unit of time, and each change on the way counts, so that
-            glitches are in, even those too short for a real cell to pass on.
+            ``unit``: every cell takes one unit of time, and every change counts. That includes
+            glitches, even those too short to pass a real cell.
         """
         if set(inputs) != set(self._inputs):
             raise ValueError(f"Inputs must be {sorted(self._inputs)}, not {sorted(inputs)}.")
@@ -242,7 +245,7 @@ def _size(group: _Group) -> int:
 
 
 def _pins(group: _Group, values: Words, state: Words | None) -> dict[str, Words]:
-    """Values of the pins and state variables of the cells of a group."""
+    """Return the values of the pins and state variables of the cells of a group."""
     pins = {pin: values[nets] for pin, nets in group.inputs.items()}
     if state is not None:
         pins |= dict(zip(group.cell.states, (state, ~state), strict=False))
@@ -264,7 +267,7 @@ _Cells = Mapping[str, tuple[Cell, Mapping[str, list[Any]]]]
 def _groups(
     cells: _Cells, nets: Mapping[int | str, int], sources: Mapping[str, tuple[str, ...]]
 ) -> list[_Group]:
-    """Cells by kind and connected outputs; unconnected inputs are 0."""
+    """Return the cells by kind and connected outputs; unconnected inputs are 0."""
     kinds: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for name, (cell, _) in cells.items():
         kinds.setdefault((cell.name, sources[name]), []).append(name)
@@ -294,7 +297,7 @@ def _groups(
 
 
 def _levels(cells: _Cells, sources: Mapping[str, tuple[str, ...]]) -> list[list[str]]:
-    """Names of the combinational cells, each level reading earlier ones only."""
+    """Return the names of the combinational cells by level; a level reads earlier levels only."""
     logic = {name: pair for name, pair in cells.items() if pair[0].clock is None}
     driver = {
         connections[pin][0]: name

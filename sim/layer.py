@@ -1,4 +1,4 @@
-"""A quantised layer run on its generated layer circuit, in compiled RTL."""
+"""Quantised layers on the RTL of their generated layer circuit, in compiled simulation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,14 +27,14 @@ _LOADED = Packet(Reply.STATUS, bytes([Status.LOADED]))
 
 @dataclass
 class LayerBackend:
-    """Runs quantised LSTMs on the RTL of their layer's design, made for each model.
+    """A backend that runs quantised LSTMs on the RTL of their layer's design, made for each model.
 
-    The image goes in as a packet, then every sequence from reset, vector by vector.
+    It sends the image as a packet, and then every sequence from reset, vector by vector.
 
     Parameters
     ----------
     settings
-        Parameters of the circuit that the model doesn't say, by name, such as ``lanes``; see
+        Parameters of the circuit that the model leaves open, by name, such as ``lanes``; see
         :attr:`fewbit.golden.layer.contract.LayerContract.chosen` and the build's parameters of the
         design.
     stall_seed
@@ -42,7 +42,7 @@ class LayerBackend:
     cache_dir
         Folder of compiled libraries.
     asks_state
-        Whether the state is asked for after every sequence, see `last_cells`.
+        Whether to request the state after every sequence, see `last_cells`.
     """
 
     settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
@@ -50,36 +50,36 @@ class LayerBackend:
     cache_dir: Path = Path("build/bulk")
     asks_state: bool = False
     cycles: int = 0
-    """Clock cycles of all runs, the loading of the image included."""
+    """Number of clock cycles of all runs, including the loading of the image."""
     steps: int = 0
-    """Time steps of all runs."""
+    """Number of time steps of all runs."""
     last_cells: Raws = field(default_factory=lambda: np.zeros((0, 0), np.int64))
-    """With `asks_state`, cell raws (batch, hidden) after each sequence of the last run."""
+    """Cell raws (batch, hidden) after each sequence of the last run, if `asks_state` is set."""
     passes: tuple[int, int] = (0, 0)
-    """With `asks_state`, of a layer that counts them, HIGH and LOW passes of the last run."""
+    """HIGH and LOW passes of the last run, if `asks_state` is set and the layer counts them."""
 
     def __call__(self, model: Lstm, x: Raws, lengths: npt.ArrayLike | None = None) -> Raws:
-        """Hidden raws (batch, time, outputs) of input raws (batch, time, inputs).
+        """Return the hidden raws (batch, time, outputs) for input raws (batch, time, inputs).
 
-        Raws of a layer of floats are its codes.
+        For a layer of floats, codes take the place of raws.
 
         Parameters
         ----------
         model, x
             The layer, and the sequences.
         lengths
-            Steps of each sequence that are run, shape (batch,), from 1 to time; all if not given.
-            The raws after them are 0.
+            Number of time steps of each sequence to run, shape (batch,), from 1 to time; None for
+            all. The raws after them are 0.
 
         Raises
         ------
         ValueError
-            If x isn't of that shape or holds what is no raw of the layer's, if a length is out of
-            range, or if the layer can't hold the model.
+            If x does not have this shape or holds a number that is no raw of the layer, if a length
+            is out of range, or if the layer cannot hold the model.
         fewbit.sim.bulk.BulkFailure
             If the circuit hangs or breaks the stream protocol.
         AssertionError
-            If the circuit answers with other packets than it must.
+            If the circuit's answers differ from the expected packets in kind or size.
         """
         configured, image = configure_for(model, self.settings)
         layer = configured.contract
@@ -138,7 +138,7 @@ class LayerBackend:
         *,
         reset: bool = False,
     ) -> list[Packet]:
-        """Answers to packets, whose kinds and sizes are known."""
+        """Return the answers to packets, whose kinds and sizes must be those in ``wanted``."""
         answers = circuit.run(
             packets.beats(sent),
             sum(size for _, size in wanted),

@@ -1,7 +1,7 @@
 """Cells of a Liberty file: areas, pins, capacitances and logic functions.
 
-Reads what a gate-level simulation needs and skips the rest, such as tables of delays. Functions are
-parsed, never run as code: the file may be anyone's.
+The reader reads what a gate-level simulation needs and skips the rest, such as tables of delays.
+Functions are parsed and never run as code, because the file may come from any source.
 """
 
 import math
@@ -39,22 +39,22 @@ _SYMBOL = re.compile(r"\s*([A-Za-z_][\w.\[\]$]*|[01]|[!'^&*|+()])")
 
 
 class LibertyError(ValueError):
-    """The text is no Liberty library, or says what this reader doesn't know."""
+    """A text that is no Liberty library, or that uses a feature which this reader does not know."""
 
 
 @dataclass(frozen=True)
 class Pin:
-    """A pin of a cell."""
+    """A pin of a library cell."""
 
     direction: str
     capacitance: float | None = None
-    """Load that an input puts on its net, in farads, if the library gives it."""
+    """Capacitive load of an input, in farads; None if the library does not have it."""
     function: Expression | None = None
-    """What an output is, of input pins and state variables."""
+    """Function of an output, of input pins and state variables."""
     energy: float | None = None
-    """What the cell itself takes when the pin toggles, in joules, if the library gives it: the
-    mean of rise and fall, over all related pins, conditions and loads, at the middle input slew of
-    its tables."""
+    """Energy inside the cell when the pin toggles, in joules; None if the library does not have it.
+    It is the mean of rise and fall, over all related pins, conditions and loads, at the middle
+    input slew of the tables."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,16 @@ class Cell:
     area: float
     pins: Mapping[str, Pin]
     clock: str | None = None
-    """Clock pin of a register."""
+    """Name of a register's clock pin."""
     next_state: Expression | None = None
     states: tuple[str, ...] = ()
     """Names of a register's state and of its complement in functions."""
     unsupported: str = ""
-    """Why the cell can't be simulated; empty if it can."""
+    """The reason why the cell cannot be simulated; empty if it can be."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the output pins that have a function."""
+        """Return the names of the output pins that have a function."""
         return tuple(name for name, pin in self.pins.items() if pin.function is not None)
 
 
@@ -84,16 +84,16 @@ class Library:
 
     cells: Mapping[str, Cell]
     voltage: float | None
-    """Supply in volts, if the library gives it."""
+    """Supply voltage in volts; None if the library does not have it."""
 
     @classmethod
     def read(cls, path: Path) -> "Library":
-        """Library of a file, as :meth:`parse`."""
+        """Return the library in a file, see :meth:`parse`."""
         return cls.parse(path.read_text(encoding="utf-8", errors="replace"))
 
     @classmethod
     def parse(cls, text: str) -> "Library":
-        """Library of a text.
+        """Return the library that a text describes.
 
         Raises
         ------
@@ -117,14 +117,14 @@ class Library:
 
 @dataclass
 class _Group:
-    """``kind (names) { values and groups }``."""
+    """A group ``kind (names) { values and groups }``."""
 
     kind: str
     names: list[str]
     values: dict[str, str] = field(default_factory=dict)
     groups: list["_Group"] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
-    """Texts of its groups ``internal_power``."""
+    """Texts of the group's own groups ``internal_power``."""
 
     @property
     def name(self) -> str:
@@ -134,7 +134,7 @@ class _Group:
         return [group for group in self.groups if group.kind == kind and group.names]
 
     def number(self, name: str) -> float | None:
-        """A value as a number; None if it is missing."""
+        """Return a value as a number, or None if it is missing."""
         if name not in self.values:
             return None
         try:
@@ -147,7 +147,7 @@ class _Group:
 
 
 def _parse(text: str) -> _Group:
-    """The whole file as a group without a name."""
+    """Return the whole file as a group without a name."""
     stack = [_Group("", [])]
     position = 0
     while True:
@@ -198,7 +198,7 @@ def _end_of_group(text: str, position: int) -> int:
 
 
 def _mean_energy(tables: list[str]) -> float | None:
-    """Mean of all tables of the groups ``internal_power`` of a pin; None if there are none."""
+    """Return the mean of all tables in a pin's groups ``internal_power``; None without tables."""
     means: list[float] = []
     for text in tables:
         for kind, body in _TABLE.findall(text):
@@ -281,15 +281,15 @@ def _cell(group: _Group, farads: float, library: _Group) -> Cell:
 
 
 def parse_function(text: str) -> Expression:
-    """Expression of a Liberty function.
+    """Return the expression of a Liberty function.
 
-    ``!a`` and ``a'`` invert, ``^`` is exclusive or, ``&``, ``*`` and a blank between are and, ``|``
-    and ``+`` are or; they bind in this order.
+    ``!a`` and ``a'`` invert; ``^`` is exclusive or; ``&``, ``*`` and a blank are and; ``|`` and
+    ``+`` are or. They bind in this order.
 
     Raises
     ------
     LibertyError
-        If the text is no function.
+        If the text is not a Liberty function.
     """
     symbols: list[str] = []
     position = 0
@@ -362,14 +362,14 @@ def parse_function(text: str) -> Expression:
 
 
 def pins_of(expression: Expression) -> set[str]:
-    """Names that an expression reads."""
+    """Return the names of the pins that an expression reads."""
     if expression[:1] == ("pin",):
         return {expression[1]}
     return set().union(*(pins_of(part) for part in expression[1:] if isinstance(part, tuple)))
 
 
 def evaluate(expression: Expression, values: Mapping[str, Words]) -> Words:
-    """Value of an expression for every bit of the words of its pins, which have one shape."""
+    """Return an expression's value for every bit of its pins' words, which have one shape."""
     match expression:
         case ("pin", name):
             return values[name]

@@ -1,4 +1,4 @@
-"""A quantised layer run on its generated neuron, time step by time step, in compiled RTL."""
+"""Quantised layers on their generated neuron, time step by time step, in compiled RTL."""
 
 from pathlib import Path
 
@@ -18,15 +18,15 @@ Raws = npt.NDArray[np.int64]
 
 
 class NeuronBackend:
-    """Runs an integer LSTM on the RTL of ``int8_lstm_neuron``.
+    """A backend that runs an integer LSTM on the RTL of ``int8_lstm_neuron``.
 
-    All sequences of a batch advance together: in each time step every unit of every sequence
-    passes through the one neuron, with its state from the step before.
+    All sequences of a batch advance together. In each time step every unit of every sequence passes
+    through the one neuron, with its state from the time step before.
 
     Parameters
     ----------
     lanes
-        Products of a beat.
+        Number of products of a beat.
     stall_seed
         Seed of pauses on both streams; None for full rate.
     cache_dir
@@ -43,14 +43,14 @@ class NeuronBackend:
         self.stall_seed = stall_seed
         self.cache_dir = cache_dir
         self.cycles = 0
-        """Clock cycles of all runs."""
+        """Number of clock cycles of all runs."""
         self.units = 0
-        """Hidden units of all runs."""
+        """Number of hidden units of all runs."""
         self.cells: Raws = np.empty((0, 0, 0), dtype=np.int64)
         """Cell raws of the last run, shape (batch, time, hidden)."""
 
     def __call__(self, model: Int8Lstm, x: Raws) -> Raws:
-        """Hidden raws (batch, time, hidden) of input raws (batch, time, inputs)."""
+        """Return the hidden raws (batch, time, hidden) for input raws (batch, time, inputs)."""
         settings: dict[str, Value] = {"lanes": self.lanes, "activation": model.activation}
         circuit = BulkSimulation(find("int8_lstm_neuron").configure(settings), self.cache_dir)
         configuration = neuron_configuration(model)

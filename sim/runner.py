@@ -1,4 +1,4 @@
-"""Runs a design's cocotb bench on its generated Verilog, in a folder and a process of its own."""
+"""Runner of a design's cocotb bench on its Verilog, in a folder and a process of its own."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ from fewbit.sim.verilog import verilog_of
 __all__ = ["SIMULATORS", "Outcome", "SimulatorError", "check_tools", "engine", "simulate"]
 
 _BENCH = "fewbit.sim.bench_stream"
-"""The cocotb tests, the same for all designs."""
+"""Module of the cocotb tests, which are the same for all designs."""
 
 SIMULATORS = ("verilator", "icarus")
 
@@ -35,19 +35,19 @@ _VERILATOR_ARGUMENTS = (
     "-O3",
     "--x-assign",
     "fast",
-    # Registers start at random: a circuit that relies on power-up values shows itself.
+    # Registers start with random values, which reveals circuits that rely on power-up values.
     "--x-initial",
     "unique",
 )
 
 
 class SimulatorError(RuntimeError):
-    """The simulator or what it needs is missing, or it couldn't be built or run."""
+    """A simulator that is missing, or that could not be built or run."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a regression of one design found."""
+    """The result of a regression of one design."""
 
     design: str
     simulator: str
@@ -55,21 +55,21 @@ class Outcome:
     tests: int
     failed: int
     transactions: int
-    """Results compared with the golden model."""
+    """Number of results that were compared with the golden model."""
     cycles: int
     seconds: float
     build_seconds: float
     failures: tuple[str, ...]
-    """For each failed test its name and what went wrong, with the first counterexample."""
+    """A text for each failed test: its name, and the failure with the first counterexample."""
 
     @property
     def passed(self) -> bool:
-        """Whether at least one test ran and none failed."""
+        """Return whether at least one test ran and none failed."""
         return self.tests > 0 and self.failed == 0
 
 
 def check_tools(simulator: str) -> None:
-    """Refuse in one sentence unless the simulator can be used here.
+    """Refuse a simulator that cannot be used here, in one sentence.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def check_tools(simulator: str) -> None:
 
 
 def engine(simulator: str) -> str:
-    """Name and version of a simulator, such as ``verilator 5.48.0``."""
+    """Return the name and version of a simulator, such as ``verilator 5.48.0``."""
     if simulator == "verilator" and _verilator_folder() is not None:
         return f"verilator {package_version('verilator')}"
     program, option = ("verilator", "--version") if simulator == "verilator" else ("iverilog", "-V")
@@ -117,22 +117,22 @@ def simulate(
     patience: int = 20_000,
     timeout: float = 1800.0,
 ) -> Outcome:
-    """Run the bench of a design; may run for several designs at once, each in its own folder.
+    """Run the bench of a design; several designs may run at once, each in its own folder.
 
     Parameters
     ----------
     configured
         The design with its parameters.
     build_dir
-        Folder of this design and simulator; a build in it is used again while nothing changed.
+        Folder of this design and simulator. A build in it is used again if nothing has changed.
     simulator
         ``verilator`` or ``icarus``.
     seed
         Seed of all vectors and stalls.
     count
-        Results to compare at full rate; the other tests take a share each.
+        Number of results to compare at full rate; each other test compares a share of it.
     verilog
-        Verilog text to check in place of what the generator makes.
+        Verilog text to check in place of the generator's.
     test_filter
         Regular expression of test names to run.
     patience
@@ -205,7 +205,7 @@ def simulate(
 
 @cache
 def _versions(simulator: str) -> tuple[str, ...]:
-    """Versions that a build depends on, beside the Verilog text."""
+    """Return the versions that a build depends on, beside the Verilog text."""
     versions = (engine(simulator), package_version("cocotb"), sys.version)
     if simulator == "icarus":
         return versions
@@ -224,7 +224,7 @@ def _verilator_folder() -> Path | None:
 
 
 def _environment(folder: Path, simulator: str) -> dict[str, str]:
-    """Take over the environment, less what would change cocotb's behaviour behind our back."""
+    """Return the environment without the variables that would change cocotb's behaviour."""
     foreign = ("COCOTB_", "GPI_", "PYTEST_", "WAVES", "GUI", "MAKEFLAGS", "MAKELEVEL", "VERILATOR_")
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(foreign)
@@ -252,7 +252,7 @@ def _environment(folder: Path, simulator: str) -> dict[str, str]:
 def _write_bench(
     configured: ConfiguredDesign, folder: Path, seed: int, count: int
 ) -> dict[str, object]:
-    """Leave contract and vectors for the bench; what else it needs is returned."""
+    """Write contract and vectors for the bench, and return what else the bench needs."""
     contract, timing = configured.contract, configured.timing
     arrays: dict[str, np.ndarray] = {}
     seeds: dict[str, int] = {}

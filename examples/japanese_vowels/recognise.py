@@ -1,4 +1,4 @@
-"""Recognise the speakers of the test set, in float and with every quantised LSTM.
+"""Recognition of the test set's speakers, in float and with every quantised LSTM.
 
 ``python -m examples.japanese_vowels.recognise`` prints the accuracies.
 
@@ -78,7 +78,7 @@ class QuantizedRecogniser:
 
 @dataclass(frozen=True, eq=False)
 class Recognition:
-    """Who was heard in each utterance, and who spoke.
+    """The recognised speaker of each utterance, and the true speaker.
 
     Parameters
     ----------
@@ -91,12 +91,12 @@ class Recognition:
 
     @property
     def correct(self) -> int:
-        """Number of utterances whose speaker was recognised."""
+        """Return the number of utterances whose speaker was recognised."""
         return int((self.classes == self.speakers).sum())
 
     @property
     def accuracy(self) -> float:
-        """Share of utterances whose speaker was recognised."""
+        """Return the share of utterances whose speaker was recognised."""
         return self.correct / len(self.speakers)
 
 
@@ -170,14 +170,14 @@ def retrained_model(weights: WeightKind, scales: ScaleKind = "any") -> Quantized
 
 
 def classify_float(model: FloatRecogniser, recordings: Recordings) -> Recognition:
-    """Recognise in double precision."""
+    """Recognise the speakers in double precision."""
     hidden = model.lstm.run(recordings.padded)
     scores = model.read_out.scores(hidden, recordings.lengths)
     return Recognition(scores.argmax(axis=1), recordings.speakers)
 
 
 def quantized_input(model: QuantizedRecogniser, recordings: Recordings) -> Raws:
-    """Raws or codes that the layer reads, shape (utterances, longest, inputs).
+    """Return raws or codes for the layer, shape (utterances, longest, inputs).
 
     After an utterance's end they mean 0.
     """
@@ -185,14 +185,14 @@ def quantized_input(model: QuantizedRecogniser, recordings: Recordings) -> Raws:
 
 
 def run_golden(lstm: Lstm, x: Raws) -> Raws:
-    """Run the layer in the golden model: the backend that every other must equal."""
+    """Run the layer in the golden model, the reference for all backends."""
     return golden_backend(lstm, x)
 
 
 def hidden_reals(
     model: QuantizedRecogniser, hidden: npt.NDArray[np.integer]
 ) -> npt.NDArray[np.float64]:
-    """Reals of the hidden raws or codes that the layer wrote, of any shape."""
+    """Return the reals of the layer's hidden raws or codes, of any shape."""
     return model.lstm.writes.decode(hidden)
 
 
@@ -216,7 +216,7 @@ def classify_quantized(
 
 
 def low_bit_models() -> list[tuple[str, QuantizedRecogniser]]:
-    """Models of few bits a weight, by what the table calls them."""
+    """Return the models of few bits a weight, by their names in the table."""
     chosen: dict[ScaleKind, str] = {"any": "", "powers_of_two": ", scales 2^k"}
     retrained: tuple[WeightKind, ...] = ("ternary", "binary")
     return [

@@ -35,7 +35,7 @@ _STEP = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Recordings:
-    """Some utterances.
+    """Utterances with their speakers and lengths.
 
     Parameters
     ----------
@@ -50,17 +50,17 @@ class Recordings:
     speakers: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
-        """Count the utterances."""
+        """Return the number of utterances."""
         return len(self.utterances)
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """Frames of each utterance, shape (utterances,)."""
+        """Return the number of frames of each utterance, shape (utterances,)."""
         return np.array([len(utterance) for utterance in self.utterances], np.int64)
 
     @cached_property
     def padded(self) -> npt.NDArray[np.float64]:
-        """All frames, padded at the end with 0: shape (utterances, longest, 12)."""
+        """Return all frames, padded at the end with 0: shape (utterances, longest, 12)."""
         coefficients = self.utterances[0].shape[1]
         result = np.zeros((len(self), int(self.lengths.max()), coefficients))
         for row, utterance in zip(result, self.utterances, strict=True):
@@ -69,7 +69,7 @@ class Recordings:
         return result
 
     def spread(self, count: int) -> "Recordings":
-        """`count` of the utterances, evenly spaced, as the file is sorted by speaker."""
+        """Return `count` evenly spaced utterances; the file is sorted by speaker."""
         if not 1 <= count <= len(self):
             raise ValueError(f"count must be from 1 to {len(self)} utterances, not {count}.")
         chosen = np.arange(count) * len(self) // count

@@ -1,4 +1,4 @@
-"""Recognise speakers through the RTL of the layer, and compare every code with golden.
+"""Recognition of speakers in the RTL of the layer; every code is compared with golden.
 
 ``python -m examples.japanese_vowels.rtl`` runs the whole test set through the int8 layer, ``--to``
 through another; ``--utterances N`` runs some of it. Ternary and binary models are the retrained
@@ -41,13 +41,13 @@ __all__ = ["RtlRun", "model_of", "recognise_in_rtl"]
 
 @dataclass(frozen=True, eq=False)
 class RtlRun:
-    """A recognition in RTL, and how it compares."""
+    """A recognition in RTL, and its comparison with the golden model."""
 
     recognition: Recognition
     codes: int
     """Hidden codes of all frames, and the cell codes after each utterance's last."""
     differing_codes: int
-    """Of them, those that differ from golden's."""
+    """Number of codes that differ from those of the golden model."""
     frames: int
     """Frames that the layer heard: those of the utterances, and none of their padding."""
     cycles: int
@@ -59,7 +59,7 @@ class RtlRun:
 def recognise_in_rtl(
     model: QuantizedRecogniser, recordings: Recordings, cache_dir: Path, lanes: int | None = None
 ) -> RtlRun:
-    """Recognise with the compiled RTL of the layer, of as many lanes as `layer_of` takes."""
+    """Recognise the speakers in the compiled RTL of the layer that `layer_of` returns."""
     x = quantized_input(model, recordings)
     lengths = recordings.lengths
     settings = {} if lanes is None else {"lanes": lanes}
@@ -90,16 +90,16 @@ def model_of(
     scales: ScaleKind | None = None,
     lanes: int | None = None,
 ) -> QuantizedRecogniser:
-    """The model of a number system: retrained where that takes training, else quantised.
+    """Return the model of a number system: retrained if it needs training, else quantised.
 
     Parameters
     ----------
     to
         "int8", "floatsd8", "ternary", "binary" or "pow2".
     activation
-        Of int8, "table" if not given.
+        Approximation of sigmoid and tanh for int8, by default "table".
     scales
-        Of ternary, binary and pow2, "any" if not given.
+        Kind of scales for ternary, binary and pow2, by default "any".
     lanes
         Products that a FloatSD8 LSTM adds at a time, 4 if not given.
     """

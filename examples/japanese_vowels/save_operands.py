@@ -1,4 +1,4 @@
-"""Write the speaker model's operands for ``fewbit reproduce floatsd8 --operands``.
+"""A program that writes operands for ``fewbit reproduce floatsd8 --operands``.
 
 Twelve utterances of the test set, evenly spaced, beat by beat as ``operands.real_beats`` gives
 them: weights, activations and the accumulator, four products a beat.

@@ -1,4 +1,4 @@
-"""Train the speaker recogniser in float and write ``float_model.npz``.
+"""The training of the speaker recogniser in float, which writes ``float_model.npz``.
 
 ``python -m examples.japanese_vowels.train``; needs PyTorch (``pip install 'fewbit[train]'``), runs
 on one core of a CPU in about a minute and gives the same file every time on one machine.
@@ -84,7 +84,7 @@ class Recogniser(nn.Module):
             self.lstm.get_parameter("bias_ih_l0")[HIDDEN : 2 * HIDDEN] += 1
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Scores, shape (batch, speakers)."""
+        """Return the scores, shape (batch, speakers)."""
         hidden, _ = self.lstm(x)
         if self.pooling == "last":
             pooled = hidden[torch.arange(len(x)), lengths - 1]
@@ -123,7 +123,7 @@ def fit(data: Batch, pooling: Pooling, seed: int) -> Recogniser:
 
 
 def held_out(data: Batch, pooling: Pooling, seed: int) -> tuple[float, float]:
-    """Mean loss and accuracy on the fifth of the data that each of five recognisers never saw."""
+    """Return mean loss and accuracy on the fifth of the data that each recogniser never saw."""
     fold_of = folds(data.speakers.numpy())
     losses: list[float] = []
     hits: list[float] = []
@@ -139,7 +139,7 @@ def held_out(data: Batch, pooling: Pooling, seed: int) -> tuple[float, float]:
 
 
 def folds(speakers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Fold of every utterance: each speaker's are cut into `FOLDS` runs."""
+    """Return the fold of every utterance: each speaker's are cut into `FOLDS` runs."""
     result = np.zeros(len(speakers), np.int64)
     for speaker in range(SPEAKERS):
         own = np.flatnonzero(speakers == speaker)
@@ -150,7 +150,7 @@ def folds(speakers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 def standardise(
     recordings: Recordings,
 ) -> tuple[Batch, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Give every coefficient mean 0 and deviation 1; return also what was taken out."""
+    """Give every coefficient mean 0 and deviation 1; return also the means and deviations."""
     frames = np.concatenate(recordings.utterances)
     mean, deviation = frames.mean(axis=0), frames.std(axis=0)
     x = (recordings.padded - mean) / deviation
@@ -165,7 +165,7 @@ def standardise(
 def as_model(
     network: Recogniser, mean: npt.NDArray[np.float64], deviation: npt.NDArray[np.float64]
 ) -> Model:
-    """Model over the coefficients as they were recorded: the standardisation goes into W and b."""
+    """Return the model over unstandardised coefficients: W and b include the standardisation."""
 
     def gates(name: str) -> npt.NDArray[np.float64]:
         values = network.lstm.get_parameter(name).detach().numpy().astype(np.float64)

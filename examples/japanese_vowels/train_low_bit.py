@@ -1,4 +1,4 @@
-"""Train the speaker recogniser with ternary and with binary weights.
+"""The training of the speaker recogniser with ternary and with binary weights.
 
 ``python -m examples.japanese_vowels.train_low_bit``; needs PyTorch (``pip install
 'fewbit[train]'``), runs on one core of a CPU in about three minutes and gives the same files every
@@ -74,7 +74,7 @@ ROUNDS = 10
 
 
 def moments(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and variance over the first axis."""
+    """Return mean and variance over the first axis."""
     return values.mean(0), values.var(0, unbiased=False)
 
 
@@ -92,12 +92,12 @@ class Norm(nn.Module):
 
     @torch.no_grad()
     def keep(self, mean: torch.Tensor, variance: torch.Tensor, share: float = 1.0) -> None:
-        """Move the statistics by a share of the way."""
+        """Move the statistics by a share of the distance to new ones."""
         self.mean.lerp_(mean, share)
         self.variance.lerp_(variance, share)
 
     def scale(self, variance: torch.Tensor) -> torch.Tensor:
-        """What a product is multiplied by."""
+        """Return the factor of a product."""
         return self.gain * torch.rsqrt(variance + EPSILON)
 
 
@@ -121,12 +121,12 @@ class Recogniser(nn.Module):
 
     @staticmethod
     def uniform(rows: int, operands: int) -> nn.Parameter:
-        """First weights, of twice the scale in size at most."""
+        """Return the first weights, whose magnitude is at most twice the scale."""
         bound = 2 * ardakani_scale(operands, HIDDEN)
         return nn.Parameter((2 * torch.rand(rows, operands) - 1) * bound)
 
     def quantised(self, weights: torch.Tensor) -> torch.Tensor:
-        """Weights as the paper's quantiser makes them; to the gradient, as they are."""
+        """Return the quantised weights; the gradient passes to the real ones."""
         scale = ardakani_scale(weights.shape[1], HIDDEN)
         sampled = self.sampled and self.training
         with torch.no_grad():
@@ -142,7 +142,7 @@ class Recogniser(nn.Module):
         return weights + error
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor, *, keep: float = 0.0) -> torch.Tensor:
-        """Scores, shape (batch, speakers); `keep` is the share of new statistics to keep."""
+        """Return the scores, shape (batch, speakers); `keep` is the share of new statistics."""
         valid = torch.arange(x.shape[1]) < lengths[:, None]
         w, r = self.quantised(self.input_weights), self.quantised(self.recurrent_weights)
         products = x @ w.T
@@ -162,8 +162,8 @@ class Recogniser(nn.Module):
         scaled = (r * recurrent_scale[:, None]).T
         hidden = cell = x.new_zeros(len(x), HIDDEN)
         hiddens = [hidden]
-        for moment in range(x.shape[1]):
-            pre = torch.addmm(parts[:, moment], hidden, scaled)
+        for t in range(x.shape[1]):
+            pre = torch.addmm(parts[:, t], hidden, scaled)
             i, f, g, o = pre.split(HIDDEN, dim=1)
             cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
             hidden = torch.sigmoid(o) * torch.tanh(cell)
@@ -226,7 +226,7 @@ def fit(data: Batch, deviation: torch.Tensor, weights: WeightKind, *, sampled: b
 def held_out(
     data: Batch, deviation: torch.Tensor, weights: WeightKind, *, sampled: bool
 ) -> tuple[float, float]:
-    """Mean loss and accuracy on the fifth of the data that each of five recognisers never saw."""
+    """Return mean loss and accuracy on the fifth of the data that each recogniser never saw."""
     fold_of = folds(data.speakers.numpy())
     losses: list[float] = []
     hits: list[float] = []
@@ -242,14 +242,14 @@ def held_out(
 
 
 def as_recorded(recordings: Recordings) -> tuple[Batch, torch.Tensor]:
-    """Utterances with their coefficients as they are, and the deviation of each coefficient."""
+    """Return utterances with their coefficients as they are, and each coefficient's deviation."""
     data, _, deviation = standardise(recordings)
     x = torch.from_numpy(recordings.padded.astype(np.float32))
     return Batch(x, data.lengths, data.speakers), torch.from_numpy(deviation.astype(np.float32))
 
 
 def as_layer(network: Recogniser) -> tuple[BatchNormLstm, ReadOut]:
-    """The real weights, from which the frozen ones follow, with norms, bias and read-out."""
+    """Return the real weights that the frozen ones follow from, with norms, bias and read-out."""
 
     def gates(values: torch.Tensor) -> np.ndarray:
         kept = values.detach().numpy()

@@ -1,1 +1,1 @@
-"""Which of eight orders of three symbols: sequences of 200 steps from a generator, and an LSTM."""
+"""The temporal order problem: eight orders of three symbols in 200 steps, and an LSTM."""

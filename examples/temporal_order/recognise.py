@@ -1,4 +1,4 @@
-"""Tell the eight orders apart, in float and in int8.
+"""Recognition of the eight orders, in float and in int8.
 
 ``python -m examples.temporal_order.recognise`` prints the accuracies on the test sequences.
 """
@@ -36,13 +36,13 @@ CALIBRATION_COUNT, TEST_COUNT = 500, 2000
 
 @cache
 def calibration_sequences() -> Sequences:
-    """Sequences on which ranges, threshold and hold are chosen."""
+    """Return the sequences for the calibration of ranges, threshold and hold."""
     return generate(CALIBRATION_COUNT, CALIBRATION_SEED)
 
 
 @cache
 def test_sequences() -> Sequences:
-    """Sequences on which accuracies are reported, and nothing is chosen."""
+    """Return the sequences on which accuracies are reported and nothing is calibrated."""
     return generate(TEST_COUNT, TEST_SEED)
 
 
@@ -66,12 +66,12 @@ def int8_model() -> Int8Lstm:
 
 
 def raws(lstm: Int8Lstm, sequences: Sequences) -> Raws:
-    """Input raws, shape (count, longest, 8)."""
+    """Return the input raws, shape (count, longest, 8)."""
     return lstm.reads.encode(sequences.padded).astype(np.int64)
 
 
 def correct(hidden: npt.NDArray[np.float64], sequences: Sequences) -> int:
-    """Number of sequences whose order is told from real hidden values."""
+    """Return how many sequences' order is recognised from real hidden values."""
     scores = load_float_model()[1].scores(hidden, sequences.lengths)
     return int((scores.argmax(axis=1) == sequences.classes).sum())
 

@@ -30,7 +30,7 @@ RELEVANT = ((20, 40), (66, 86), (132, 152))
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
-    """Sequences and their classes.
+    """Sequences with their lengths and classes.
 
     Parameters
     ----------
@@ -45,19 +45,19 @@ class Sequences:
     classes: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
-        """Count the sequences."""
+        """Return the number of sequences."""
         return len(self.classes)
 
 
 def generate(count: int, seed: int, *, shrink: float = 1.0, noise: float = NOISE) -> Sequences:
-    """Sequences that a seed gives.
+    """Return the sequences that a seed generates.
 
     Parameters
     ----------
     count
         Number of sequences, at least 1.
     seed
-        Of numpy's default generator.
+        Seed of numpy's default generator.
     shrink
         Factor of all lengths and positions, from 0.05 to 1: training starts with short sequences.
     noise

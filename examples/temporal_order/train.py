@@ -1,4 +1,4 @@
-"""Train the LSTM of the temporal order problem in float and write ``float_model.npz``.
+"""The training of the temporal order LSTM in float, which writes ``float_model.npz``.
 
 ``python -m examples.temporal_order.train``; needs PyTorch (``pip install 'fewbit[train]'``), runs
 on one core of a CPU in some two minutes and gives the same file every time on one machine.
@@ -72,7 +72,7 @@ def fit() -> tuple[nn.LSTM, nn.Linear]:
 
 
 def as_model(lstm: nn.LSTM, read_out: nn.Linear) -> Model:
-    """Model of a trained network."""
+    """Return the model of a trained network."""
 
     def gates(name: str) -> np.ndarray:
         values = lstm.get_parameter(name).detach().numpy().astype(np.float64)

@@ -1,1 +1,1 @@
-"""Papers' headline claims beside what is measured here."""
+"""Papers' headline claims beside this project's own measurements."""

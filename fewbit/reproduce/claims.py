@@ -1,7 +1,7 @@
-"""Papers' headline claims beside what is measured here.
+"""The rows of a report: papers' headline claims beside this project's own measurements.
 
-A figure of a paper is quoted with its standing, and a claim that doesn't hold is shown as not
-holding. Both sides of a ratio are measured the same way, by the same tool.
+A figure of a paper is quoted with its standing, which says how well it is known. A claim that does
+not hold is shown as not holding. Both sides of a ratio are measured the same way, by the same tool.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,42 +23,42 @@ __all__ = [
 ]
 
 Settings = dict[str, Value | str]
-"""Of a design, by the names of its parameters."""
+"""Values of a design's parameters, by their names."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a reproduction may be given."""
+    """The options of a reproduction."""
 
     liberty: Path | None = None
-    """Liberty file of a process to measure in, too."""
+    """Liberty file of a process in which areas are measured as well."""
     operands: Path | None = None
-    """Operands for the switching activity of `floatsd8`, as its `read_operands` takes them."""
+    """File of operands for the switching activity of `floatsd8`, see its `read_operands`."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim beside what is measured."""
+    """A claim beside this project's measurement of it."""
 
     claim: str
     paper: float | None
-    """The paper's figure; None if it gives none."""
+    """The paper's figure; None if the paper has none."""
     measured: float | None
-    """The figure here; None if another command gives it."""
+    """The figure measured here; None if another command measures it."""
     unit: str
     standing: str
-    """Of the paper's figure, or of what the measured one is compared with."""
+    """The source and reliability of the paper's figure, or of the figure compared with."""
     how: str
-    """Command that gives the measured figure."""
+    """Command that measures the figure."""
     figures: dict[str, float] = field(default_factory=dict)
-    """What the measured figure is made of."""
+    """The figures from which the measured one is computed, by name."""
     note: str = ""
     less_is_better: bool = False
-    """Whether the claim holds where at most the paper's figure is measured."""
+    """Whether the claim holds if the measured figure is at most the paper's."""
 
     @property
     def holds(self) -> bool | None:
-        """Whether at least the paper's figure is measured; None where there is none of the two."""
+        """Return whether the measured figure is at least the paper's; None if either is missing."""
         if self.paper is None or self.measured is None:
             return None
         if self.less_is_better:
@@ -66,7 +66,7 @@ class Finding:
         return self.measured >= self.paper
 
     def as_json(self) -> dict[str, Any]:
-        """The row as an object of JSON."""
+        """Return the finding as an object of JSON."""
         return {
             "claim": self.claim,
             "paper": None if self.paper is None else round(self.paper, 3),
@@ -90,7 +90,7 @@ class Paper:
     name: str
     title: str
     measurements: Callable[[Options], Sequence[Measurement]]
-    """Measurements, each of which gives rows; none is begun before it is called."""
+    """Function of the options to measurements, which begin only when they are called."""
 
 
 def ratio(
@@ -102,14 +102,14 @@ def ratio(
     how: str,
     note: str = "",
 ) -> Finding:
-    """How many times the first figure is the second."""
+    """Return the finding that the first figure is so many times the second."""
     first, second = list(figures.values())[:2]
     named = {f"{name}, {unit}": value for name, value in figures.items()}
     return Finding(claim, paper, first / second, "×", standing, how, named, note)
 
 
 def with_goal(row: Finding, goal: float) -> Finding:
-    """The row with a note that says whether the project's own goal is reached."""
+    """Return the finding with a note that says whether the project's own goal is reached."""
     assert row.measured is not None
     is_reached = row.measured <= goal if row.less_is_better else row.measured >= goal
     percent = " %" if row.unit == "%" else ""
@@ -118,7 +118,7 @@ def with_goal(row: Finding, goal: float) -> Finding:
 
 
 def command(verb: str, designs: str, settings: Settings, more: str = "") -> str:
-    """Command line of a design or of several, and their settings."""
+    """Return the command line of one or several designs and their settings."""
     return " ".join(
         ["fewbit", verb, designs, *(f"--set {name}={value}" for name, value in settings.items())]
         + [more] * bool(more)

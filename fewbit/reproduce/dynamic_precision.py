@@ -1,7 +1,7 @@
-"""What arXiv 1911.04244 claims of precision chosen per time step.
+"""Reproduction of arXiv 1911.04244: precision that is chosen at every time step.
 
-The tasks are this project's examples, which a checkout has and an installed package has not. So
-they are looked for when the command runs, and their rows point to it where they are missing.
+The tasks are this project's examples, which an installed package does not contain. So the command
+looks for them when it runs; where they are missing, a note in their rows says so.
 """
 
 import sys
@@ -37,7 +37,7 @@ from fewbit.synthesis import synthesize
 __all__ = ["BIT_AREA", "PAPER", "measure_area", "measure_task"]
 
 BIT_AREA = 0.3
-"""Gate equivalents that a bit of memory counts for: an assumption."""
+"""Area of a bit of memory in gate equivalents, which is an assumption."""
 _LAYER = "int8_lstm_layer"
 _SIZE: Settings = {"inputs": 48, "hidden": 128, "lanes": 16, "neurons": 4}
 _NAMES: dict[PrecisionSignal, str] = {
@@ -56,25 +56,25 @@ _CHECKED = "checked, of its abstract; on its own networks and accelerator"
 # Of a neuron whose lanes set the pace in LOW steps, too, and not its update.
 _LANES = 2
 _SIMULATED = 20
-"""Test sequences whose cycles are counted."""
+"""Number of test sequences whose cycles are counted."""
 
 
 def _figures(**settings: Value | str) -> Mapping[str, Any]:
-    """Of a layer, from its synthesis."""
+    """Return the figures of a layer from its synthesis."""
     return synthesize(find(_LAYER).configure(settings))
 
 
 def measure_area(
     signal: PrecisionSignal, figures: Callable[..., Mapping[str, Any]] = _figures
 ) -> list[Finding]:
-    """What the layer costs beyond the one without, where a signal chooses.
+    """Return the area of the layer with dynamic precision, compared with the one without.
 
     Parameters
     ----------
     signal
-        What chooses.
+        The signal that chooses the precision.
     figures
-        Gives those of a layer by its settings.
+        A function from the settings of a layer to its figures.
     """
     settings = [_SIZE | {"dynamic": 0}, _SIZE | {"dynamic": 1, "signal": signal}]
     how = "; ".join(command("synth", _LAYER, each) for each in settings)
@@ -103,7 +103,7 @@ def measure_area(
 
 @cache
 def _task(name: str) -> Any:
-    """An example's task; None where the examples are missing."""
+    """Return the task of an example, or None where the examples are missing."""
     root = Path(__file__).resolve().parents[2]
     if not (root / "examples" / "dynamic_precision.py").is_file():
         return None
@@ -116,25 +116,25 @@ def _task(name: str) -> Any:
 def measure_task(
     name: str, title: str, share: float, *, signal: PrecisionSignal, offsets: bool
 ) -> list[Finding]:
-    """Share of LOW, accuracy, and cycles and reads of the circuit on a task's test sequences.
+    """Return share of LOW, accuracy, cycles and reads of the circuit on a task's test sequences.
 
     Parameters
     ----------
     name
-        Of the task in `examples.dynamic_precision`.
+        Name of the task in `examples.dynamic_precision`.
     title
         The task in words.
     share
-        Of LOW steps, which threshold and hold are chosen for on the calibration sequences.
+        Share of LOW time steps, to which threshold and hold are calibrated.
     signal
-        What is compared with the threshold.
+        The signal that is compared with the threshold.
     offsets
         Whether rows are corrected by offsets.
 
     Raises
     ------
     AssertionError
-        If the circuit gives other codes or modes than the golden model.
+        If the circuit's codes or modes differ from those of the golden model.
     """
     how = f"python -m examples.dynamic_precision {name}{'' if offsets else ' --no-offsets'}"
     task = _task(name)
@@ -170,7 +170,7 @@ def measure_task(
 
 
 def _simulate(task: Any, lstm: Int8Lstm, title: str) -> list[Finding]:
-    """Cycles and reads of the layer's circuit, and of the one without."""
+    """Return cycles and reads of the layer's circuit, and of the circuit without the choice."""
     x, lengths = task.test_x[:_SIMULATED], task.test_lengths[:_SIMULATED]
     golden = run(lstm, x)
     cycles: list[int] = []

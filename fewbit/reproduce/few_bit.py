@@ -1,4 +1,4 @@
-"""What arXiv 1809.11086 has of ternary and binary weights, and what they are compared with."""
+"""Figures of arXiv 1809.11086 about ternary and binary weights, and their baselines."""
 
 from dataclasses import dataclass
 
@@ -16,23 +16,23 @@ __all__ = [
 STANDING = "recalled, not checked"
 MAC = "int12_mac"
 MACS = 100
-"""12-bit units whose area the paper fills with others."""
+"""Number of 12-bit units whose area the paper compares with that of other units."""
 BASELINES = {"gates": "12-bit MAC (Booth)", "plain": "12-bit MAC (plain operators)"}
-"""The smallest 12-bit unit found, and one as `*` and `+` leave it to synthesis, by structure."""
+"""By structure, the smallest known 12-bit unit, and one of operators `*` and `+`."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Weights: what the paper has of them, and what this project had set itself."""
+    """A kind of weights: the paper's figures, and this project's own goals."""
 
     weights: LevelKind
     design: str
     area: float
-    """Area of 100 12-bit units over that of 100 of these."""
+    """Area of 100 12-bit units over that of 100 units of this kind."""
     power: float
-    """Power of the same."""
+    """Power of 100 12-bit units over that of 100 units of this kind."""
     units: int
-    """Units in about the area of 100 12-bit ones; each unit does as much in a cycle."""
+    """Number of units in about the area of 100 12-bit units, which have equal throughput each."""
     area_goal: float
     throughput_goal: float
 
@@ -41,4 +41,4 @@ KINDS = (
     Kind("ternary", "ternary_accumulate", 2.56 / 0.42, 336 / 61, 500, 10.5, 7),
     Kind("binary", "binary_accumulate", 2.56 / 0.24, 336 / 37, 1000, 12.5, 10),
 )
-"""Square millimetres and milliwatts of a 65 nm process at 400 MHz."""
+"""The kinds with the paper's figures, in square millimetres and milliwatts at 65 nm and 400 MHz."""

@@ -20,7 +20,7 @@ __all__ = ["LAYERS", "LAYER_SIZE", "Layers", "compare_layers", "compare_memory"]
 _LAYER = "ternary_lstm_layer"
 
 Layers = Mapping[str, Settings]
-"""Settings of ternary_lstm_layer by its weights."""
+"""Settings of ternary_lstm_layer by the kind of its weights."""
 
 LAYER_SIZE: Settings = {"inputs": 48, "hidden": 128}
 _SIDE_BY_SIDE: Settings = {"gate_order": "side_by_side", "scales": "powers_of_two"}
@@ -35,7 +35,7 @@ LAYERS: Mapping[str, Layers] = {
         weights: {"lanes": 16} for weights in ("int12", "ternary", "binary")
     },
 }
-"""Which layers' throughput at equal area is compared."""
+"""Groups of layers whose throughput at equal area is compared, by name."""
 
 _MEMORY_SIZE: Settings = {"inputs": 83, "hidden": 512}
 """The paper's model of War and Peace: an alphabet of 83 characters, 512 hidden values."""
@@ -47,7 +47,7 @@ _LEFT_OUT = (
 
 
 def compare_memory() -> list[Finding]:
-    """What weights take, one by one, and in the layers' memories."""
+    """Return the memory of weights, one by one, and in the layers' memories."""
     packings = (
         ("ternary weight, 2 bits each", TERNARY_BYTES, 6.0, "follows from 2 bits a ternary weight"),
         ("ternary weight, five in 8 bits", TERNARY_DENSE, 6.0, "the paper stores 2 bits a weight"),
@@ -75,7 +75,7 @@ def compare_memory() -> list[Finding]:
 
 
 def _layer_memory(name: str, settings: Settings) -> Finding:
-    """Memories of weights and start words of a layer of 12-bit weights over those of another."""
+    """Return a layer's memory of weights and start words, compared with that of 12-bit weights."""
     whole = _MEMORY_SIZE | settings
     baseline = _MEMORY_SIZE | {"weights": "int12", "lanes": settings["lanes"]}
     contracts = [find(_LAYER).configure(each).contract for each in (baseline, whole)]
@@ -108,16 +108,16 @@ def _layer_memory(name: str, settings: Settings) -> Finding:
 
 
 def compare_layers(name: str, layers: Layers, size: Settings) -> list[Finding]:
-    """Throughput at equal area of layers of few-bit weights over that of 12-bit weights.
+    """Return the throughput at equal area of few-bit layers over that of 12-bit layers.
 
     Parameters
     ----------
     name
-        What tells these layers from others, in words.
+        Name of this group of layers, in words.
     layers
-        Settings by weights, "int12" among them.
+        Settings by the kind of weights, "int12" among them.
     size
-        Settings that all of them have.
+        Settings that all layers share.
     """
     measured = {
         weights: _measure_layer(size | {"weights": weights} | settings)
@@ -152,13 +152,13 @@ def compare_layers(name: str, layers: Layers, size: Settings) -> list[Finding]:
 
 @dataclass(frozen=True)
 class _Layer:
-    """What a layer costs and how long it takes."""
+    """The area and the cycles of a layer."""
 
     settings: Settings
     area: float
-    """Gate equivalents, memories left out."""
+    """Area in gate equivalents, without memories."""
     cycles: int
-    """Of a time step."""
+    """Number of cycles of a time step."""
 
 
 def _measure_layer(settings: Settings) -> _Layer:

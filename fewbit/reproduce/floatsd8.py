@@ -1,4 +1,4 @@
-"""What arXiv 2001.08450 claims of multiply-accumulate units with FloatSD8 weights."""
+"""Reproduction of arXiv 2001.08450: multiply-accumulate units with FloatSD8 weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,25 +25,25 @@ Reals = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Operands:
-    """Real operands of a multiply-accumulate unit, in the order in which it gets them."""
+    """Real operands of a multiply-accumulate unit, in the order of its beats."""
 
     weights: Reals
     """Shape (runs, beats, products)."""
     activations: Reals
     """Shape (runs, beats, products)."""
     accumulator: Reals
-    """Sum before each beat, shape (runs, beats)."""
+    """The sum before each beat, shape (runs, beats)."""
     origin: str
-    """What they are, in words."""
+    """The origin of the operands, in words."""
     option: str = ""
-    """What the command line needs to use them."""
+    """The option of the command line that selects these operands."""
 
 
 def lstm_rows(rows: int, beats: int, products: int, seed: int) -> Operands:
-    """Random rows of an LSTM's pre-activations, each a run.
+    """Return random rows of an LSTM's pre-activations, each a run.
 
-    Weights are normal of deviation 0.3, activations hyperbolic tangents of normals, the start a
-    normal of deviation 0.5, and the accumulator the exact running sum.
+    Weights are normal with standard deviation 0.3, activations are tanh of standard normals, the
+    start value is normal with standard deviation 0.5, and the accumulator is the exact running sum.
     """
     rng = np.random.default_rng(seed)
     weights = rng.normal(0, 0.3, (rows, beats, products))
@@ -56,12 +56,11 @@ def lstm_rows(rows: int, beats: int, products: int, seed: int) -> Operands:
 
 
 def read_operands(path: Path) -> Operands:
-    """Operands from an ``.npy`` file of reals, shape (runs, beats, 2 · products + 1).
+    """Read operands from an ``.npy`` file of reals, shape (runs, beats, 2 · products + 1).
 
-    A beat's values are its weights, its activations, and the accumulator before it. Weights must
-    lie within FloatSD8's range of ±2.25; a power of two, taken out of the activations, brings them
-    there. Long runs are cut into pieces of 64 beats; beyond 16,384 beats, pieces are taken at even
-    distances.
+    A beat's values are its weights, its activations, and the accumulator before it. Weights are
+    scaled by a power of two to FloatSD8's range of ±2.25, and activations by its inverse. Long runs
+    are cut into pieces of 64 beats; beyond 16,384 beats, only evenly spaced pieces are used.
 
     Raises
     ------
@@ -107,8 +106,8 @@ _FPNEW = {
     "FPnew FP32 multiply-accumulate": (9_779, "NaN and infinities"),
     "FPnew FP8 × FP8 + FP16 multiply-accumulate": (2_170, "NaN, infinities and other formats"),
 }
-"""Combinational gate equivalents of one product, measured as :func:`plain_gates` does; and what
-the unit handles that the one here doesn't."""
+"""Combinational gate equivalents of one product, measured as :func:`plain_gates` does, and the
+features that only the other unit has."""
 _LONGEST_RUN = 64
 _MOST_BEATS = 16_384
 
@@ -121,7 +120,7 @@ def _floatsd8(options: Options) -> Sequence[Measurement]:
 def compare_macs(
     baseline: Design, unit: Design, operands: Operands, liberty: Path | None
 ) -> Sequence[Measurement]:
-    """Measurements of the FloatSD8 paper's claims, of a FloatSD8 unit and a baseline for it."""
+    """Return the measurements of the FloatSD8 paper's claims, for a unit and its baseline."""
     if liberty is not None:
         check_process(liberty)
     mapped: dict[tuple[str, Path | None, int | None], Mapped] = {}
@@ -153,7 +152,7 @@ def compare_macs(
         ]
 
     def recoded(of_unit: float) -> list[Finding]:
-        """The baseline with multipliers of recoded digits, which help wide significands only."""
+        """Return the baseline's area with multipliers of recoded digits, for wide significands."""
         if "multiplier" not in {parameter.name for parameter in baseline.parameters}:
             return []
         row = map_to_cells(baseline.configure({"multiplier": "booth"})).figures

@@ -1,4 +1,4 @@
-"""All papers whose claims are reproduced."""
+"""The list of all papers whose claims are reproduced."""
 
 from collections.abc import Iterable
 
@@ -9,11 +9,11 @@ from fewbit.reproduce.claims import Paper
 __all__ = ["PAPERS", "find_papers"]
 
 PAPERS = {paper.name: paper for paper in (floatsd8.PAPER, ternary.PAPER, dynamic_precision.PAPER)}
-"""All papers by name."""
+"""All papers by their short names."""
 
 
 def find_papers(names: Iterable[str]) -> list[Paper]:
-    """Papers of the names; all if none is given.
+    """Return the papers of these names, or all papers if there is no name.
 
     Raises
     ------

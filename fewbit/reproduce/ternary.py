@@ -1,4 +1,4 @@
-"""What arXiv 1809.11086 claims of circuits for ternary and binary weights."""
+"""Reproduction of arXiv 1809.11086: circuits for ternary and binary weights."""
 
 from collections.abc import Sequence
 from functools import cache, partial
@@ -48,17 +48,17 @@ def _measurements(options: Options) -> Sequence[Measurement]:
 def compare_units(
     lanes: Sequence[int], liberty: Path | None = None, runs: int = 256
 ) -> Sequence[Measurement]:
-    """Measurements of ternary and binary units against the 12-bit one.
+    """Return measurements of ternary and binary units against the 12-bit one.
 
     Parameters
     ----------
     lanes
-        Of the units. Only units of the first are counted, and measured on FPGAs, in a process and
-        for their switching activity.
+        Numbers of lanes of the units. Only units of the first number are counted, and measured on
+        FPGAs, in a process and for their switching activity.
     liberty
-        Liberty file of a process to measure areas in, too.
+        Liberty file of a process in which areas are measured as well.
     runs
-        Sequences of four rows that the switching activity is measured on.
+        Number of sequences of four rows on which the switching activity is measured.
     """
     most = lanes[0]
 
@@ -194,13 +194,14 @@ def compare_units(
 
 
 _BEATS = 11
-"""Of a row: with 16 lanes 176 products, those of 48 inputs and 128 hidden values."""
+"""Number of beats of a row: with 16 lanes 176 products, for 48 inputs and 128 hidden values."""
 
 
 def _rows(lanes: int, runs: int, weights: LevelKind) -> dict[str, Raws]:
-    """Codes of runs of four rows each: the same random weights, quantised, for every unit.
+    """Return the codes of runs of four rows each: the same random weights for every unit.
 
-    Weights are normal, activations hyperbolic tangents of normals; sums start from 0.
+    The weights are normal and quantised for each unit, the activations are tanh of normals, and the
+    sums start from 0.
     """
     rng = np.random.default_rng(3)
     shape = runs, 4 * _BEATS, lanes
