@@ -32,7 +32,6 @@ __all__ = [
     "INT8",
     "INT16",
     "INT32",
-    "Q0_15",
     "Q3_12",
     "TERNARY",
     "Binary",
@@ -438,7 +437,6 @@ INT8 = FixedPoint(8)
 INT16 = FixedPoint(16)
 INT32 = FixedPoint(32)
 Q3_12 = FixedPoint(16, 12)
-Q0_15 = FixedPoint(16, 15)
 E5M2 = Minifloat(5, 2, bias=15)
 BFLOAT16 = Minifloat(8, 7, bias=127, ieee=True)
 BINARY16 = Minifloat(5, 10, bias=15, ieee=True)

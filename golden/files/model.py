@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from fewbit.golden.checks import check_choice
 from fewbit.golden.files.archive import (
     Contents,
     ForeignFile,
@@ -94,8 +95,7 @@ class ReadOut:
                 raise ValueError(f"{name} must be finite, not {values[~np.isfinite(values)][0]}.")
             values.setflags(write=False)
             object.__setattr__(self, name, values)
-        if self.pooling not in get_args(Pooling):
-            raise ValueError(f'pooling must be "last" or "mean", not {self.pooling!r}.')
+        check_choice("pooling", self.pooling, get_args(Pooling))
 
     def scores(self, hidden: Reals, lengths: npt.NDArray[np.integer]) -> Reals:
         """Return one number for every sequence and class; the largest is the recognised class.

@@ -14,6 +14,7 @@ A file may come from anywhere: every offset, length and type is checked before i
 import math
 import os
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from pathlib import Path
 
 from fewbit.golden.activation.integer import ActivationKind
@@ -26,15 +27,21 @@ from fewbit.golden.network import Imported
 
 __all__ = ["read_tflite"]
 
-_LSTM, _CONCATENATION, _TRANSPOSE, _REVERSE = 44, 2, 39, 105
-_OTHERS = {
-    16: "LSTM",
-    35: "RNN",
-    46: "UNIDIRECTIONAL_SEQUENCE_RNN",
-    52: "BIDIRECTIONAL_SEQUENCE_LSTM",
-    119: "WHILE",
-}
-_CODES = frozenset({_LSTM, _CONCATENATION, _TRANSPOSE, _REVERSE, *_OTHERS})
+
+class _Code(IntEnum):
+    """Codes of the operators that are looked at, by their names in the format's schema."""
+
+    CONCATENATION = 2
+    LSTM = 16
+    RNN = 35
+    TRANSPOSE = 39
+    UNIDIRECTIONAL_SEQUENCE_LSTM = 44
+    UNIDIRECTIONAL_SEQUENCE_RNN = 46
+    BIDIRECTIONAL_SEQUENCE_LSTM = 52
+    REVERSE_V2 = 105
+    WHILE = 119
+
+
 _CONCATENATION_TYPE = 10
 _CONCATENATION_OPTIONS = {"axis": 4, "activation": 6}
 
@@ -132,18 +139,18 @@ class _Reader:
 
     def read(self, choice: str | None) -> Imported:
         others: set[str] = set()
-        for operator in self._file.operators(_CODES):
-            match operator.code:
-                case 44:
+        for operator in self._file.operators(frozenset(_Code)):
+            match _Code(operator.code):
+                case _Code.UNIDIRECTIONAL_SEQUENCE_LSTM:
                     self._find(operator)
-                case 2:
+                case _Code.CONCATENATION:
                     self._concatenate(operator)
-                case 39:
+                case _Code.TRANSPOSE:
                     self._transpose(operator)
-                case 105:
+                case _Code.REVERSE_V2:
                     self._reverse(operator)
-                case code:
-                    others.add(_OTHERS[code])
+                case other:
+                    others.add(other.name)
         if not self._found:
             instead = f", only {' and '.join(sorted(others))}, which is not read" if others else ""
             raise ValueError(

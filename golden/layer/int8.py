@@ -46,7 +46,13 @@ from fewbit.golden.layer.sections import (
     split_bits,
 )
 from fewbit.golden.lstm.int8 import Int8Constants, Int8Lstm, step_constants
-from fewbit.golden.lstm.integer_variant import PARTS, TIES_UP, IntegerVariant
+from fewbit.golden.lstm.integer_variant import (
+    HIGHEST_CELL_EXPONENT,
+    LOWEST_CELL_EXPONENT,
+    PARTS,
+    TIES_UP,
+    IntegerVariant,
+)
 from fewbit.golden.parameter import check_parameters, parameter
 
 if TYPE_CHECKING:
@@ -565,7 +571,7 @@ def random_constants(layer: Int8LstmLayerContract, rng: np.random.Generator) -> 
         folded_bias=folded.astype(np.int32),
         multipliers=multipliers.reshape(gates, 2),
         shifts=shifts.reshape(gates, 2),
-        cell_exponent=int(rng.integers(-15, -8)),
+        cell_exponent=int(rng.integers(LOWEST_CELL_EXPONENT, HIGHEST_CELL_EXPONENT + 1)),
         cell_clip=int(rng.choice([0, 0, 0, 0, 20480, 32767, int(rng.integers(1, 32768))])),
         hidden_multiplier=hidden_multiplier,
         hidden_shift=min(hidden_shift, 0),

@@ -21,6 +21,10 @@ with the probability (w/scale + 1)/2, a ternary one sign(w) with the probability
 0, both probabilities saturated to 0...1. Inside ±scale the expected value is w; the exponential
 one's is w from 2^-22 to 2^10. A circuit holds one sample, taken once.
 
+`ardakani_binary`, `ardakani_ternary` and `normalized_ternary` quantise networks that are already
+trained. The other quantisers and all samples are for training at few bits, where each step
+quantises anew: they say in numpy what a trainer has to compute.
+
 Sources: Ardakani, Ji, Smithson, Meyer and Gross, "Learning recurrent binary/ternary weights",
 arXiv 1809.11086; Ott, Lin, Zhang, Liu and Bengio, "Recurrent neural networks with limited numerical
 precision", arXiv 1608.06902; Hou, Zhu, Kwok, Gao, Qin and Liu, "Normalization helps training of
@@ -309,6 +313,15 @@ def ardakani_binary(
     return binary(values, scale) if generator is None else sample_binary(values, scale, generator)
 
 
+def _ternary_of_matrices(
+    values: Reals, scale: float, part: int, generator: np.random.Generator | None
+) -> ScaledWeights:
+    """Ternary weights with a threshold of ``scale/part``, or samples, which have none."""
+    if generator is None:
+        return ternary(values, scale, scale / part)
+    return sample_ternary(values, scale, generator)
+
+
 def ardakani_ternary(
     weights: npt.ArrayLike, generator: np.random.Generator | None = None
 ) -> ScaledWeights:
@@ -323,9 +336,7 @@ def ardakani_ternary(
     """
     values = _matrices(weights)
     scale = ardakani_scale(values.shape[-1], values.shape[-2])
-    if generator is None:
-        return ternary(values, scale, scale / 3)
-    return sample_ternary(values, scale, generator)
+    return _ternary_of_matrices(values, scale, 3, generator)
 
 
 def ott_binary(
@@ -360,9 +371,7 @@ def ott_ternary(
     """
     values = _matrices(weights)
     scale = ott_scale(values.shape[-1], values.shape[-2])
-    if generator is None:
-        return ternary(values, scale, scale / 2)
-    return sample_ternary(values, scale, generator)
+    return _ternary_of_matrices(values, scale, 2, generator)
 
 
 def power_of_two(weights: npt.ArrayLike, integer_bits: int = 0, fraction: int = 1) -> ScaledWeights:
