@@ -37,7 +37,7 @@ _CHUNK = 2**13
 
 @dataclass(frozen=True)
 class Row:
-    """The result of a campaign for one design; ``seconds`` apart, times are sums over processes.
+    """The result of a campaign for one design; ``seconds`` apart, times are sums over processes."""
 
     design: str
     seed: int
