@@ -53,7 +53,7 @@ class RtlRun:
     cycles: int
     """Clock cycles of the layer, the loading of its parameters included."""
     weight_bytes: int
-    """What weights take in the layer's memory, filling included."""
+    """Bytes of the weights in the layer's memory, including filling."""
 
 
 def recognise_in_rtl(
