@@ -8,12 +8,16 @@ import pytest
 
 from fewbit.golden.formats import INT8, INT16
 from fewbit.golden.lstm.int8 import Int8Lstm
-from fewbit.golden.neuron.beats import beats_of_unit, neuron_configuration, step_beats
 from fewbit.golden.neuron.int8 import Int8LstmNeuronContract
 from fewbit.hdl.designs import DESIGNS
 from fewbit.hdl.neuron.int8 import Int8LstmNeuron as Circuit
 from fewbit.sim.bulk import BulkSimulation, check_bulk
-from fewbit.sim.neuron import NeuronBackend
+from tests.support.neuron_beats import (
+    beats_of_unit,
+    neuron_configuration,
+    run_on_circuit,
+    step_beats,
+)
 
 
 def random_model(rng, inputs, hidden, **changes) -> Int8Lstm:
@@ -59,11 +63,11 @@ def test_beats_through_the_golden_neuron_equal_the_golden_layer(inputs, hidden, 
 @pytest.mark.parametrize("activation", ["table", "gemmlowp"])
 def test_layer_on_the_neuron_circuit_equals_golden(activation):
     rng = np.random.default_rng(8)
-    backend = NeuronBackend(lanes=4, stall_seed=5)
     for _ in range(3):
         model = random_model(rng, 5, 7, activation=activation)
         x = rng.integers(-128, 128, (2, 6, 5))
-        np.testing.assert_array_equal(backend(model, x), model.run(x))
+        got = run_on_circuit(model, x, lanes=4, stall_seed=5)
+        np.testing.assert_array_equal(got, model.run(x))
 
 
 def test_models_that_the_neuron_cannot_run_are_refused():

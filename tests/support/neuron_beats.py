@@ -1,4 +1,7 @@
-"""A layer's time step as the beats of its neuron: the packing of weights, biases and state."""
+"""An integer layer run on its neuron: a time step as beats, and all of them in compiled RTL.
+
+So the tests hold the neuron, golden and circuit, to the layer.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,17 @@ from fewbit.golden.checks import as_shaped_raws
 from fewbit.golden.formats import INT8, INT16, INT32
 from fewbit.golden.lstm.int8 import GATES
 from fewbit.golden.neuron.int8 import SHIFT
+from fewbit.hdl.designs import find
+from fewbit.sim.bulk import BulkSimulation
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fewbit.golden.lstm.int8 import Int8Lstm
+    from fewbit.hdl.design import Value
 
     Codes = npt.NDArray[np.int64]
     Raws = npt.NDArray[np.int64]
-
-__all__ = ["beats_of_unit", "neuron_configuration", "step_beats"]
 
 
 def beats_of_unit(model: Int8Lstm, lanes: int) -> int:
@@ -131,3 +135,26 @@ def _in_beats(rows: npt.NDArray[np.integer], lanes: int) -> Raws:
     padding = [(0, 0)] * (rows.ndim - 1) + [(0, -rows.shape[-1] % lanes)]
     padded = np.pad(rows.astype(np.int64), padding)
     return padded.reshape(*rows.shape[:-1], padded.shape[-1] // lanes, lanes)
+
+
+def run_on_circuit(model: Int8Lstm, x: Raws, *, lanes: int, stall_seed: int) -> Raws:
+    """Hidden raws (batch, time, hidden) of input raws (batch, time, inputs), from compiled RTL.
+
+    All sequences advance together: in each time step every unit of every sequence passes through
+    the one neuron, with its state from the step before, with pauses on both streams.
+    """
+    settings: dict[str, Value] = {"lanes": lanes, "activation": model.activation}
+    circuit = BulkSimulation(find("int8_lstm_neuron").configure(settings))
+    configuration = neuron_configuration(model)
+    batch, steps, _ = x.shape
+    hidden, cell = model.reset_state(batch)
+    outputs = np.empty((batch, steps, model.hidden), dtype=np.int64)
+    for t in range(steps):
+        beats = step_beats(model, x[:, t], hidden, cell, lanes)
+        results = circuit.run(
+            beats | configuration, batch * model.hidden, stall_seed=stall_seed + t, reset=t == 0
+        )
+        hidden = INT8.raw(results["result"]).reshape(batch, model.hidden)
+        cell = INT16.raw(results["cell_result"]).reshape(batch, model.hidden)
+        outputs[:, t] = hidden
+    return outputs
