@@ -351,7 +351,7 @@ def real_layer(model: FloatSD8Lstm) -> Float64Lstm:
 
 
 def errors(model: FloatSD8Lstm, real: Float64Lstm):
-    """Of hidden values against the float64 LSTM with the same weights and inputs."""
+    """Errors of hidden values against the float64 LSTM with the same weights and inputs."""
     x = model.input_format.encode(np.random.default_rng(1).normal(0, 1, (16, 25, model.inputs)))
     expected = real.run(model.input_format.decode(x))
     return HIDDEN_FORMAT.decode(model.run(x)) - expected

@@ -421,7 +421,7 @@ def test_guard_is_the_truncated_binary32_product() -> None:
 
 
 def test_peepholes_end_with_the_outputs() -> None:
-    """Of a layer with fewer outputs than units, the other units' weights are not read."""
+    """A layer with fewer outputs than units does not read the other units' weights."""
     for seed in range(40):
         case = drawn_case(
             Variant(peephole=True, projection=True),

@@ -158,6 +158,17 @@ def test_the_readmes_table_has_every_design_with_its_page():
         assert re.search(rf"\b{name}\b", page), (name, target)
 
 
+def test_the_readmes_example_prints_what_it_says(capsys):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S)
+    assert blocks
+    for block in blocks:
+        exec(block, {})
+        said = re.findall(r"^print\(.*\)  # (.+)$", block, re.M)
+        assert said
+        assert capsys.readouterr().out.splitlines() == said
+
+
 def test_the_manuals_table_has_every_page():
     text = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     linked = set(re.findall(r"\]\(([\w/]+\.md)\)", text))

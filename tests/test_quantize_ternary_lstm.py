@@ -110,7 +110,7 @@ def test_rows_of_pow2_have_the_least_error_of_all(exponents: int, operands: int)
     ("to", "exponents"), [("ternary", 1), ("binary", 1), ("pow2", 1), ("pow2", 3)]
 )
 def test_rows_of_powers_of_two_have_the_least_error(to: Any, exponents: int, unit: float) -> None:
-    """Of all powers of two times the unit, each with its nearest levels."""
+    """Each scale is the best of all powers of two times the unit, with its nearest levels."""
     weights = np.random.default_rng(3).normal(size=(4, 6, 7))
     made = quantize_rows(weights, to, exponents, unit)
     ratios = np.log2(made.row_scales / unit)

@@ -410,7 +410,7 @@ def test_every_step_is_the_normalised_cells_within_its_bound(
     [(16, "any", 2.5e-4), (12, "any", 1e-3), (8, "any", 0.015), (12, "powers_of_two", 0.2)],
 )
 def test_sequences_stay_with_the_normalised_cell(width: int, scales: str, most: float) -> None:
-    """Of its own accord, for 40 steps; the limits are measured ones, of six layers."""
+    """The layer runs by itself for 40 steps; the limits are measured ones, of six layers."""
     errors: list[float] = []
     for seed in range(6):
         layer = trained_layer(10 + seed, ("ternary", "binary")[seed % 2])

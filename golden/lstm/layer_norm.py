@@ -9,6 +9,9 @@ Bounds, for up to 2^20 units: the sum of squares times the reciprocal is at most
 1024 at most 2^45, a gain's product plus bias below 2^47. So all numbers fit 64 bits. The last word
 before requantisation wraps to 32 bits, which it fits for every usual number of units.
 
+A gain's product plus bias may leave 32 bits where the bias nearly fills them. The sum is exact
+here. In LiteRT's C++ it overflows, which is undefined, and outputs differ.
+
 Source: LiteRT's integer LSTM with layer normalisation; Li and Alvarez, "On the quantization of
 recurrent neural networks", arXiv 2101.05453, section 3.2.
 """

@@ -7,6 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from fewbit.golden.accumulate.float_mac import FloatMacContract
+from fewbit.golden.checks import check_choice
 from fewbit.hdl.accumulate.float_sum import FloatSum, Objective, Term
 from fewbit.hdl.arithmetic import wire
 from fewbit.hdl.formats import stream_of
@@ -56,8 +57,7 @@ class FloatMac(wiring.Component):
         objective: Objective = "area",
         multiplier: Multiplier = "plain",
     ) -> None:
-        if multiplier not in get_args(Multiplier):
-            raise ValueError(f'multiplier must be "plain" or "booth", not {multiplier!r}.')
+        check_choice("multiplier", multiplier, get_args(Multiplier))
         self.contract = contract
         self.operand_format = operand_format = contract.operand_format
         self.accumulator_format = accumulator_format = contract.accumulator_format

@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple, get_args
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import data
 
+from fewbit.golden.checks import check_choice
 from fewbit.golden.formats import Minifloat
 from fewbit.hdl.alignment import largest, normalize, normalize_by_count, shift_down, shift_up
 from fewbit.hdl.arithmetic import wire
@@ -107,8 +108,7 @@ class FloatSum:
         if stages not in range(1, MOST_STAGES + 1):
             raise ValueError(f"stages must be from 1 to {MOST_STAGES}, not {stages}.")
         check_structure(structure)
-        if objective not in get_args(Objective):
-            raise ValueError(f'objective must be "area" or "delay", not {objective!r}.')
+        check_choice("objective", objective, get_args(Objective))
         self.accumulator = accumulator
         self.products = products
         self.product_width = product_width
