@@ -7,19 +7,16 @@ the manual shows them in use. Importing this package is cheap: each function imp
 from typing import TYPE_CHECKING
 
 from fewbit.errors import UsageError
-from fewbit.interface import (
+from fewbit.interface.designs import (
     designs,
     find,
     generate,
-    load,
     prove,
-    quantize,
     regress,
-    run,
-    save,
     synthesize,
     vectors,
 )
+from fewbit.interface.models import load, quantize, run, save
 
 if TYPE_CHECKING:
     from fewbit.golden.parameter import ParameterError

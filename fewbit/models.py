@@ -12,7 +12,7 @@ from fewbit.golden.checks import check_choice
 from fewbit.golden.files.network import load_network, save_network
 from fewbit.golden.network import Imported, Network
 
-__all__ = ["archive_target", "open_model", "save_model", "told"]
+__all__ = ["archive_target", "check_network", "open_model", "save_model", "told"]
 
 _READ = ".tflite, .safetensors, .onnx or .npz"
 _REMEDIES = {
@@ -38,6 +38,21 @@ def told() -> Generator[None]:
         yield
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def check_network(network: object) -> Network:
+    """Return the network, or refuse anything else that a user may take for one.
+
+    Raises
+    ------
+    UsageError
+        If it is no network.
+    """
+    if not isinstance(network, Network):
+        raise UsageError(
+            f"The network must be a Network, as fewbit.load returns it, not {network!r:.80}."
+        )
+    return network
 
 
 def open_model(

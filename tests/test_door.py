@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import fewbit
-from fewbit import interface
 from fewbit.golden.lstm.float64 import Float64Lstm
 from fewbit.golden.network import Imported, Network, Node
 from fewbit.golden.systems import SYSTEMS
 from fewbit.hdl.designs import DESIGNS
+from fewbit.interface.calls import load_plugins_once
 from tests.support import commands
 
 ROOT = Path(__file__).parent.parent
@@ -158,7 +158,7 @@ def test_a_reader_s_warnings_are_python_s(monkeypatch):
 def test_plug_ins_are_loaded_once(monkeypatch):
     calls: list[str] = []
     monkeypatch.setattr("fewbit.hdl.systems.load_plugins", lambda: calls.append("loaded"))
-    interface._load_plugins_once.cache_clear()
+    load_plugins_once.cache_clear()
     fewbit.designs()
     fewbit.find("int8_mac")
     assert calls == ["loaded"]

@@ -1,28 +1,18 @@
-"""The functions of ``import fewbit``: what the commands do, for Python.
-
-This module imports nothing heavy before a function needs it: no Amaranth, no cocotb, no numpy. The
-work is done by the modules that the commands use as well. Packages that add designs or number
-systems are loaded by the first function that is called, as the command loads them.
-"""
+"""Designs from Python: found, generated, simulated, measured and proven."""
 
 from __future__ import annotations
 
-import functools
-import re
-import warnings
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from fewbit.errors import UsageError
+from fewbit.interface.calls import in_python, load_plugins_once
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable
-
     import numpy as np
     import numpy.typing as npt
 
-    from fewbit.golden.activation.integer import ActivationKind
     from fewbit.golden.network import Network
     from fewbit.hdl.design import ConfiguredDesign, Design, Value
     from fewbit.proofs import Proof
@@ -32,47 +22,7 @@ if TYPE_CHECKING:
     """A design's name, its entry in the registry, or the design with its parameters."""
     AnyPath = str | os.PathLike[str]
 
-__all__ = [
-    "designs",
-    "find",
-    "generate",
-    "load",
-    "prove",
-    "quantize",
-    "regress",
-    "run",
-    "save",
-    "synthesize",
-    "vectors",
-]
-
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
-
-
-def _in_python(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Make a function's errors name keywords where those of the command name options."""
-
-    @functools.wraps(function)
-    def wrapper(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        try:
-            return function(*args, **kwargs)
-        except UsageError as error:
-            text = re.sub(r"'fewbit ([a-z]+)'", r"'fewbit.\1'", str(error))
-            text = re.sub(
-                r"--([a-z]+(?:-[a-z]+)*)", lambda flag: f"'{flag[1].replace('-', '_')}'", text
-            )
-            error.args = (text,)
-            raise
-
-    return wrapper
-
-
-@functools.cache
-def _load_plugins_once() -> None:
-    from fewbit.hdl.systems import load_plugins
-
-    load_plugins()
+__all__ = ["designs", "find", "generate", "prove", "regress", "synthesize", "vectors"]
 
 
 def _entry(design: str | Design) -> Design:
@@ -80,7 +30,7 @@ def _entry(design: str | Design) -> Design:
     from fewbit.hdl import designs as registry
     from fewbit.hdl.design import Design
 
-    _load_plugins_once()
+    load_plugins_once()
     if isinstance(design, Design):
         return design
     if not isinstance(design, str):
@@ -104,17 +54,6 @@ def _configured(design: AnyDesign, parameters: dict[str, Value]) -> ConfiguredDe
     return design
 
 
-def _checked(network: Network) -> Network:
-    from fewbit.golden.network import Network
-
-    _load_plugins_once()
-    if not isinstance(network, Network):
-        raise UsageError(
-            f"The network must be a Network, as fewbit.load returns it, not {network!r:.80}."
-        )
-    return network
-
-
 def designs() -> tuple[Design, ...]:
     """Return all designs, those of installed plug-ins included, in the order of ``fewbit designs``.
 
@@ -130,7 +69,7 @@ def designs() -> tuple[Design, ...]:
     """
     from fewbit.hdl.designs import DESIGNS
 
-    _load_plugins_once()
+    load_plugins_once()
     return tuple(DESIGNS.values())
 
 
@@ -155,7 +94,7 @@ def find(name: str, /, **parameters: Value) -> ConfiguredDesign:
     return _entry(name).configure(parameters)
 
 
-@_in_python
+@in_python
 def generate(
     design: AnyDesign,
     /,
@@ -199,6 +138,7 @@ def generate(
     """
     from fewbit import generation
     from fewbit.hdl.design import ConfiguredDesign
+    from fewbit.models import check_network
     from fewbit.sim import yosys
 
     folder = Path(out)
@@ -213,12 +153,12 @@ def generate(
             f"The model gives the parameters of {design.name}; name the design, and add those that"
             " the model leaves open."
         )
-    entry, network = _entry(design), _checked(model)
+    entry, network = _entry(design), check_network(model)
     yosys.warm_up()
     return generation.generate_model(entry, parameters, folder, network, image_inside=image_inside)
 
 
-@_in_python
+@in_python
 def vectors(
     design: AnyDesign, /, count: int = 1000, seed: int = 1, **parameters: Value
 ) -> dict[str, npt.NDArray[np.unsignedinteger]]:
@@ -255,7 +195,7 @@ def vectors(
     return reference_vectors(_configured(design, parameters), count, seed)
 
 
-@_in_python
+@in_python
 def regress(
     design: AnyDesign,
     /,
@@ -319,7 +259,7 @@ def regress(
     return outcome
 
 
-@_in_python
+@in_python
 def synthesize(
     design: AnyDesign,
     /,
@@ -376,7 +316,7 @@ def synthesize(
     return synthesis.synthesize(configured, target, liberty=library, dsp=dsp, mapping=mapping)
 
 
-@_in_python
+@in_python
 def prove(design: AnyDesign, /, *, jobs: int | None = None, **parameters: Value) -> list[Proof]:
     """Prove that a generated circuit equals its definition, for every input.
 
@@ -405,8 +345,6 @@ def prove(design: AnyDesign, /, *, jobs: int | None = None, **parameters: Value)
     fewbit.sim.yosys.YosysError
         If Yosys is missing or fails.
     """
-    import os
-
     from fewbit import proofs
     from fewbit.golden.checks import check_whole
     from fewbit.models import told
@@ -418,148 +356,3 @@ def prove(design: AnyDesign, /, *, jobs: int | None = None, **parameters: Value)
     claims = proofs.claims_of_all([_configured(design, parameters)])
     yosys.warm_up()
     return proofs.prove_all(claims, at_a_time)
-
-
-@_in_python
-def load(
-    path: AnyPath, /, *, lstm: str | int | None = None, activation: ActivationKind | None = None
-) -> Network:
-    """Read a trained model: a .tflite, .safetensors, .onnx or .npz file.
-
-    What the reader has to say about the file, such as a part that it leaves out, is given as a
-    warning.
-
-    Parameters
-    ----------
-    path
-        The file.
-    lstm
-        Which LSTM of a file of several, by name or index; several with commas between them.
-    activation
-        The approximation of sigmoid and tanh in an integer model, in place of the model's own.
-
-    Raises
-    ------
-    UsageError
-        If the file is missing or damaged or holds another kind of model, or an option does not go
-        with it.
-    """
-    from fewbit.models import open_model
-
-    _load_plugins_once()
-    imported = open_model(Path(path), None if lstm is None else str(lstm), activation)
-    for warning in imported.warnings:
-        # The caller's line is two frames up, beyond the wrapper.
-        warnings.warn(f"{warning}.", stacklevel=3)
-    return imported.network
-
-
-@_in_python
-def save(network: Network, path: AnyPath, /) -> Path:
-    """Write a network to an .npz file, whole or not at all, for `load` and for the commands.
-
-    Parameters
-    ----------
-    network
-        A real or a quantised network.
-    path
-        The file. It gets the ending .npz if it has another, and its folder is made if it is
-        missing.
-
-    Returns
-    -------
-    Path
-        The file written.
-
-    Raises
-    ------
-    UsageError
-        If the file cannot be written.
-    """
-    from fewbit.models import archive_target, save_model
-
-    target = archive_target(Path(path))
-    save_model(target, _checked(network))
-    return target
-
-
-@_in_python
-def quantize(network: Network, x: npt.ArrayLike, /, to: str = "int8", **options: Value) -> Network:
-    """Return a quantised network of a real one, calibrated on sequences.
-
-    Parameters
-    ----------
-    network
-        A real network.
-    x
-        Real numbers of shape (batch, time, inputs), of the training data.
-    to
-        The number system: ``int8``, ``floatsd8``, ``ternary``, ``binary``, ``pow2``, or a
-        plug-in's.
-    options
-        Options of the quantiser, by the names that ``fewbit quantize --help`` lists, with ``_`` for
-        ``-``.
-
-    Raises
-    ------
-    UsageError
-        If the network is quantised already, there is no such number system, an option does not go
-        with it, or the sequences do not suit the network.
-    """
-    from fewbit.arrays import as_sequences
-    from fewbit.quantization import quantize_network
-
-    return quantize_network(_checked(network), as_sequences(x), to=to, options=options)
-
-
-@_in_python
-def run(
-    network: Network,
-    x: npt.ArrayLike,
-    /,
-    *,
-    backend: Literal["golden", "rtl"] = "golden",
-    real: bool = False,
-    **parameters: Value,
-) -> npt.NDArray[Any]:
-    """Run sequences through a network, each from reset.
-
-    Parameters
-    ----------
-    network
-        A real or a quantised network.
-    x
-        Numbers of shape (batch, time, inputs): reals for a real network; raws or codes, integers,
-        for a quantised one.
-    backend
-        ``golden`` for the golden model, or ``rtl`` for the generated layer in compiled simulation,
-        whose numbers are the same. What is compiled stays in ``build/bulk`` for the next time.
-    real
-        Whether a quantised network takes and gives real numbers: `x` is rounded to its input's
-        format, and the output decoded.
-    parameters
-        Parameters of the generated layer that the model leaves open, such as ``lanes``, for
-        ``rtl``.
-
-    Returns
-    -------
-    ndarray
-        The last layer's output at every time step, shape (batch, time, outputs): float64 of a real
-        network or with `real`, else the raws or codes in their integer type.
-
-    Raises
-    ------
-    UsageError
-        If the sequences do not suit the network, or a parameter does not go with the backend.
-    fewbit.sim.bulk.BulkError
-        If the circuit cannot be compiled.
-    fewbit.sim.yosys.YosysError
-        If Yosys is missing or fails.
-    """
-    from fewbit.arrays import as_sequences
-    from fewbit.sequences import run_sequences
-
-    outcome = run_sequences(
-        _checked(network), as_sequences(x), kind=backend, settings=parameters, real=real
-    )
-    return outcome.output
