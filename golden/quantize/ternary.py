@@ -375,7 +375,7 @@ def ott_ternary(
 
 
 def power_of_two(weights: npt.ArrayLike, integer_bits: int = 0, fraction: int = 1) -> ScaledWeights:
-    """Fixed point Qm.f with a symmetric range: ``w 2^f`` to the nearest, ties away from zero.
+    """Quantise to fixed point Qm.f of a symmetric range: ``w 2^f``, ties away from zero.
 
     With one bit in all, m + f = 1, the levels are ternary: m = 0 and f = 1 give -1/2, 0 and 1/2,
     where abs(w) = 1/4 is a tie and gives 1/2.
