@@ -1,4 +1,4 @@
-"""Number formats: what the bits of a code mean.
+"""Number formats: the meaning of a code's bits.
 
 A *code* is a bit pattern, held as a non-negative integer. It stands for a *real* value; where a
 format is a scaled integer, that signed integer is the *raw*, and the real of raw 1 is the
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 _TABLE_WIDTH = 16
-"""Widest format whose values are all tabulated."""
+"""Width of the widest format whose values are all tabulated."""
 
 
 class Format(ABC):
@@ -55,19 +55,19 @@ class Format(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """The format as the field names it."""
+        """Return the format's usual name in the field."""
 
     @property
     @abstractmethod
     def encoding(self) -> str:
-        """The meaning of each bit, most significant first, such as ``0bSEEEEEMM``."""
+        """Return the meaning of each bit, most significant first, such as ``0bSEEEEEMM``."""
 
     @abstractmethod
     def _decode(self, codes: Codes) -> Reals:
-        """Reals of valid codes."""
+        """Return the reals of codes that were checked already."""
 
     def decode(self, codes: npt.ArrayLike) -> Reals:
-        """Reals that codes stand for.
+        """Return the reals that codes stand for.
 
         Parameters
         ----------
@@ -82,7 +82,7 @@ class Format(ABC):
         return self._decode(self.check(codes))
 
     def check(self, codes: npt.ArrayLike) -> Codes:
-        """Codes as an int64 array, refused unless each is an integer from 0 to 2**width - 1."""
+        """Return codes as int64, or refuse any that is no integer from 0 to 2**width - 1."""
         array = np.asarray(codes)
         if array.dtype.kind not in "iu" and array.size:
             raise ValueError(f"{self.name} codes must be integers, not {array.dtype}.")
@@ -94,7 +94,7 @@ class Format(ABC):
         return array.astype(np.int64)
 
     def encode(self, reals: npt.ArrayLike) -> Codes:
-        """Codes of the nearest values; ties go to the even index, counted from zero.
+        """Return the codes of the nearest values; ties go to the even index, counted from zero.
 
         Beyond the largest value the result saturates, infinities included.
 
@@ -123,22 +123,22 @@ class Format(ABC):
 
     @property
     def _table(self) -> tuple[Reals, Codes]:
-        """All finite values, ascending and distinct, and the canonical code of each."""
+        """Return all finite values, ascending and distinct, and the canonical code of each."""
         return _tabulate(self)
 
     @property
     def values(self) -> Reals:
-        """All finite values, ascending and distinct. At most 16 bits."""
+        """Return all finite values of a format of at most 16 bits, ascending and distinct."""
         return self._table[0].copy()
 
     @property
     def largest(self) -> float:
-        """The largest finite real."""
+        """Return the the largest finite real."""
         return float(self._table[0][-1])
 
     @cached_property
     def corners(self) -> Codes:
-        """Codes worth more than their share of a random test: zeros, ones, extremes, neighbours."""
+        """Return codes that a random test should contain: zeros, ones, extremes and neighbours."""
         top, sign = 2**self.width, 2 ** (self.width - 1)
         patterns = [0, 1, 2, 3, sign - 2, sign - 1, sign, sign + 1, top - 2, top - 1]
         reals = [-np.inf, -1.0, 0.0, 1.0, np.inf]
@@ -146,7 +146,7 @@ class Format(ABC):
         return np.unique(np.array(codes, dtype=np.int64))
 
     def _canonical_order(self, codes: Codes) -> Codes:
-        """Sort key: of the codes of one value, the canonical one has the smallest."""
+        """Return a sort key: of all codes of one value, the canonical code has the smallest key."""
         return codes
 
 
@@ -169,7 +169,7 @@ def _tabulate(number_format: Format) -> tuple[Reals, Codes]:
 
 @dataclass(frozen=True)
 class FixedPoint(Format):
-    """Scaled integer: real = raw * 2**-fraction; ``0bII…FF``, two's complement when signed.
+    """A scaled integer: real = raw * 2**-fraction; ``0bII…FF``, two's complement when signed.
 
     ``encode`` rounds to nearest, ties to even raws, and saturates.
     """
@@ -181,7 +181,7 @@ class FixedPoint(Format):
     signed: bool = True
 
     def __post_init__(self) -> None:
-        # Up to 53 bits every raw is a float64, too, so that reals are exact.
+        # Every raw of up to 53 bits is a float64, so that reals are exact.
         if not 1 <= self.width <= 53:
             raise ValueError(f"FixedPoint width must be from 1 to 53 bits, not {self.width}.")
 
@@ -199,17 +199,17 @@ class FixedPoint(Format):
 
     @property
     def resolution(self) -> float:
-        """The real of raw 1."""
+        """Return the the real of raw 1."""
         return float(2.0**-self.fraction)
 
     @property
     def smallest_raw(self) -> int:
-        """The most negative raw."""
+        """Return the the most negative raw."""
         return -(2 ** (self.width - 1)) if self.signed else 0
 
     @property
     def largest_raw(self) -> int:
-        """The most positive raw."""
+        """Return the the most positive raw."""
         return 2 ** (self.width - self.signed) - 1
 
     @property
@@ -217,12 +217,12 @@ class FixedPoint(Format):
         return self.largest_raw * self.resolution
 
     def raw(self, codes: npt.ArrayLike) -> Codes:
-        """Raws of codes, any shape."""
+        """Return the raws of codes, of any shape."""
         array = self.check(codes)
         return np.where(array > self.largest_raw, array - 2**self.width, array)
 
     def code(self, raws: npt.ArrayLike) -> Codes:
-        """Codes of raws, any shape.
+        """Return the codes of raws, of any shape.
 
         Raises
         ------
@@ -293,7 +293,7 @@ class Minifloat(Format):
 
     @property
     def largest_exponent(self) -> int:
-        """The largest exponent code of a finite value."""
+        """Return the the largest exponent code of a finite value."""
         return 2**self.exponent_bits - 1 - self.ieee
 
     @property
@@ -324,7 +324,7 @@ class Minifloat(Format):
         return codes | (np.signbit(reals).astype(np.int64) << (self.width - 1))
 
     def _round(self, magnitudes: Reals) -> Codes:
-        """Codes of non-negative reals by arithmetic, for formats too wide to tabulate."""
+        """Return codes of non-negative reals by arithmetic, for formats too wide to tabulate."""
         finite = np.minimum(magnitudes, self.largest)
         # frexp calls the exponent of zero 0, but zero is the first of the subnormals.
         octave = np.where(finite > 0, np.frexp(finite)[1] - 1, 1 - self.bias)
@@ -365,18 +365,18 @@ class FloatSD8(Format):
         return "0bEEESKKKK"
 
     def mantissa(self, codes: npt.ArrayLike) -> Codes:
-        """Signed mantissas m of codes, from -18 to 18."""
+        """Return the signed mantissas m of codes, from -18 to 18."""
         array = self.check(codes)
         index = array & 15
         magnitude = np.where(index <= 10, index, index + 3)
         return np.where(array & 16, -magnitude, magnitude)
 
     def exponent(self, codes: npt.ArrayLike) -> Codes:
-        """Exponents E of codes, from 0 to 7, without the bias."""
+        """Return the exponents E of codes, from 0 to 7, without the bias."""
         return self.check(codes) >> 5
 
     def digits(self, codes: npt.ArrayLike) -> tuple[Codes, Codes]:
-        """Return the signed digits (a, b) of codes, m = 4a + b; b = 2 is preferred to b = -2."""
+        """Return the two signed digits (a, b) of codes, m = 4a + b; b = 2 is preferred to -2."""
         mantissa = self.mantissa(codes)
         magnitude = np.abs(mantissa)
         b = (magnitude + 1) % 4 - 1
@@ -394,8 +394,8 @@ class FloatSD8(Format):
 class Ternary(Format):
     """Ternary weights: ``0bNZ``, Z non-zero and N negative: 01 is +1, 11 is -1, 00 is 0.
 
-    10 is read as 0 and never written. ``encode`` rounds to nearest, ties to zero, and saturates:
-    the thresholds of a trained quantiser are applied before.
+    10 is read as 0 and never written. ``encode`` rounds to nearest, ties to zero, and saturates. A
+    trained quantiser applies its own thresholds before.
     """
 
     width: int = field(default=2, init=False)

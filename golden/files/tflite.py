@@ -1,13 +1,13 @@
-"""Fully integer LSTMs out of a TensorFlow Lite file, bit for bit as LiteRT runs them.
+"""Reader of fully integer LSTMs in a TensorFlow Lite file, bit for bit as LiteRT runs them.
 
-Reads every variant of the operator ``UNIDIRECTIONAL_SEQUENCE_LSTM`` with int8 weights and
+It reads every variant of the operator ``UNIDIRECTIONAL_SEQUENCE_LSTM`` with int8 weights and
 activations, int16 cell and five intermediates: coupled input gate, peepholes, layer norm,
-projection, clips, batch-major and time-major. Several LSTMs are one network where one reads the
+projection, limits, batch-major and time-major. Several LSTMs form one network where one reads the
 other's output, directly or through ``REVERSE_V2`` over time, ``CONCATENATION`` of the units, and
-``TRANSPOSE`` of batch and time: so converters write bidirectional layers. All other operators are
+``TRANSPOSE`` of batch and time, as converters write bidirectional layers. All other operators are
 ignored.
 
-A file may come from anywhere: every offset, length and type is checked before it is used, see
+A file may come from any source: every offset, length and type is checked before it is used, see
 `fewbit.golden.files.flatbuffer`.
 """
 
@@ -54,18 +54,18 @@ _UNITS_AXIS = 2
 
 @dataclass(frozen=True)
 class _Part:
-    """One of what a tensor holds side by side: an LSTM's output, or a tensor from elsewhere.
+    """One of the parts that a tensor holds side by side: an LSTM's output, or an outside tensor.
 
     Parameters
     ----------
     source
-        Place of the LSTM in the list of those found, or the tensor's name.
+        Place of the LSTM in the reader's list, or the tensor's name.
     reversed_axes
-        Axes of the tensor that holds it which run backward.
+        Axes of the tensor that run backward.
     time_axis
-        Which of them is time; None where only the reader tells.
+        The axis that is time; None where only the LSTM that reads the tensor defines it.
     transposed
-        Whether batch and time have changed places since it was made.
+        Whether batch and time are exchanged, compared with the source.
     """
 
     source: int | str
@@ -85,7 +85,7 @@ class _Part:
         )
 
     def read_along(self, time_axis: int) -> int | str:
-        """Source as an LSTM names it that takes `time_axis` for its time."""
+        """Return the source as an LSTM names it whose time is `time_axis`."""
         if isinstance(self.source, int):
             return self.source
         # The same tensor with its axes exchanged is another input.
@@ -99,23 +99,23 @@ def read_tflite(
     activation: ActivationKind = "gemmlowp",
     rounding: Rounding = "double",
 ) -> Imported:
-    """Network of the integer LSTMs in a ``.tflite`` file.
+    """Return the network of the integer LSTMs in a ``.tflite`` file.
 
     Parameters
     ----------
     path
         The file, of at most 256 MiB.
     lstm
-        Index, or name of the output tensor, of the LSTM to take; several with commas between them.
-        All if not given, provided that they are connected.
+        Index, or name of the output tensor, of the LSTM to read, or several separated by commas.
+        None stands for all, which must then be connected.
     activation, rounding
-        Of all layers; the defaults give LiteRT's bytes.
+        The fields of all layers; the defaults give LiteRT's bytes.
 
     Raises
     ------
     ValueError
-        If the file is damaged, holds no such LSTM, or one that LiteRT would not run on integers
-        alone.
+        If the file is damaged, holds no such LSTM, or holds one that LiteRT would not run on
+        integers alone.
     """
     source = Path(path)
     content = read_file(source)
@@ -126,7 +126,7 @@ def read_tflite(
 
 
 class _Reader:
-    """Follows what the LSTMs of a file read, operator by operator."""
+    """A walk through a file, operator by operator, that follows the inputs of its LSTMs."""
 
     def __init__(self, file: TfliteFile, activation: ActivationKind, rounding: Rounding) -> None:
         self._file = file
@@ -193,7 +193,7 @@ class _Reader:
         self._found.append(Found(place, output.name, sources, reverse, build))
 
     def _axes(self, operator: Operator) -> list[int]:
-        """Second input of an operator, a short constant list of axes; empty if it is none."""
+        """Return the axes in an operator's second input, or [] if it is no short constant list."""
         if len(operator.inputs) != 2 or len(operator.outputs) != 1:
             return []
         tensor = self._file.tensor(operator.inputs[1])
@@ -202,7 +202,7 @@ class _Reader:
         try:
             return self._file.data(tensor, str(tensor)).ravel().tolist()
         except ValueError:
-            # Axes that are computed: what the operator does isn't known, so nothing connects.
+            # The axes are computed, so the operator's effect is unknown and nothing is connected.
             return []
 
     def _reverse(self, operator: Operator) -> None:
@@ -248,6 +248,6 @@ class _Reader:
 
 
 def _from_front(tensor: Tensor, axis: int) -> int:
-    """Axis of a sequence counted from the front; -1 for any other tensor."""
+    """Return the axis of a sequence counted from the front; -1 for any other tensor."""
     rank = len(tensor.shape)
     return axis % rank if rank == _SEQUENCE_RANK and -rank <= axis < rank else -1

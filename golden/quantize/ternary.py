@@ -1,4 +1,4 @@
-"""From real weights to binary, ternary, power-of-two and exponential ones.
+"""Quantisers of real weights: to binary, ternary, power-of-two and exponential ones.
 
 ====================  ==================  ==================  ==================================
 quantiser             scale               levels              rule for a real weight w
@@ -12,14 +12,15 @@ quantiser             scale               levels              rule for a real we
 `normalized_ternary`  one a row           -1, 0, 1            0 where abs(w) <= 0.7 mean(abs(w))
 ====================  ==================  ==================  ==================================
 
-n is the length of a row, so the inputs or the hidden units, and h the number of hidden units. A
-negative threshold itself thus gives -1, a positive one 0. Thresholds are doubles: scale/3, scale/2
-and 0.7 mean, each rounded to nearest.
+Here n is the length of a row (the number of inputs or of hidden units), and h is the number of
+hidden units. A weight equal to a negative threshold gives -1, one equal to a positive threshold
+gives 0. Thresholds are doubles: scale/3, scale/2 and 0.7 mean, each rounded to nearest.
 
-With a random generator the first four and the exponential one sample instead. A binary level is 1
-with the probability (w/scale + 1)/2, a ternary one sign(w) with the probability abs(w)/scale, else
-0, both probabilities saturated to 0...1. Inside ±scale the expected value is w; the exponential
-one's is w from 2^-22 to 2^10. A circuit holds one sample, taken once.
+With a random generator the first four quantisers and the exponential one sample instead. A binary
+level is 1 with the probability (w/scale + 1)/2, else -1. A ternary level is sign(w) with the
+probability abs(w)/scale, else 0. Both probabilities are saturated to 0...1. Inside ±scale the
+expected value is w; that of the exponential quantiser is w from 2^-22 to 2^10. A circuit holds one
+sample.
 
 `ardakani_binary`, `ardakani_ternary` and `normalized_ternary` quantise networks that are already
 trained. The other quantisers and all samples are for training at few bits, where each step
@@ -64,14 +65,14 @@ __all__ = [
 
 LOWEST_EXPONENT = -22
 HIGHEST_EXPONENT = 10
-"""The paper's 9 limits the exponent before it is rounded up."""
+"""Largest exponent; the paper's limit of 9 applies before the exponent is rounded up."""
 _MOST_BITS = 15
 _NORMALIZED_THRESHOLD = 0.7
 
 
 @dataclass(frozen=True, eq=False)
 class ScaledWeights:
-    """Integer levels times a real scale, one of all or one of each row.
+    """Integer levels times a real scale, one for all or one for each row.
 
     Arrays are copied and made read-only.
 
@@ -92,7 +93,7 @@ class ScaledWeights:
     scale: Reals
 
     def __post_init__(self) -> None:
-        """Check both fields."""
+        """Check shapes, types and ranges of both fields."""
         levels, scale = np.array(self.levels), np.array(self.scale)
         if levels.dtype.kind not in "iu" or levels.ndim == 0:
             raise ValueError(
@@ -113,18 +114,18 @@ class ScaledWeights:
 
     @property
     def row_scales(self) -> Reals:
-        """Scale of each row, shape (..., row)."""
+        """Return the scale of each row, shape (..., row)."""
         return np.broadcast_to(self.scale, self.levels.shape[:-1])
 
     @property
     def reals(self) -> Reals:
-        """Real weights, shape (..., row, operand)."""
+        """Return the real weights, shape (..., row, operand)."""
         return self.levels * self.row_scales[..., np.newaxis]
 
 
 @dataclass(frozen=True, eq=False)
 class ExponentialWeights:
-    """Weights ``signs * 2^exponents``: a shift each, and no zero.
+    """Weights ``signs * 2^exponents``: each is a shift, and none is zero.
 
     Parameters
     ----------
@@ -139,7 +140,7 @@ class ExponentialWeights:
 
     @property
     def reals(self) -> Reals:
-        """Real weights, the shape of `signs`."""
+        """Return the real weights, in the shape of `signs`."""
         return np.ldexp(self.signs.astype(np.float64), self.exponents)
 
 
@@ -172,12 +173,12 @@ def _check_size(name: str, value: int) -> None:
 
 
 def _happens(probability: Reals, generator: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """Whether each event happens: never at probability 0 or below, always at 1 or above."""
+    """Return whether each event happens: never at probability 0 or below, always at 1 or above."""
     return generator.random(probability.shape) < probability
 
 
 def round_half_away(reals: npt.ArrayLike) -> Reals:
-    """Nearest integers, ties away from zero: ``rnd`` of arXiv 1608.06902, C's ``round``.
+    """Return the nearest integers, ties away from zero: ``rnd`` of arXiv 1608.06902, C's ``round``.
 
     Parameters
     ----------
@@ -185,13 +186,13 @@ def round_half_away(reals: npt.ArrayLike) -> Reals:
         Any shape.
     """
     values = np.asarray(reals, np.float64)
-    # The fraction is exact; the sum of a real and a half would not always be.
+    # The fraction is exact, while the sum of a real and a half would not always be.
     fraction, whole = np.modf(values)
     return whole + np.where(np.abs(fraction) >= 0.5, np.sign(values), 0.0)
 
 
 def ardakani_scale(operands: int, hidden: int) -> float:
-    """``sqrt(6/(operands + 4 hidden))/2``: the fixed scale of a matrix in arXiv 1809.11086.
+    """Return ``sqrt(6/(operands + 4 hidden))/2``, the fixed scale of a matrix in arXiv 1809.11086.
 
     Parameters
     ----------
@@ -206,7 +207,7 @@ def ardakani_scale(operands: int, hidden: int) -> float:
 
 
 def ott_scale(operands: int, hidden: int) -> float:
-    """``sqrt(6/(operands + hidden))``: the fixed scale of ternary weights in arXiv 1608.06902.
+    """Return ``sqrt(6/(operands + hidden))``, the scale of ternary weights in arXiv 1608.06902.
 
     Parameters
     ----------
@@ -221,14 +222,14 @@ def ott_scale(operands: int, hidden: int) -> float:
 
 
 def binary(weights: npt.ArrayLike, scale: float) -> ScaledWeights:
-    """Levels 1 where a weight is at least 0, else -1.
+    """Return levels that are 1 where a weight is at least 0, else -1.
 
     Parameters
     ----------
     weights
         Reals, any shape but ().
     scale
-        Of the result; above 0.
+        Scale of the result, above 0.
     """
     _check_scale(scale)
     return ScaledWeights(np.where(_finite(weights) >= 0, 1, -1), np.asarray(scale))
@@ -237,14 +238,14 @@ def binary(weights: npt.ArrayLike, scale: float) -> ScaledWeights:
 def sample_binary(
     weights: npt.ArrayLike, scale: float, generator: np.random.Generator
 ) -> ScaledWeights:
-    """Levels 1 with the probability (w/scale + 1)/2, saturated to 0...1, else -1.
+    """Return random levels: 1 with the probability (w/scale + 1)/2, saturated to 0...1, else -1.
 
     Parameters
     ----------
     weights
         Reals, any shape but ().
     scale
-        Of the result; above 0.
+        Scale of the result, above 0.
     generator
         One number of it is used for each weight.
     """
@@ -255,14 +256,16 @@ def sample_binary(
 
 
 def ternary(weights: npt.ArrayLike, scale: float, threshold: float) -> ScaledWeights:
-    """Levels ``[w > -threshold] + [w > threshold] - 1``: -threshold gives -1, threshold gives 0.
+    """Return the levels ``[w > -threshold] + [w > threshold] - 1``.
+
+    So a weight of -threshold gives -1, and a weight of threshold gives 0.
 
     Parameters
     ----------
     weights
         Reals, any shape but ().
     scale
-        Of the result; above 0.
+        Scale of the result, above 0.
     threshold
         At least 0.
     """
@@ -277,14 +280,14 @@ def ternary(weights: npt.ArrayLike, scale: float, threshold: float) -> ScaledWei
 def sample_ternary(
     weights: npt.ArrayLike, scale: float, generator: np.random.Generator
 ) -> ScaledWeights:
-    """Levels sign(w) with the probability abs(w)/scale, saturated to 1, else 0.
+    """Return random levels: sign(w) with the probability abs(w)/scale, saturated to 1, else 0.
 
     Parameters
     ----------
     weights
         Reals, any shape but ().
     scale
-        Of the result; above 0.
+        Scale of the result, above 0.
     generator
         One number of it is used for each weight.
     """
@@ -299,7 +302,7 @@ def sample_ternary(
 def ardakani_binary(
     weights: npt.ArrayLike, generator: np.random.Generator | None = None
 ) -> ScaledWeights:
-    """Binary weights of arXiv 1809.11086.
+    """Return the binary weights of arXiv 1809.11086.
 
     Parameters
     ----------
@@ -325,7 +328,7 @@ def _ternary_of_matrices(
 def ardakani_ternary(
     weights: npt.ArrayLike, generator: np.random.Generator | None = None
 ) -> ScaledWeights:
-    """Ternary weights of arXiv 1809.11086: the threshold is a third of the scale.
+    """Return the ternary weights of arXiv 1809.11086, whose threshold is a third of the scale.
 
     Parameters
     ----------
@@ -342,7 +345,7 @@ def ardakani_ternary(
 def ott_binary(
     weights: npt.ArrayLike, generator: np.random.Generator | None = None
 ) -> ScaledWeights:
-    """Binary weights of arXiv 1608.06902, -1 and 1.
+    """Return the binary weights of arXiv 1608.06902, -1 and 1.
 
     The deterministic rule is the exact one: the authors' floats, which add 1 first, also give 1 for
     the nearest negatives.
@@ -360,7 +363,7 @@ def ott_binary(
 def ott_ternary(
     weights: npt.ArrayLike, generator: np.random.Generator | None = None
 ) -> ScaledWeights:
-    """Ternary weights of arXiv 1608.06902: the threshold is half the scale.
+    """Return the ternary weights of arXiv 1608.06902, whose threshold is half the scale.
 
     Parameters
     ----------
@@ -375,7 +378,7 @@ def ott_ternary(
 
 
 def power_of_two(weights: npt.ArrayLike, integer_bits: int = 0, fraction: int = 1) -> ScaledWeights:
-    """Quantise to fixed point Qm.f of a symmetric range: ``w 2^f``, ties away from zero.
+    """Return fixed-point weights Qm.f with a symmetric range: ``w 2^f``, ties away from zero.
 
     With one bit in all, m + f = 1, the levels are ternary: m = 0 and f = 1 give -1/2, 0 and 1/2,
     where abs(w) = 1/4 is a tie and gives 1/2.
@@ -403,7 +406,7 @@ def power_of_two(weights: npt.ArrayLike, integer_bits: int = 0, fraction: int = 
             f"{integer_bits} + {fraction}."
         )
     largest = (1 << bits) - 1
-    # Saturated first: no rounding crosses the largest level, and an overflow to infinity is caught.
+    # Saturating first is right, as no rounding crosses the largest level, and catches infinities.
     with np.errstate(over="ignore"):
         scaled = np.clip(np.ldexp(_finite(weights), fraction), -largest, largest)
     return ScaledWeights(round_half_away(scaled).astype(np.int64), np.asarray(2.0**-fraction))
@@ -412,7 +415,7 @@ def power_of_two(weights: npt.ArrayLike, integer_bits: int = 0, fraction: int = 
 def exponential(
     weights: npt.ArrayLike, generator: np.random.Generator | None = None
 ) -> ExponentialWeights:
-    """Signed powers of two, a shift for each weight.
+    """Return weights that are signed powers of two, a shift for each.
 
     With e = floor(log2(abs(w))), saturated to -22...9, and p = abs(w)/2^e - 1, the exponent is
     e + 1 where p > 1/2, so that 1.5 * 2^e stays at e; sampled, it is e + 1 with the probability p,
@@ -438,7 +441,7 @@ def exponential(
 
 
 def normalized_ternary(weights: npt.ArrayLike, gains: npt.ArrayLike | None = None) -> ScaledWeights:
-    """Ternary weights with a scale for each row.
+    """Return ternary weights with a scale for each row.
 
     The level is sign(w) where abs(w) > 0.7 mean(abs(w)), else 0; the mean is that of a gate's
     matrix. Without `gains` the scale of a row is the mean magnitude of the weights that it keeps:
