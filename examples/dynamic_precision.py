@@ -114,7 +114,7 @@ class Measured:
     correct, count
         Sequences decided rightly, and all.
     rms
-        Root of the mean square deviation of the hidden values from those with 8 bits, in steps.
+        Root of the mean square deviation of the hidden values from those with 8 bits, in raws.
     """
 
     name: str

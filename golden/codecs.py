@@ -183,6 +183,17 @@ class RealCodec(Codec):
 def quantize(real: npt.ArrayLike, scale: float, zero_point: int, width: int = 8) -> Raws:
     """Return the raws nearest to reals, ties of ``real/scale`` to even, saturated to `width` bits.
 
+    Parameters
+    ----------
+    real
+        Finite reals of any shape.
+    scale
+        Resolution of the raws, above 0.
+    zero_point
+        Raw of the real 0.
+    width
+        Bits of a raw, from 1 to 32.
+
     Raises
     ------
     ValueError

@@ -376,7 +376,7 @@ class FloatSD8(Format):
         return self.check(codes) >> 5
 
     def digits(self, codes: npt.ArrayLike) -> tuple[Codes, Codes]:
-        """Return the two signed digits (a, b) of codes, m = 4a + b; b = 2 is preferred to -2."""
+        """Return the two signed digits (a, b) of codes, m = 4a + b, with b = 2 rather than -2."""
         mantissa = self.mantissa(codes)
         magnitude = np.abs(mantissa)
         b = (magnitude + 1) % 4 - 1

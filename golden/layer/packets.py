@@ -118,7 +118,10 @@ class Packet:
 
 
 def value_bytes(width: int) -> int:
-    """Return the bytes of a value of `width` bits in a packet: low byte first, sign extended."""
+    """Return how many bytes a value of `width` bits has in a packet.
+
+    The low byte is first, and the sign is extended to whole bytes.
+    """
     return 1 if width <= BYTE.width else 2
 
 

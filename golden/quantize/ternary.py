@@ -444,9 +444,10 @@ def normalized_ternary(weights: npt.ArrayLike, gains: npt.ArrayLike | None = Non
     """Return ternary weights with a scale for each row.
 
     The level is sign(w) where abs(w) > 0.7 mean(abs(w)), else 0; the mean is that of a gate's
-    matrix. Without `gains` the scale of a row is the mean magnitude of the weights that it keeps:
-    for these levels the one with the least squared error. With `gains` it is that of a weight norm
-    over the levels, gain/sqrt(number of levels that are not 0). A row of levels 0 has the scale 0.
+    matrix. Without `gains` the scale of a row is the mean magnitude of its weights whose level is
+    not 0, which has the least squared error for these levels. With `gains` the scale is that of a
+    weight norm over the levels, gain/sqrt(number of levels that are not 0). A row of levels 0 has
+    the scale 0.
 
     Parameters
     ----------

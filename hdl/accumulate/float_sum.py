@@ -304,7 +304,7 @@ class FloatSum:
         sign: Value,
         name: str = "staged",
     ) -> tuple[list[Value], list[Value], list[Value], Value]:
-        """Return registers for all values, in the same order."""
+        """Return operands, exponents, signs and start sign after a stage of registers."""
         *staged, staged_signs, staged_sign = pipeline.register(
             **{f"{name}_operand_{k}": operand for k, operand in enumerate(operands)},
             **{f"{name}_exponent_{k}": exponent for k, exponent in enumerate(exponents)},
