@@ -1,4 +1,4 @@
-"""The circuits, in Amaranth, and the registry of designs."""
+"""The circuits of all designs, in Amaranth, and the registry of designs."""
 
 if __name__ != "fewbit.hdl":
     # A second copy of every class would be loaded, none equal to its twin.
