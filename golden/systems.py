@@ -391,7 +391,7 @@ _FEW_BIT_OPTIONS = (
     ),
     Option(
         "scales",
-        "of a row: any, or powers of two, for no multipliers",
+        "scales of rows: any, or powers of two, which need no multipliers",
         "any",
         choices=get_args(ScaleKind),
     ),
@@ -407,7 +407,9 @@ register_system(
         "int8_lstm_layer",
         (
             _ACTIVATION,
-            Option("rounding", "of a requantisation", "double", choices=get_args(Rounding)),
+            Option(
+                "rounding", "rounding of a requantisation", "double", choices=get_args(Rounding)
+            ),
         ),
         int8_layer_of,
     )
