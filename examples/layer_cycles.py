@@ -18,7 +18,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fewbit.golden.layer import packets
-from fewbit.golden.layer.int8 import Int8LstmLayerContract, random_constants
+from fewbit.golden.layer.int8 import Int8LstmLayerContract
+from fewbit.golden.layer.int8_random import random_constants
 from fewbit.golden.layer.packets import Kind, Packet
 from fewbit.golden.lstm.int8 import Int8Constants
 from fewbit.hdl.design import ConfiguredDesign, Value

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 
 from amaranth.hdl import ShapeLike, signed, unsigned
-from amaranth.lib import data, stream
+from amaranth.lib import data, stream, wiring
 
 from fewbit.golden.formats import FixedPoint, FloatSD8, Format, Minifloat, Ternary
 from fewbit.golden.operands import Operand
 
-__all__ = ["payload_layout", "shape_of", "stream_of"]
+__all__ = ["HasPorts", "payload_layout", "shape_of", "stream_of"]
+
+HasPorts = wiring.PureInterface | wiring.Component
+"""What has ports as attributes."""
 
 
 def shape_of(number_format: Format) -> ShapeLike:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from amaranth.back import rtlil
-from amaranth.hdl import Cat, Module
+from amaranth.hdl import Cat, Fragment
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -66,8 +66,6 @@ class Top(wiring.Component):
 
     def __init__(self, component: wiring.Component, contract: Contract) -> None:
         self.component = component
-        # The component is elaborated below but is no submodule, which Amaranth would warn about.
-        component._MustUse__used = True
         self.contract = contract
         super().__init__(
             {
@@ -77,23 +75,27 @@ class Top(wiring.Component):
             }
         )
 
-    def elaborate(self, platform: object) -> Module:
-        m = self.component.elaborate(platform)
+    def elaborate(self, platform: object) -> Fragment:
+        # As no submodule, whatever the component elaborates to.
+        fragment = Fragment.get(self.component, platform)
         inner = self.component
         i_valid, i_ready, o_valid, o_ready = (
             getattr(self, name) for stream in "io" for name in self.contract.handshakes[stream]
         )
-        m.d.comb += [
+        fragment.add_statements(
+            "comb",
             inner.i.payload.eq(Cat(getattr(self, field.name) for field in self.contract.operands)),
             inner.i.valid.eq(i_valid),
             i_ready.eq(inner.i.ready),
             Cat(getattr(self, field.name) for field in self.contract.results).eq(inner.o.payload),
             o_valid.eq(inner.o.valid),
             inner.o.ready.eq(o_ready),
-        ]
-        for field in self.contract.configuration:
-            m.d.comb += getattr(inner, field.name).eq(getattr(self, field.name))
-        return m
+            *(
+                getattr(inner, field.name).eq(getattr(self, field.name))
+                for field in self.contract.configuration
+            ),
+        )
+        return fragment
 
 
 def to_rtlil(component: wiring.Component, contract: Contract, name: str) -> str:

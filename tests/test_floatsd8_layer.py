@@ -23,6 +23,7 @@ from fewbit.golden.lstm.float64 import Float64Lstm
 from fewbit.golden.lstm.floatsd8 import FloatSD8Lstm
 from fewbit.golden.systems import layer_of
 from fewbit.hdl.designs import find
+from fewbit.hdl.layer.feed import PlainFeed
 from fewbit.hdl.layer.floatsd8_cycles import step_cycles
 from fewbit.layer_files import cycles_section
 from fewbit.sim.bulk import BulkSimulation, check_bulk, compare
@@ -240,7 +241,9 @@ def test_nothing_unknown_leaves_the_circuit(tmp_path):
 
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus is not installed")
 def test_lanes_beyond_a_vectors_end_are_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr("fewbit.hdl.layer.floatsd8._FloatSD8System.masks_padding", False)
+    monkeypatch.setattr(
+        "fewbit.hdl.layer.floatsd8.PlainFeed", lambda places, masks_padding: PlainFeed(places)
+    )
     text = verilog_of(DESIGN.configure(TINY))
     outcome = simulate(
         DESIGN.configure(TINY), tmp_path, simulator="icarus", count=120, verilog=text

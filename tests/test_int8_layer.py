@@ -18,7 +18,8 @@ from fewbit.golden.layer import packets
 from fewbit.golden.layer.contract import state_bytes
 from fewbit.golden.layer.image import ImageError, checksum
 from fewbit.golden.layer.image import program as program_of
-from fewbit.golden.layer.int8 import Int8LstmLayerContract, random_constants
+from fewbit.golden.layer.int8 import Int8LstmLayerContract
+from fewbit.golden.layer.int8_random import random_constants
 from fewbit.golden.layer.packets import Kind, Packet, Reply, Status
 from fewbit.golden.lstm.int8 import Int8Constants, step_constants
 from fewbit.hdl.designs import find

@@ -12,7 +12,7 @@ from fewbit.golden.activation.integer import ACTIVATIONS, ActivationKind
 from fewbit.golden.formats import INT8, INT16, INT32
 from fewbit.golden.lstm.int8 import update_unit
 from fewbit.golden.lstm.integer_variant import TIES_UP, IntegerVariant
-from fewbit.hdl.neuron.int8 import IntegerLayerNeuron
+from fewbit.hdl.neuron.integer import IntegerLayerNeuron
 from fewbit.hdl.neuron.integer_update import IntegerUpdate
 from tests.support.update_bench import FORMATS, Settings, simulation
 

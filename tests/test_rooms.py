@@ -73,7 +73,7 @@ def test_imports_run_one_way(floor):
     files = sources(floor)
     assert len(files) > 5
     wrong = {
-        str(path): wrong_imports(floor, imports_of(path) - READERS.get(path.name, set()))
+        str(path): wrong_imports(floor, imports_of(path)) - READERS.get(path.name, set())
         for path in files
     }
     assert {path: modules for path, modules in wrong.items() if modules} == {}
@@ -117,7 +117,7 @@ def test_long_modules_say_why():
             text = path.read_text()
             if text.count("\n") > LONGEST:
                 words = ast.get_docstring(ast.parse(text)) or ""
-                assert "one module" in " ".join(words.split()), (
+                assert "one module" in " ".join(words[:1600].split()), (
                     f"{path} has more than {LONGEST} lines"
                 )
 

@@ -9,9 +9,9 @@ import pytest
 from amaranth.sim import Simulator
 
 from fewbit.golden.arithmetic import wrap
-from fewbit.golden.layer.ternary import SIDE_BY_SIDE
 from fewbit.golden.lstm.integer_step import update_unit
 from fewbit.golden.lstm.integer_variant import GATES
+from fewbit.golden.neuron.ternary import SIDE_BY_SIDE
 from fewbit.hdl.neuron.side_by_side_update import SideBySideUpdate
 
 SEED = 11

@@ -10,7 +10,8 @@ The words of the image are in the order in which the circuit needs them. The las
 checksum. Numbers are little-endian, two's complement where signed; only the checksum is big-endian,
 as its algorithm wants it.
 
-This file needs Python 3.10 and numpy 1.21, or newer versions, and nothing else. A generated layer
+This is one module, long as it is, because it is handed out: it needs Python 3.10 and numpy 1.21, or
+newer versions, and nothing else. A generated layer
 has a copy of it, DESIGN_pack.py, with that layer's plan, as JSON, in the comment at its end.
 """
 

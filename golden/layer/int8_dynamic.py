@@ -20,7 +20,8 @@ from fewbit.golden.layer.image import (
     Weights,
     as_bytes,
 )
-from fewbit.golden.layer.int8 import Int8LstmLayerContract, random_constants
+from fewbit.golden.layer.int8 import Int8LstmLayerContract
+from fewbit.golden.layer.int8_random import random_constants
 from fewbit.golden.layer.packets import PASSES_SIZE
 from fewbit.golden.layer.sections import records
 from fewbit.golden.lstm.dynamic import (
@@ -188,7 +189,7 @@ class DynamicInt8LstmLayerContract(Int8LstmLayerContract):
 
     signal: PrecisionSignal = parameter(
         "cell_change",
-        "of dynamic=1: what chooses, the cell's change or the output gate",
+        "with dynamic=1, what chooses: the change of the cell or the output gate",
         choices=get_args(PrecisionSignal),
     )
 

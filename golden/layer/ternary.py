@@ -36,10 +36,17 @@ from fewbit.golden.layer.sections import (
     records,
     split_bits,
 )
-from fewbit.golden.lstm.integer_variant import GATES, PARTS, IntegerVariant
+from fewbit.golden.lstm.integer_variant import (
+    GATES,
+    HIGHEST_CELL_EXPONENT,
+    LOWEST_CELL_EXPONENT,
+    PARTS,
+    IntegerVariant,
+)
 from fewbit.golden.lstm.ternary import LevelKind, ScaleKind, TernaryLstm, levels_of
 from fewbit.golden.neuron.ternary import (
     MOST_LANES,
+    SIDE_BY_SIDE,
     LaneWeights,
     exponents_parameter,
     value_width_parameter,
@@ -56,7 +63,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NONZERO",
-    "SIDE_BY_SIDE",
     "GateOrder",
     "TernaryLstmLayerContract",
     "random_model",
@@ -65,8 +71,6 @@ __all__ = [
 GateOrder = Literal["in_turn", "side_by_side"]
 """The order of the rows of a unit's gates: one after the other, or all four at once."""
 
-SIDE_BY_SIDE = ("f", "i", "g", "o")
-"""The order of gates in the image where rows of all four gates are side by side."""
 
 START_BYTES = 4
 _HALF = 1 << 30
@@ -420,7 +424,7 @@ def random_model(layer: TernaryLstmLayerContract, rng: np.random.Generator) -> T
         input_scale=1.0,
         activation_width=layer.activation_width,
         exponents=layer.exponents,
-        cell_exponent=int(rng.integers(-15, -8)),
+        cell_exponent=int(rng.integers(LOWEST_CELL_EXPONENT, HIGHEST_CELL_EXPONENT + 1)),
         cell_clip=int(rng.choice([0, 0, 0, 20480, 32767, int(rng.integers(1, 32768))])),
         activation=layer.activation,
     )

@@ -11,7 +11,8 @@ integer ``UNIDIRECTIONAL_SEQUENCE_LSTM``. With "table" only sigmoid and tanh dif
 of TensorFlow Lite Micro.
 
 `Int8Lstm` is a layer with its scales; its `constants` are the integers that follow from them, and
-`step_constants` is the step that they define.
+`step_constants` is the time step that they define. This is one module because the class is one: its
+fields, the checks between them, and what follows from them.
 
 Source: Li and Alvarez, "On the quantization of recurrent neural networks", arXiv 2101.05453, and
 LiteRT's kernel where the paper leaves a step open.

@@ -3,14 +3,34 @@
 from amaranth.hdl import Module, Mux, Value
 
 from fewbit.golden.accumulate.binary_accumulate import BinaryAccumulateContract
-from fewbit.hdl.accumulate.rows import Lane, SelectedLanes
+from fewbit.hdl.accumulate.rows import Beat, Lane, RowAccumulate, SelectedProducts
 from fewbit.hdl.arithmetic import wire
 from fewbit.hdl.structure import LaneStructure
 
-__all__ = ["BinaryAccumulate"]
+__all__ = ["BinaryAccumulate", "BinaryProducts"]
 
 
-class BinaryAccumulate(SelectedLanes):
+class BinaryProducts(SelectedProducts):
+    """Products of binary weights and activations."""
+
+    def _lanes(self, m: Module, beat: Beat) -> list[Lane]:
+        lanes: list[Lane] = []
+        for lane in range(self.lanes):
+            activation = beat.activations[lane].as_unsigned()
+            negate = wire(m, ~beat.weights[lane], f"negates_{lane}")
+            term = activation ^ negate.replicate(self.activation_width)
+            # A number and its negative have the same lowest bit.
+            lanes.append(Lane(wire(m, term, f"term_{lane}"), negate, activation[0]))
+        return lanes
+
+    def _plain_products(self, m: Module, beat: Beat) -> list[Value]:
+        return [
+            Mux(beat.weights[lane], beat.activations[lane], -beat.activations[lane])
+            for lane in range(self.lanes)
+        ]
+
+
+class BinaryAccumulate(RowAccumulate):
     """The sum of a row of binary weights times activations, for a beat each cycle.
 
     The sum follows the last beat of a row by one cycle. While it waits, the unit stalls. Bit for
@@ -27,22 +47,4 @@ class BinaryAccumulate(SelectedLanes):
     def __init__(
         self, contract: BinaryAccumulateContract | None = None, structure: LaneStructure = "gates"
     ) -> None:
-        self.contract = contract or BinaryAccumulateContract()
-        super().__init__(self.contract, structure)
-
-    def _lanes(self, m: Module) -> list[Lane]:
-        lanes: list[Lane] = []
-        for lane in range(self.lanes):
-            activation = self.i.payload.activations[lane].as_unsigned()
-            negate = wire(m, ~self.i.payload.weights[lane], f"negates_{lane}")
-            term = activation ^ negate.replicate(self.activation_width)
-            # A number and its negative have the same lowest bit.
-            lanes.append(Lane(wire(m, term, f"term_{lane}"), negate, activation[0]))
-        return lanes
-
-    def _plain_products(self, m: Module) -> list[Value]:
-        beat = self.i.payload
-        return [
-            Mux(beat.weights[lane], beat.activations[lane], -beat.activations[lane])
-            for lane in range(self.lanes)
-        ]
+        super().__init__(BinaryProducts(contract or BinaryAccumulateContract(), structure))

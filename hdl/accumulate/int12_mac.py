@@ -3,13 +3,42 @@
 from amaranth.hdl import Cat, Const, Module, Value
 
 from fewbit.golden.accumulate.int12_mac import Int12MacContract
-from fewbit.hdl.accumulate.rows import RowAccumulate
+from fewbit.hdl.accumulate.rows import Beat, RowAccumulate, RowProducts
 from fewbit.hdl.arithmetic import wire
 from fewbit.hdl.structure import LaneStructure
 from fewbit.hdl.sums.addends import Addend, product_addends, sum_of_addends
 from fewbit.hdl.sums.columns import Columns
 
-__all__ = ["Int12Mac", "add_product"]
+__all__ = ["Int12Mac", "Int12Products", "add_product"]
+
+
+class Int12Products(RowProducts):
+    """Products of 12-bit weights and activations."""
+
+    def _add_lanes(self, m: Module, beat: Beat, columns: Columns) -> None:
+        for lane in range(self.lanes):
+            add_product(m, columns, beat.activations[lane], beat.weights[lane], f"lane_{lane}")
+
+    def _chained_lanes(self, m: Module, beat: Beat, before: Value) -> Value:
+        rows: list[Addend] = []
+        constant = 0
+        for lane in range(self.lanes):
+            partial, offset = product_addends(
+                m,
+                beat.activations[lane],
+                beat.weights[lane],
+                Const(0, 1),
+                f"lane_{lane}",
+                "fpga",
+            )
+            rows += partial
+            constant += offset
+        return sum_of_addends(
+            m, [*rows, Addend(before)], self.accumulator_width, "sum", constant, "fpga"
+        )
+
+    def _plain_products(self, m: Module, beat: Beat) -> list[Value]:
+        return [beat.weights[lane] * beat.activations[lane] for lane in range(self.lanes)]
 
 
 class Int12Mac(RowAccumulate):
@@ -29,35 +58,7 @@ class Int12Mac(RowAccumulate):
     def __init__(
         self, contract: Int12MacContract | None = None, structure: LaneStructure = "gates"
     ) -> None:
-        self.contract = contract or Int12MacContract()
-        super().__init__(self.contract, structure)
-
-    def _add_lanes(self, m: Module, columns: Columns) -> None:
-        beat = self.i.payload
-        for lane in range(self.lanes):
-            add_product(m, columns, beat.activations[lane], beat.weights[lane], f"lane_{lane}")
-
-    def _chained_lanes(self, m: Module, before: Value) -> Value:
-        rows: list[Addend] = []
-        constant = 0
-        for lane in range(self.lanes):
-            partial, offset = product_addends(
-                m,
-                self.i.payload.activations[lane],
-                self.i.payload.weights[lane],
-                Const(0, 1),
-                f"lane_{lane}",
-                "fpga",
-            )
-            rows += partial
-            constant += offset
-        return sum_of_addends(
-            m, [*rows, Addend(before)], self.accumulator_width, "sum", constant, "fpga"
-        )
-
-    def _plain_products(self, m: Module) -> list[Value]:
-        beat = self.i.payload
-        return [beat.weights[lane] * beat.activations[lane] for lane in range(self.lanes)]
+        super().__init__(Int12Products(contract or Int12MacContract(), structure))
 
 
 def add_product(

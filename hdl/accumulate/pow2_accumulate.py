@@ -3,40 +3,22 @@
 from amaranth.hdl import Cat, Module, Mux, Value
 
 from fewbit.golden.accumulate.pow2_accumulate import Pow2AccumulateContract
-from fewbit.hdl.accumulate.rows import Lane, SelectedLanes
+from fewbit.hdl.accumulate.rows import Beat, Lane, RowAccumulate, SelectedProducts
 from fewbit.hdl.arithmetic import wire
 from fewbit.hdl.structure import LaneStructure
 
-__all__ = ["Pow2Accumulate"]
+__all__ = ["Pow2Accumulate", "Pow2Products"]
 
 
-class Pow2Accumulate(SelectedLanes):
-    """The sum of a row of weights 0 and ±2**-e times activations, for a beat each cycle.
+class Pow2Products(SelectedProducts):
+    """Products of power-of-two weights and activations."""
 
-    The sum follows the last beat of a row by one cycle. While it waits, the unit stalls. Bit for
-    bit :meth:`fewbit.golden.accumulate.pow2_accumulate.Pow2AccumulateContract.compute`.
-
-    Parameters
-    ----------
-    contract
-        The unit's contract; by default one with default parameters.
-    structure
-        "gates", "fpga" or "plain", see :mod:`fewbit.hdl.accumulate.rows`.
-    """
-
-    def __init__(
-        self, contract: Pow2AccumulateContract | None = None, structure: LaneStructure = "gates"
-    ) -> None:
-        self.contract = contract or Pow2AccumulateContract()
-        self.exponent_bits = self.contract.exponent_bits
-        super().__init__(self.contract, structure)
-
-    def _lanes(self, m: Module) -> list[Lane]:
+    def _lanes(self, m: Module, beat: Beat) -> list[Lane]:
         finest = self.contract.weight_format.finest
         lanes: list[Lane] = []
         for lane in range(self.lanes):
-            weight = self.i.payload.weights[lane]
-            activation = self.i.payload.activations[lane].as_unsigned()
+            weight = beat.weights[lane]
+            activation = beat.activations[lane].as_unsigned()
             nonzero, exponent, negative = weight[0], weight[1:-1], weight[-1]
             flipped = wire(
                 m, activation ^ negative.replicate(self.activation_width), f"flipped_{lane}"
@@ -60,15 +42,35 @@ class Pow2Accumulate(SelectedLanes):
             lanes.append(Lane(wire(m, total, f"term_{lane}"), negate, wire(m, odd, f"odd_{lane}")))
         return lanes
 
-    def _plain_products(self, m: Module) -> list[Value]:
+    def _plain_products(self, m: Module, beat: Beat) -> list[Value]:
         finest = self.contract.weight_format.finest
         products: list[Value] = []
         for lane in range(self.lanes):
-            weight = self.i.payload.weights[lane]
-            activation = self.i.payload.activations[lane]
+            weight = beat.weights[lane]
+            activation = beat.activations[lane]
             product: Value = Mux(weight[-1], -activation, activation)
             if finest:
                 # The complement of an exponent is its distance from the largest exponent.
                 product <<= ~weight[1:-1]
             products.append(Mux(weight[0], product, 0))
         return products
+
+
+class Pow2Accumulate(RowAccumulate):
+    """The sum of a row of weights 0 and ±2**-e times activations, for a beat each cycle.
+
+    The sum follows the last beat of a row by one cycle. While it waits, the unit stalls. Bit for
+    bit :meth:`fewbit.golden.accumulate.pow2_accumulate.Pow2AccumulateContract.compute`.
+
+    Parameters
+    ----------
+    contract
+        The unit's contract; by default one with default parameters.
+    structure
+        "gates", "fpga" or "plain", see :mod:`fewbit.hdl.accumulate.rows`.
+    """
+
+    def __init__(
+        self, contract: Pow2AccumulateContract | None = None, structure: LaneStructure = "gates"
+    ) -> None:
+        super().__init__(Pow2Products(contract or Pow2AccumulateContract(), structure))

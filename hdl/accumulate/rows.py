@@ -1,7 +1,7 @@
 """The common part of units that sum rows: the stream, the registers, the sum of the lanes."""
 
-from abc import abstractmethod
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
 
 from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
@@ -14,7 +14,63 @@ from fewbit.hdl.structure import LaneStructure, check_structure
 from fewbit.hdl.sums.adders import signed_sum
 from fewbit.hdl.sums.columns import Columns
 
-__all__ = ["Lane", "RowAccumulate", "SelectedLanes"]
+__all__ = ["Beat", "Lane", "RowAccumulate", "RowProducts", "SelectedProducts"]
+
+
+class Beat(NamedTuple):
+    """The weights and the activations of a beat, one of each for every lane."""
+
+    weights: Any
+    activations: Any
+
+
+class RowProducts(ABC):
+    """The products of a beat: no circuit by itself, but what adds them to one.
+
+    Parameters
+    ----------
+    contract
+        The contract of the accumulate unit whose products they are.
+    structure
+        How they are added, see :mod:`fewbit.hdl.structure`.
+    """
+
+    def __init__(self, contract: RowAccumulateContract, structure: LaneStructure) -> None:
+        check_structure(structure, LaneStructure)
+        self.contract: Any = contract
+        self.lanes = contract.lanes
+        self.activation_width = contract.activation_width
+        self.accumulator_width = contract.accumulator_width
+        self.structure: LaneStructure = structure
+
+    @abstractmethod
+    def _add_lanes(self, m: Module, beat: Beat, columns: Columns) -> None:
+        """Add the products of a beat to columns."""
+
+    @abstractmethod
+    def _chained_lanes(self, m: Module, beat: Beat, before: Value) -> Value:
+        """Return the sum of ``before`` and a beat's products, by adders on carry chains."""
+
+    @abstractmethod
+    def _plain_products(self, m: Module, beat: Beat) -> list[Value]:
+        """Return the products of a beat, written with operators."""
+
+    def add(self, m: Module, beat: Beat, before: Value) -> Value:
+        """Return the sum of ``before`` and a beat's products, of which only low bits are valid."""
+        match self.structure:
+            case "gates":
+                columns = Columns(m, self.accumulator_width, "sum")
+                self._add_lanes(m, beat, columns)
+                columns.add_word(before)
+                return columns.sum()
+            case "fpga":
+                return self._chained_lanes(m, beat, before)
+            case "plain":
+                products = [
+                    wire(m, product, f"product_{lane}")
+                    for lane, product in enumerate(self._plain_products(m, beat))
+                ]
+                return sum(products, before)
 
 
 class RowAccumulate(wiring.Component):
@@ -22,59 +78,33 @@ class RowAccumulate(wiring.Component):
 
     The sum follows the last beat of a row by one cycle. While it waits, the unit stalls. Bit for
     bit :meth:`fewbit.golden.accumulate.rows.RowAccumulateContract.compute`.
+
+    Parameters
+    ----------
+    products
+        The products of a beat.
     """
 
-    def __init__(self, contract: RowAccumulateContract, structure: LaneStructure) -> None:
-        check_structure(structure, LaneStructure)
-        self.lanes = contract.lanes
-        self.activation_width = contract.activation_width
-        self.accumulator_width = contract.accumulator_width
-        self.structure: LaneStructure = structure
+    def __init__(self, products: RowProducts) -> None:
+        self.products = products
+        self.contract = products.contract
+        self.structure: LaneStructure = products.structure
         super().__init__(
             {
-                "i": In(stream_of(contract.operands)),
-                "o": Out(stream_of(contract.results)),
+                "i": In(stream_of(self.contract.operands)),
+                "o": Out(stream_of(self.contract.results)),
             }
         )
-
-    @abstractmethod
-    def _add_lanes(self, m: Module, columns: Columns) -> None:
-        """Add the products of a beat to columns."""
-
-    @abstractmethod
-    def _chained_lanes(self, m: Module, before: Value) -> Value:
-        """Return the sum of ``before`` and a beat's products, by adders on carry chains."""
-
-    @abstractmethod
-    def _plain_products(self, m: Module) -> list[Value]:
-        """Return the products of a beat, written with operators."""
-
-    def add_products(self, m: Module, before: Value) -> Value:
-        """Return the sum of ``before`` and a beat's products, of which only low bits are valid."""
-        match self.structure:
-            case "gates":
-                columns = Columns(m, self.accumulator_width, "sum")
-                self._add_lanes(m, columns)
-                columns.add_word(before)
-                return columns.sum()
-            case "fpga":
-                return self._chained_lanes(m, before)
-            case "plain":
-                products = [
-                    wire(m, product, f"product_{lane}")
-                    for lane, product in enumerate(self._plain_products(m))
-                ]
-                return sum(products, before)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         beat = self.i.payload
-        width = self.accumulator_width
+        width = self.contract.accumulator_width
         # One register holds the running sum and the result; it needs no reset.
         total = Signal(signed(width), reset_less=True)
         done = Signal()
         before = wire(m, Mux(beat.first, beat.accumulator, total), "before")
-        following = self.add_products(m, before)
+        following = self.products.add(m, Beat(beat.weights, beat.activations), before)
         m.d.comb += [
             self.o.payload.result.eq(total),
             self.o.valid.eq(done),
@@ -98,20 +128,20 @@ class Lane(NamedTuple):
     """The lowest bit of the product: whether the lowest bits of ``term`` and ``negate`` differ."""
 
 
-class SelectedLanes(RowAccumulate):
-    """A unit whose lanes select their activation, its complement plus one, or nothing."""
+class SelectedProducts(RowProducts):
+    """Products of lanes that select their activation, its complement plus one, or nothing."""
 
     @abstractmethod
-    def _lanes(self, m: Module) -> list[Lane]:
+    def _lanes(self, m: Module, beat: Beat) -> list[Lane]:
         """Return the products of a beat."""
 
-    def _add_lanes(self, m: Module, columns: Columns) -> None:
-        for lane in self._lanes(m):
+    def _add_lanes(self, m: Module, beat: Beat, columns: Columns) -> None:
+        for lane in self._lanes(m, beat):
             columns.add_pair(lane.negate, lane.odd)
             columns.add_signed(lane.term[1:], 1)
 
-    def _chained_lanes(self, m: Module, before: Value) -> Value:
-        lanes = self._lanes(m)
+    def _chained_lanes(self, m: Module, beat: Beat, before: Value) -> Value:
+        lanes = self._lanes(m, beat)
         # There are as many adders as lanes, and each uses one lane's ``negate`` as its carry.
         return signed_sum(
             m,

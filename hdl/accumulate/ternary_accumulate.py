@@ -4,14 +4,56 @@ from amaranth.hdl import Module, Mux, Value
 
 from fewbit.golden.accumulate.ternary_accumulate import TernaryAccumulateContract
 from fewbit.hdl.accumulate.packing import Digit, unpack_dense
-from fewbit.hdl.accumulate.rows import Lane, SelectedLanes
+from fewbit.hdl.accumulate.rows import Beat, Lane, RowAccumulate, SelectedProducts
 from fewbit.hdl.arithmetic import wire
 from fewbit.hdl.structure import LaneStructure
 
-__all__ = ["TernaryAccumulate"]
+__all__ = ["TernaryAccumulate", "TernaryProducts"]
 
 
-class TernaryAccumulate(SelectedLanes):
+class TernaryProducts(SelectedProducts):
+    """Products of ternary weights and activations."""
+
+    def _digits(self, m: Module, beat: Beat) -> list[Digit]:
+        """Return the weights of a beat."""
+        weights = beat.weights
+        if self.contract.is_packed:
+            return [
+                digit
+                for code in range(len(weights))
+                for digit in unpack_dense(m, weights[code], f"weights_{code}")
+            ]
+        return [
+            Digit(
+                wire(m, weights[lane].nonzero & ~weights[lane].negative, f"adds_{lane}"),
+                wire(m, weights[lane].nonzero & weights[lane].negative, f"negates_{lane}"),
+            )
+            for lane in range(self.lanes)
+        ]
+
+    def _lanes(self, m: Module, beat: Beat) -> list[Lane]:
+        lanes: list[Lane] = []
+        for index, digit in enumerate(self._digits(m, beat)):
+            activation = beat.activations[index].as_unsigned()
+            width = self.activation_width
+            term = (activation & digit.positive.replicate(width)) | (
+                ~activation & digit.negative.replicate(width)
+            )
+            odd = activation[0] & (digit.positive | digit.negative)
+            lanes.append(
+                Lane(wire(m, term, f"term_{index}"), digit.negative, wire(m, odd, f"odd_{index}"))
+            )
+        return lanes
+
+    def _plain_products(self, m: Module, beat: Beat) -> list[Value]:
+        activations = beat.activations
+        return [
+            Mux(digit.positive, activations[lane], Mux(digit.negative, -activations[lane], 0))
+            for lane, digit in enumerate(self._digits(m, beat))
+        ]
+
+
+class TernaryAccumulate(RowAccumulate):
     """The sum of a row of ternary weights times activations, for a beat each cycle.
 
     The sum follows the last beat of a row by one cycle. While it waits, the unit stalls. Bit for
@@ -28,44 +70,4 @@ class TernaryAccumulate(SelectedLanes):
     def __init__(
         self, contract: TernaryAccumulateContract | None = None, structure: LaneStructure = "gates"
     ) -> None:
-        self.contract = contract or TernaryAccumulateContract()
-        self.packing = self.contract.packing
-        super().__init__(self.contract, structure)
-
-    def _digits(self, m: Module) -> list[Digit]:
-        """Return the weights of a beat."""
-        weights = self.i.payload.weights
-        if self.contract.is_packed:
-            return [
-                digit
-                for code in range(len(weights))
-                for digit in unpack_dense(m, weights[code], f"weights_{code}")
-            ]
-        return [
-            Digit(
-                wire(m, weights[lane].nonzero & ~weights[lane].negative, f"adds_{lane}"),
-                wire(m, weights[lane].nonzero & weights[lane].negative, f"negates_{lane}"),
-            )
-            for lane in range(self.lanes)
-        ]
-
-    def _lanes(self, m: Module) -> list[Lane]:
-        lanes: list[Lane] = []
-        for index, digit in enumerate(self._digits(m)):
-            activation = self.i.payload.activations[index].as_unsigned()
-            width = self.activation_width
-            term = (activation & digit.positive.replicate(width)) | (
-                ~activation & digit.negative.replicate(width)
-            )
-            odd = activation[0] & (digit.positive | digit.negative)
-            lanes.append(
-                Lane(wire(m, term, f"term_{index}"), digit.negative, wire(m, odd, f"odd_{index}"))
-            )
-        return lanes
-
-    def _plain_products(self, m: Module) -> list[Value]:
-        activations = self.i.payload.activations
-        return [
-            Mux(digit.positive, activations[lane], Mux(digit.negative, -activations[lane], 0))
-            for lane, digit in enumerate(self._digits(m))
-        ]
+        super().__init__(TernaryProducts(contract or TernaryAccumulateContract(), structure))

@@ -1,4 +1,4 @@
-"""The front of a layer: packets in, their bytes to memories, and what they ask for."""
+"""The front of a layer: packets in, their bytes on a bus, and what they ask for."""
 
 from enum import IntEnum, auto
 from functools import reduce
@@ -6,15 +6,15 @@ from operator import xor
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
 
-from fewbit.golden.layer.image import CHECKSUM_BYTES, Plan
-from fewbit.golden.layer.packets import PASSES_SIZE, Kind, Status
-from fewbit.golden.layer.schedule import Schedule
+from fewbit.golden.layer.packets import OPERANDS, Kind, Status
 from fewbit.hdl.arithmetic import wire
-from fewbit.hdl.layer.image import BYTE, Writer
-from fewbit.hdl.layer.selection import case
+from fewbit.hdl.formats import stream_of
+from fewbit.hdl.layer.places import BYTE, Place, Places
+from fewbit.hdl.selection import case
 
-__all__ = ["Front", "Place"]
+__all__ = ["Front"]
 
 
 class _State(IntEnum):
@@ -27,139 +27,119 @@ class _State(IntEnum):
     SAVE_SEND = auto()
 
 
-class Place(IntEnum):
-    """Where bytes of a packet go, besides the sections of the image, which follow."""
+class Front(wiring.Component):
+    """Takes packets one by one, puts their bytes on a bus, and keeps what they leave behind.
 
-    INPUT = 0
-    HIDDEN = 1
-    CELL = 2
-    IMAGE = 3
-    PASSES = 3
-    """In a layer that counts passes; the image's places follow it there."""
-
-
-class Front:
-    """Takes packets one by one, and keeps what they leave behind beside the memories.
-
-    Adds its logic to a module. The engine drives ``idle`` and ``answered``, and clears ``full`` and
-    ``fresh`` when a step ends.
+    A byte is taken every cycle, an input vector's while its page is free, any other packet's while
+    the layer is idle. Between two packets a cycle passes.
 
     Parameters
     ----------
-    m
-        The module.
+    places
+        The layer's places, which packets fill.
+
+    Ports
+    -----
     i
-        The stream of packets.
-    schedule, plan
-        Of the layer.
-    cell_bytes, value_bytes
-        Of a cell raw, and of an input or a hidden value.
-    holds_image
-        Whether the parameters are inside the circuit.
-    registers
-        Registers of a byte each that a packet which asks for the state may write. With any, the
-        passes follow the state.
-    can_be_held_off
-        Whether the engine drives ``held_off``.
+        Packets, see :mod:`fewbit.golden.layer.packets`.
+    bus
+        The byte that is taken, or the place of the one that is sent, see `Places.bus`.
+    full, starts
+        For each page of the input vector whether it holds one to be used, and whether that one
+        starts a sequence.
+    write_page
+        The page to which the next input vector goes.
+    fresh
+        The state is that at reset, whatever the memories hold.
+    loaded
+        An image is there.
+    page, ends
+        A time step ends in this cycle, which used this page.
+    idle
+        No input vector waits, and no time step is in progress.
+    held_off
+        No byte can be taken in this cycle.
+    offers_status, status, offers_state, answered
+        A status, or a byte of the state, is to be sent; it is taken in this cycle.
+    is_whole
+        The byte on the bus is the last of its packet.
+    saves
+        The word on the bus is to be read from the state's memories.
+    register_writes
+        For each register whether ``data`` on the bus goes to it.
     """
 
-    def __init__(
-        self,
-        m: Module,
-        i: wiring.PureInterface,
-        schedule: Schedule,
-        plan: Plan,
-        cell_bytes: int,
-        value_bytes: int = 1,
-        *,
-        holds_image: bool,
-        registers: int = 0,
-        can_be_held_off: bool = False,
-    ) -> None:
-        self._sizes = {section.name: section.word_bytes for section in plan.sections}
-        self.loaded = Const(1, 1) if holds_image else Signal(name="loaded")
-        self.fresh = Signal(init=holds_image, name="fresh")
-        """The state is that at reset, whatever the memories hold."""
-        self.full = Signal(2, name="full")
-        """Which page of the input memory holds a vector to be used."""
-        self.starts = Signal(2, name="starts")
-        """Which page's vector starts a sequence."""
-        self.write_page = Signal(name="write_page")
-        self.idle = idle = Signal(name="idle")
-        """No vector waits, no step is in progress."""
-        self.answered = Signal(name="answered")
-        """The byte that is offered as status or state is taken."""
-        self.held_off = Signal(name="held_off") if can_be_held_off else None
-        """No byte can be taken in this cycle."""
-        lanes, neurons = schedule.lanes, schedule.neurons
-        # For each place: bytes of a word, and the last byte of the last word.
-        places: list[tuple[int, int, int]] = [
-            *(
-                (
-                    lanes * value_bytes,
-                    (length - 1) // lanes,
-                    (length - 1) % lanes * value_bytes + value_bytes - 1,
-                )
-                for length in (schedule.inputs, schedule.outputs)
-            ),
-            (
-                neurons * cell_bytes,
-                (schedule.hidden - 1) // neurons,
-                (schedule.hidden - 1) % neurons * cell_bytes + cell_bytes - 1,
-            ),
-        ]
-        if registers:
-            places.append((PASSES_SIZE, 0, PASSES_SIZE - 1))
-        image_place = len(places)
-        if not holds_image:
-            places += [(s.word_bytes, s.words - 1, s.word_bytes - 1) for s in plan.sections]
-            places.append((CHECKSUM_BYTES, 0, CHECKSUM_BYTES - 1))
-        checksum = len(places) - 1
-        self._sections = {
-            section.name: image_place + index for index, section in enumerate(plan.sections)
-        }
-        self.place = place = Signal(range(len(places)), reset_less=True)
-        self.word = word = Signal(range(max(2, *(end + 1 for _, end, _ in places))))
-        self.byte = byte = Signal(range(max(2, *(size for size, _, _ in places))))
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        super().__init__(
+            {
+                "i": In(stream_of(OPERANDS)),
+                "bus": Out(places.bus),
+                "full": Out(2),
+                "starts": Out(2),
+                "write_page": Out(1),
+                "fresh": Out(1, init=int(places.holds_image)),  # pyright: ignore[reportCallIssue]
+                "loaded": Out(1),
+                "page": In(1),
+                "ends": In(1),
+                "idle": In(1),
+                "held_off": In(1),
+                "offers_status": Out(1),
+                "status": Out(Status),
+                "offers_state": Out(1),
+                "answered": In(1),
+                "is_whole": Out(1),
+                "saves": Out(1),
+                "register_writes": Out(max(1, places.registers)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        places, i, idle = self.places, self.i, self.idle
+        registers, is_whole, status = places.registers, self.is_whole, self.status
+        word, byte = self.bus.word, self.bus.byte
+        place = Signal(range(len(places.ends)), reset_less=True)
+        m.d.comb += self.bus.place.eq(place)
+        if places.holds_image:
+            m.d.comb += self.loaded.eq(1)
         is_last_byte_of_word = Signal()
         is_at_end = Signal()
         with m.Switch(place):
-            for index, (size, last_word, last_byte) in enumerate(places):
-                with case(m, index, places):
+            for index, (size, last_word, last_byte) in enumerate(places.ends):
+                with case(m, index, places.ends):
                     m.d.comb += [
                         is_last_byte_of_word.eq(byte == size - 1),
                         is_at_end.eq((word == last_word) & (byte == last_byte)),
                     ]
-        ends = (Place.INPUT, Place.CELL, *((Place.PASSES,) if registers else ()), checksum)
+        ends = (Place.INPUT, Place.CELL, *((Place.PASSES,) if registers else ()), places.checksum)
         is_last_place = wire(m, place.matches(*ends), "is_last_place")
-        self.is_whole = is_whole = wire(m, is_at_end & is_last_place, "is_whole")
         complete = Signal()
         state = Signal(_State)
         kind = Signal(Kind)
-        self.status = status = Signal(Status)
-        self.offers_status = wire(m, (state == _State.STATUS) & idle, "offers_status")
-        """What is still to come of the steps before goes first."""
-        self.offers_state = wire(m, state == _State.SAVE_SEND, "offers_state")
         beat = i.payload
-        self.data = beat.s_axis_tdata
+        data = beat.s_axis_tdata
         checks = Signal(16)
-        next_checks = wire(m, _crc(checks, self.data), "next_checks")
-        can_take_byte = state == _State.TAKE
-        if self.held_off is not None:
-            can_take_byte &= ~self.held_off
+        next_checks = wire(m, _crc(checks, data), "next_checks")
+        can_take_byte = (state == _State.TAKE) & ~self.held_off
         takes = wire(m, can_take_byte & i.valid, "takes")
-        self.writes = wire(m, takes & ~complete, "writes")
-        self.saves = wire(m, state == _State.SAVE_READ, "saves")
-        self._value_bytes = value_bytes
-        self._lanes = lanes
-        if value_bytes > 1:
-            self._low_byte = Signal(BYTE, name="low_byte", reset_less=True)
+        m.d.comb += [
+            is_whole.eq(is_at_end & is_last_place),
+            # What is still to come of the steps before goes first.
+            self.offers_status.eq((state == _State.STATUS) & idle),
+            self.offers_state.eq(state == _State.SAVE_SEND),
+            self.saves.eq(state == _State.SAVE_READ),
+            self.bus.writes.eq(takes & ~complete),
+            self.bus.data.eq(data),
+            i.ready.eq(can_take_byte),
+        ]
+        if places.value_bytes > 1:
+            low_byte = Signal(BYTE, reset_less=True)
+            m.d.comb += self.bus.low_byte.eq(low_byte)
             with m.If(takes):
-                m.d.sync += self._low_byte.eq(self.data)
+                m.d.sync += low_byte.eq(data)
         # The next byte of the places: taken now, or sent.
         moves_on = Signal()
-        m.d.comb += i.ready.eq(can_take_byte)
-
         with m.If(moves_on):
             m.d.sync += byte.eq(byte + 1)
             with m.If(is_last_byte_of_word):
@@ -167,12 +147,14 @@ class Front:
             with m.If(is_at_end):
                 m.d.sync += [byte.eq(0), word.eq(0), place.eq(place + 1)]
 
-        self.register_writes = Const(0)
         if registers:
             # The bytes behind the first of a packet that asks for the state.
             asks = wire(m, takes & (kind == Kind.SAVE_STATE), "asks")
-            self.register_writes = Cat(asks & (byte == 1 + index) for index in range(registers))
-            m.d.comb += moves_on.eq(takes & ~(asks & (byte == 1 + registers)))
+            writes = Cat(asks & (byte == 1 + index) for index in range(registers))
+            m.d.comb += [
+                self.register_writes.eq(writes),
+                moves_on.eq(takes & ~(asks & (byte == 1 + registers))),
+            ]
         else:
             m.d.comb += moves_on.eq(takes)
         with m.If(state == _State.DISPATCH):
@@ -184,14 +166,15 @@ class Front:
                 byte.eq(0),
                 # The byte that asks for the state is none of the state's.
                 complete.eq(
-                    (new_kind == Kind.SAVE_STATE) | ((new_kind == Kind.IMAGE) & Const(holds_image))
+                    (new_kind == Kind.SAVE_STATE)
+                    | ((new_kind == Kind.IMAGE) & Const(places.holds_image))
                 ),
                 checks.eq(0xFFFF),
             ]
             with m.If(is_input):
                 m.d.sync += place.eq(Place.INPUT)
             with m.Elif(new_kind == Kind.IMAGE):
-                m.d.sync += place.eq(0 if holds_image else image_place)
+                m.d.sync += place.eq(0 if places.holds_image else places.image)
             if registers:
                 with m.Elif(new_kind == Kind.SAVE_STATE):
                     m.d.sync += place.eq(Place.PASSES)
@@ -200,7 +183,7 @@ class Front:
             can_take = Mux(is_input, ~self.full.bit_select(self.write_page, 1), idle)
             with m.If(i.valid & can_take):
                 m.d.sync += state.eq(_State.TAKE)
-                if not holds_image:
+                if not places.holds_image:
                     with m.If(new_kind == Kind.IMAGE):
                         m.d.sync += self.loaded.eq(0)
         with m.Elif(state == _State.TAKE):
@@ -214,7 +197,7 @@ class Front:
                 ]
                 with m.If(kind == Kind.IMAGE):
                     m.d.sync += state.eq(_State.STATUS)
-                    if holds_image:
+                    if places.holds_image:
                         m.d.sync += status.eq(Status.IMAGE_INSIDE)
                     else:
                         is_right = wire(m, ~next_checks.any(), "is_right")
@@ -259,31 +242,9 @@ class Front:
             if registers:
                 is_answered = is_whole & (place == Place.PASSES)
             m.d.sync += state.eq(Mux(is_answered, _State.DISPATCH, _State.SAVE_READ))
-
-    def begins(self, place: int) -> Value:
-        """Whether the first byte of a place is written."""
-        return self.writes & (self.place == place) & ~self.word.any() & ~self.byte.any()
-
-    def writer(self, section: str) -> Writer:
-        """Bytes of a section of the image."""
-        return self.bytes_of(self._sections[section], self._sizes[section])
-
-    def values_of(self, place: int, width: int) -> Writer:
-        """Values of a vector's place: words of one of so many bits for each lane.
-
-        A value of two bytes is written with its second one.
-        """
-        count = self._value_bytes
-        writer = self.bytes_of(place, self._lanes * count, count)
-        if count == 1:
-            return Writer(writer.enable, writer.address, writer.data[:width])
-        return Writer(writer.enable, writer.address, Cat(self._low_byte, writer.data)[:width])
-
-    def bytes_of(self, place: int, size: int, step: int = 1) -> Writer:
-        """Bytes of a place's words, of so many bytes each; of so many neighbours the last only."""
-        here = self.writes & (self.place == place)
-        enable = Cat(here & (self.byte == index) for index in range(step - 1, size, step))
-        return Writer(enable, self.word, self.data)
+        with m.If(self.ends):
+            m.d.sync += [self.full.bit_select(self.page, 1).eq(0), self.fresh.eq(0)]
+        return m
 
 
 def _crc(checks: Value, data: Value) -> Value:

@@ -1,65 +1,35 @@
-"""Where the image goes: memories and registers, written by a stream or fixed."""
+"""The sections of the image in the circuit: memories and registers."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
-import numpy.typing as npt
 from amaranth.hdl import Const, Module, Signal, Value, unsigned
-from amaranth.lib.memory import Memory, WritePort
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
 
-from fewbit.golden.layer.image import Plan
+from fewbit.hdl.layer.places import BYTE, Places
 
-__all__ = ["BYTE", "ImageStore", "Writer"]
-
-BYTE = 8
-
-
-@dataclass(frozen=True)
-class Writer:
-    """Bytes on their way from the stream into words of a memory."""
-
-    enable: Value
-    """A bit for each byte of a word: this one is written now."""
-    address: Value
-    """The word."""
-    data: Value
-    """The byte."""
-
-    def connect(self, m: Module, port: WritePort) -> None:
-        """Drive a write port of a memory whose words are whole bytes."""
-        m.d.comb += [
-            port.addr.eq(self.address),
-            port.data.eq(self.data.replicate(len(port.en))),
-            port.en.eq(self.enable),
-        ]
+__all__ = ["ImageStore"]
 
 
 class ImageStore:
-    """The sections of an image in the circuit.
+    """The sections of an image that one component keeps, in memories and registers of its own.
 
     Parameters
     ----------
-    plan
-        The image's plan.
-    held
-        Bytes of each section, shape (words, bytes of a word), which the memories hold for good;
-        None where the stream writes them.
-    writer
-        The stream's bytes of a section.
+    places
+        The layer's places. If the layer holds its image for good, its bytes are what the memories
+        hold; else the bus writes them.
+    bus
+        The component's port of the signature `Places.bus`.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        held: Mapping[str, npt.NDArray] | None,
-        writer: Callable[[str], Writer],
-    ) -> None:
-        self._sections = {section.name: section for section in plan.sections}
-        self._held = held
-        self._writer = writer
+    def __init__(self, places: Places, bus: wiring.PureInterface) -> None:
+        self._places = places
+        self._bus = bus
+        self._sections = {section.name: section for section in places.plan.sections}
+        image = places.contract.image
+        self._held = None if image is None else places.plan.split(image)
 
     def memory(self, m: Module, name: str) -> Memory:
-        """A memory, named as its section, that holds the section's words."""
+        """Add a memory, named as its section, that holds the section's words."""
         section = self._sections[name]
         init: list[int] = []
         if self._held is not None:
@@ -72,26 +42,46 @@ class ImageStore:
         )
         m.submodules[name] = memory
         if self._held is None:
-            self._writer(name).connect(m, memory.write_port(granularity=BYTE))
+            writer = self._places.section(self._bus, name)
+            writer.connect(m, memory.write_port(granularity=BYTE))
         return memory
 
-    def registers(self, m: Module, name: str, writable: int = 0) -> list[Value]:
-        """The bytes of a section of one word, all at once.
+    def registers(
+        self,
+        m: Module,
+        name: str,
+        first: int = 0,
+        count: int | None = None,
+        *,
+        writable: bool = False,
+    ) -> list[Value]:
+        """Add registers for bytes of a section of one word, which are all there at once.
 
-        So many of the last ones are registers, whether the memories are fixed or not.
+        Parameters
+        ----------
+        m
+            The component's module.
+        name
+            The section.
+        first, count
+            The bytes; all from the first on if there is no count.
+        writable
+            Whether the bytes are registers that the component writes, too, even where the layer
+            holds its image for good.
         """
+        size = self._sections[name].word_bytes
+        places = range(first, size if count is None else first + count)
         if self._held is not None:
             held = [int(byte) for byte in self._held[name][0]]
-            constant = len(held) - writable
             return [
-                Const(byte, BYTE)
-                if index < constant
-                else Signal(BYTE, name=f"{name}_{index}", init=byte)
-                for index, byte in enumerate(held)
+                Signal(BYTE, name=f"{name}_{index}", init=held[index])
+                if writable
+                else Const(held[index], BYTE)
+                for index in places
             ]
-        writer = self._writer(name)
+        writer = self._places.section(self._bus, name)
         registers: list[Value] = []
-        for index in range(self._sections[name].word_bytes):
+        for index in places:
             register = Signal(BYTE, name=f"{name}_{index}", reset_less=True)
             with m.If(writer.enable[index]):
                 m.d.sync += register.eq(writer.data)

@@ -1,3 +1,5 @@
+# amaranth: UnusedElaboratable=no
+# A layer that is never elaborated says so; that its parts are not either is no news.
 """The layer of the integer LSTM."""
 
 from collections.abc import Sequence
@@ -6,84 +8,92 @@ from amaranth.hdl import Cat, Module, Value
 from amaranth.lib import wiring
 
 from fewbit.golden.layer.int8 import Int8LstmLayerContract
+from fewbit.hdl.layer.cells import CellsWithResults
 from fewbit.hdl.layer.engine import LayerEngine
+from fewbit.hdl.layer.feed import PlainFeed
 from fewbit.hdl.layer.image import ImageStore
 from fewbit.hdl.layer.integer_cycles import step_cycles, update_of, waiting_rows
-from fewbit.hdl.layer.normalize import GateReading
-from fewbit.hdl.neuron.int8 import IntegerLayerNeuron
+from fewbit.hdl.layer.neurons import Neurons
+from fewbit.hdl.layer.places import Places
+from fewbit.hdl.neuron.integer import IntegerLayerNeuron
 from fewbit.hdl.neuron.layer_norm import LayerNorm
 from fewbit.hdl.structure import Structure
 
-__all__ = ["Int8LstmLayer", "Int8System", "step_cycles", "update_of"]
+__all__ = ["Int8LstmLayer", "Int8Neurons", "places_of", "step_cycles", "update_of"]
 
 
-class Int8System:
-    """What the integer LSTM supplies to the layer engine."""
+def places_of(contract: Int8LstmLayerContract, registers: int = 0) -> Places:
+    """Return the places of the integer LSTM's layer: values of 8 bits, cells of 16."""
+    return Places(contract, activation_width=8, cell_width=16, registers=registers)
 
-    activation_width = 8
-    start_width = 32
-    cell_width = 16
-    masks_padding = False
-    cells_apart = False
-    tells_part = False
-    shares_activation = False
-    """Whether neurons take turns at an interpolation."""
-    tells_output_gate = False
-    """Whether a unit's output gate comes with its result."""
-    registers = 0
-    """Bytes at the end of the configuration that packets write one by one."""
 
-    def __init__(self, contract: Int8LstmLayerContract, structure: Structure) -> None:
-        self.contract = contract
+class Int8Neurons(Neurons):
+    """The neurons of the integer LSTM, with their scales and their configuration.
+
+    Parameters
+    ----------
+    places
+        The layer's places.
+    structure
+        "gates" or "fpga", see :mod:`fewbit.hdl.structure`.
+    products
+        The lanes of each neuron; lanes of int8 products if there are none.
+    shares_activation
+        Whether neurons take turns at an interpolation.
+    tells_output_gate
+        Whether a unit's output gate comes with its result.
+    """
+
+    def __init__(
+        self,
+        places: Places,
+        structure: Structure,
+        products: Sequence[wiring.Component] = (),
+        *,
+        shares_activation: bool = False,
+        tells_output_gate: bool = False,
+    ) -> None:
+        contract = places.contract
+        assert isinstance(contract, Int8LstmLayerContract)
         self.structure: Structure = structure
-        self.update = update_of(contract)
-        self.variant = contract.variant
-        self.waiting_rows = waiting_rows(contract, self.update, structure)
-        self._neurons: list[IntegerLayerNeuron] = []
+        update = update_of(contract)
+        integer_neurons = [
+            IntegerLayerNeuron(
+                lanes=contract.lanes,
+                activation=contract.activation,
+                chunk=update.chunk,
+                interpolates=update.interpolates,
+                variant=contract.variant,
+                structure=structure,
+                waiting_rows=waiting_rows(contract, update, structure),
+                products=products[index] if products else None,
+                shares_activation=shares_activation,
+                tells_output_gate=tells_output_gate,
+            )
+            for index in range(contract.neurons)
+        ]
+        self.segments = integer_neurons[0].segments
+        scales = integer_neurons[0].scales
+        if scales != contract.scales:
+            raise ValueError(f"The neuron's scales are {scales}, the image's {contract.scales}.")
+        self.integer_neurons = integer_neurons
+        super().__init__(places, integer_neurons)
 
-    def _neuron(self) -> IntegerLayerNeuron:
-        return IntegerLayerNeuron(
-            lanes=self.contract.lanes,
-            activation=self.contract.activation,
-            chunk=self.update.chunk,
-            interpolates=self.update.interpolates,
-            variant=self.variant,
-            structure=self.structure,
-            waiting_rows=self.waiting_rows,
-            products=self.products(),
-            shares_activation=self.shares_activation,
-            tells_output_gate=self.tells_output_gate,
-        )
-
-    def products(self) -> wiring.Component | None:
-        """The lanes of a neuron; None for those of int8 products."""
-        return None
-
-    def segment(self, name: str) -> int:
-        """Code of a task's program."""
-        return self._neurons[0].segments.index(name)
-
-    def attach(self, m: Module, image: ImageStore) -> tuple[Sequence[wiring.Component], Value]:
-        """Adds the neurons, their scales and the configuration."""
-        self.configuration = configuration = image.registers(m, "configuration", self.registers)
+    def configure(self, m: Module, store: ImageStore) -> None:
+        configuration = store.registers(m, "configuration")
         fields: dict[str, Value] = {
             "cell_integer_bits": configuration[0][:3],
             "cell_clip": Cat(configuration[1], configuration[2][:7]),
             "hidden_offset": Cat(configuration[3], configuration[4][0]),
         }
-        if self.variant.projection:
+        m.d.comb += self.reset_hidden.eq(configuration[5])
+        if self.integer_neurons[0].variant.projection:
             fields |= {
                 "projection_offset": configuration[6],
                 "projection_clip": configuration[7][:7],
             }
-        scales = image.memory(m, "scales")
-        self._neurons = [self._neuron() for _ in range(self.contract.neurons)]
-        for index, neuron in enumerate(self._neurons):
-            m.submodules[f"neuron_{index}"] = neuron
-            if neuron.scales != self.contract.scales:
-                raise ValueError(
-                    f"The neuron's scales are {neuron.scales}, the image's {self.contract.scales}."
-                )
+        scales = store.memory(m, "scales")
+        for neuron in self.integer_neurons:
             port = scales.read_port(domain="comb")
             m.d.comb += [
                 port.addr.eq(neuron.scale),
@@ -91,28 +101,36 @@ class Int8System:
                 neuron.shift.eq(port.data[24:30]),
                 *(getattr(neuron, name).eq(value) for name, value in fields.items()),
             ]
-        return self._neurons, configuration[5]
+        if "normalizer" in self.signature.members:
+            self._add_normalizer(m, store)
 
-    def normalizer(self, m: Module, image: ImageStore, reading: GateReading) -> wiring.Component:
-        """Adds the layer norm's constants; the engine adds the unit itself."""
-        unit = LayerNorm(units=self.contract.hidden)
-        constants = image.memory(m, "norm").read_port()
-        scale = image.memory(m, "norm_scales").read_port(domain="comb")
+    def _add_normalizer(self, m: Module, store: ImageStore) -> None:
+        """Add the layer norm with its constants."""
+        m.submodules.layer_norm = unit = LayerNorm(units=self.places.schedule.hidden)
+        constants = store.memory(m, "norm").read_port()
+        scale = store.memory(m, "norm_scales").read_port(domain="comb")
+        outside = self.normalizer
         m.d.comb += [
-            constants.addr.eq(reading.index),
-            constants.en.eq(reading.advances),
+            constants.addr.eq(outside.index),
+            constants.en.eq(outside.advances),
+            scale.addr.eq(outside.gate),
+            unit.i.valid.eq(outside.i.valid),
+            unit.i.payload.value.eq(outside.i.payload.value),
+            unit.i.payload.normalizes.eq(outside.i.payload.normalizes),
             unit.i.payload.gain.eq(constants.data[:16]),
             unit.i.payload.bias.eq(constants.data[16:]),
-            scale.addr.eq(reading.gate),
+            outside.i.ready.eq(unit.i.ready),
             unit.multiplier.eq(scale.data[:24]),
             unit.shift.eq(scale.data[24:32].as_signed()),
             unit.guard.eq(scale.data[32:]),
+            outside.o.valid.eq(unit.o.valid),
+            outside.o.payload.eq(unit.o.payload),
+            unit.o.ready.eq(outside.o.ready),
         ]
-        return unit
 
 
 class Int8LstmLayer(LayerEngine):
-    """A layer of the integer LSTM with its parameters and its state.
+    """A layer of the integer LSTM with its weights and its state.
 
     Bit for bit :class:`fewbit.golden.layer.int8.Int8LstmLayerContract`, which says what the packets
     mean.
@@ -123,12 +141,13 @@ class Int8LstmLayer(LayerEngine):
         The layer's parameters, and the image that it holds for good, if it does; None for the
         usual ones.
     structure
-        "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`.
+        "gates" or "fpga", see :mod:`fewbit.hdl.structure`.
     """
 
     def __init__(
         self, contract: Int8LstmLayerContract | None = None, structure: Structure = "gates"
     ) -> None:
         self.structure: Structure = structure
-        contract = contract or Int8LstmLayerContract()
-        super().__init__(contract, Int8System(contract, structure))
+        places = places_of(contract or Int8LstmLayerContract())
+        neurons = Int8Neurons(places, structure)
+        super().__init__(neurons, PlainFeed(places, neurons.segments), CellsWithResults(places))

@@ -1,18 +1,19 @@
-"""What a layer of few-bit weights supplies whose gates' rows are added side by side."""
+# amaranth: UnusedElaboratable=no
+# A layer that is never elaborated says so; that its parts are not either is no news.
+"""The neurons of a layer of few-bit weights whose gates' rows are added side by side."""
 
-from collections.abc import Sequence
+from amaranth.hdl import Cat, Module
 
-from amaranth.hdl import Cat, Const, Module, Value
-from amaranth.lib import wiring
-
-from fewbit.golden.layer.ternary import NONZERO, SIDE_BY_SIDE, START_BYTES, TernaryLstmLayerContract
+from fewbit.golden.layer.ternary import NONZERO, START_BYTES, TernaryLstmLayerContract
 from fewbit.golden.lstm.ternary import levels_of
-from fewbit.hdl.layer.image import BYTE, ImageStore
-from fewbit.hdl.layer.normalize import GateReading
+from fewbit.golden.neuron.ternary import SIDE_BY_SIDE
+from fewbit.hdl.layer.image import ImageStore
+from fewbit.hdl.layer.neurons import Neurons
+from fewbit.hdl.layer.places import BYTE, Places
 from fewbit.hdl.neuron.side_by_side import SideBySideNeuron
 from fewbit.hdl.structure import LaneStructure
 
-__all__ = ["SideBySideSystem", "sum_width", "sums_wait"]
+__all__ = ["SideBySideNeurons", "sum_width", "sums_wait"]
 
 _WIDEST = 32
 
@@ -32,18 +33,20 @@ def sums_wait(contract: TernaryLstmLayerContract) -> bool:
     return sum(max(count, each) for each in beats) > max(sum(beats), 2 * count)
 
 
-class SideBySideSystem:
-    """What the number system supplies to the layer engine."""
+class SideBySideNeurons(Neurons):
+    """The one neuron that adds the rows of a unit's gates side by side, with what they start from.
 
-    cell_width = 16
-    cells_apart = True
-    tells_part = True
-    start_width = 0
+    Parameters
+    ----------
+    places
+        The layer's places.
+    structure
+        "gates", "fpga" or "plain", see :mod:`fewbit.hdl.structure`.
+    """
 
-    def __init__(self, contract: TernaryLstmLayerContract, structure: LaneStructure) -> None:
-        self.contract = contract
-        self.activation_width = contract.activation_width
-        self.masks_padding = contract.weights == "binary"
+    def __init__(self, places: Places, structure: LaneStructure) -> None:
+        contract = places.contract
+        assert isinstance(contract, TernaryLstmLayerContract)
         self.neuron = SideBySideNeuron(
             contract.hidden,
             contract.lane_weights,
@@ -52,16 +55,13 @@ class SideBySideSystem:
             sums_wait=sums_wait(contract),
             structure=structure,
         )
+        self.vectors = self.neuron.vectors
+        super().__init__(places, [self.neuron])
 
-    def segment(self, name: str) -> int:
-        """Code of a task's program: there is one only."""
-        return 0
-
-    def attach(self, m: Module, image: ImageStore) -> tuple[Sequence[wiring.Component], Value]:
-        """Adds the neuron, what its rows start from, and the configuration."""
-        m.submodules.neuron = neuron = self.neuron
-        configuration = image.registers(m, "configuration")
-        row = image.memory(m, "starts").read_port()
+    def configure(self, m: Module, store: ImageStore) -> None:
+        neuron = self.neuron
+        configuration = store.registers(m, "configuration")
+        row = store.memory(m, "starts").read_port()
         start = BYTE * START_BYTES
         m.d.comb += [
             row.addr.eq(neuron.row),
@@ -72,8 +72,3 @@ class SideBySideSystem:
             neuron.cell_integer_bits.eq(configuration[0][:3]),
             neuron.cell_clip.eq(Cat(configuration[1], configuration[2][:7])),
         ]
-        return [neuron], Const(0, self.activation_width)
-
-    def normalizer(self, m: Module, image: ImageStore, reading: GateReading) -> wiring.Component:
-        """Nothing is normalised."""
-        raise NotImplementedError("The layer has no layer norm.")

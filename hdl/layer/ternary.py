@@ -1,84 +1,67 @@
+# amaranth: UnusedElaboratable=no
+# A layer that is never elaborated says so; that its parts are not either is no news.
 """The layer of ternary, binary or power-of-two weights."""
 
-from collections.abc import Sequence
+from amaranth.hdl import Cat, Module
 
-from amaranth.hdl import Cat, Const, Module, Value
-from amaranth.lib import wiring
-
-from fewbit.golden.layer.ternary import START_BYTES, TernaryLstmLayerContract
+from fewbit.golden.layer.ternary import TernaryLstmLayerContract
 from fewbit.golden.neuron.ternary import TernaryLstmNeuronContract
+from fewbit.hdl.layer.cells import CellsOnDemand, CellsWithResults
 from fewbit.hdl.layer.engine import LayerEngine
-from fewbit.hdl.layer.image import BYTE, ImageStore
+from fewbit.hdl.layer.feed import PlainFeed
+from fewbit.hdl.layer.feed_one_memory import OneMemoryFeed
+from fewbit.hdl.layer.image import ImageStore
 from fewbit.hdl.layer.integer_cycles import update_of, waiting_rows
-from fewbit.hdl.layer.normalize import GateReading
-from fewbit.hdl.layer.side_by_side import SideBySideSystem
-from fewbit.hdl.neuron.int8 import IntegerLayerNeuron
+from fewbit.hdl.layer.neurons import Neurons
+from fewbit.hdl.layer.places import Places
+from fewbit.hdl.layer.side_by_side import SideBySideNeurons
+from fewbit.hdl.neuron.integer import IntegerLayerNeuron
 from fewbit.hdl.neuron.ternary import LaneSum, hidden_scale
 from fewbit.hdl.structure import LaneStructure, Structure
 
 __all__ = ["TernaryLstmLayer"]
 
 
-class _TernarySystem:
-    """What the number system supplies to the layer engine."""
+class _TernaryNeurons(Neurons):
+    """The neurons that add the rows of a unit's gates one after the other."""
 
-    cell_width = 16
-    cells_apart = False
-    tells_part = False
-
-    def __init__(self, contract: TernaryLstmLayerContract, structure: LaneStructure) -> None:
+    def __init__(self, places: Places, structure: LaneStructure) -> None:
+        contract = places.contract
+        assert isinstance(contract, TernaryLstmLayerContract)
         self.contract = contract
-        self.lane_structure: LaneStructure = structure
-        self.structure: Structure = "fpga" if structure == "fpga" else "gates"
-        self.activation_width = contract.activation_width
-        self.start_width = BYTE * (START_BYTES + contract.scale_bytes)
-        # Of binary weights none is 0.
-        self.masks_padding = contract.weights == "binary"
-        self.update = update_of(contract)
+        update = update_of(contract)
+        own: Structure = "fpga" if structure == "fpga" else "gates"
+        self.integer_neurons = [
+            IntegerLayerNeuron(
+                contract.lanes,
+                contract.activation,
+                update.chunk,
+                interpolates=update.interpolates,
+                structure=own,
+                waiting_rows=waiting_rows(contract, update, own),
+                products=LaneSum(contract.lane_weights, contract.activation_width, structure),
+                row_scales=contract.scales,
+                hidden_width=contract.activation_width,
+            )
+            for _ in range(contract.neurons)
+        ]
+        super().__init__(places, self.integer_neurons)
 
-    def segment(self, name: str) -> int:
-        """Code of a task's program: there is one only."""
-        return 0
-
-    def _neuron(self) -> IntegerLayerNeuron:
-        contract, update = self.contract, self.update
-        return IntegerLayerNeuron(
-            contract.lanes,
-            contract.activation,
-            update.chunk,
-            interpolates=update.interpolates,
-            structure=self.structure,
-            waiting_rows=waiting_rows(contract, update, self.structure),
-            products=LaneSum(contract.lane_weights, contract.activation_width, self.lane_structure),
-            row_scales=contract.scales,
-            hidden_width=contract.activation_width,
-        )
-
-    def attach(self, m: Module, image: ImageStore) -> tuple[Sequence[wiring.Component], Value]:
-        """Adds the neurons and the configuration."""
-        contract = self.contract
-        configuration = image.registers(m, "configuration")
-        multiplier, shift = hidden_scale(
-            TernaryLstmNeuronContract(activation_width=contract.activation_width)
-        )
-        neurons = [self._neuron() for _ in range(contract.neurons)]
-        for index, neuron in enumerate(neurons):
-            m.submodules[f"neuron_{index}"] = neuron
+    def configure(self, m: Module, store: ImageStore) -> None:
+        configuration = store.registers(m, "configuration")
+        width = self.contract.activation_width
+        multiplier, shift = hidden_scale(TernaryLstmNeuronContract(activation_width=width))
+        for neuron in self.integer_neurons:
             m.d.comb += [
                 neuron.multiplier.eq(multiplier),
                 neuron.shift.eq(shift),
                 neuron.cell_integer_bits.eq(configuration[0][:3]),
                 neuron.cell_clip.eq(Cat(configuration[1], configuration[2][:7])),
             ]
-        return neurons, Const(0, contract.activation_width)
-
-    def normalizer(self, m: Module, image: ImageStore, reading: GateReading) -> wiring.Component:
-        """Nothing is normalised."""
-        raise NotImplementedError("The layer has no layer norm.")
 
 
 class TernaryLstmLayer(LayerEngine):
-    """A layer of ternary, binary or power-of-two weights with its parameters and its state.
+    """A layer of ternary, binary or power-of-two weights with its weights and its state.
 
     Bit for bit :class:`fewbit.golden.layer.ternary.TernaryLstmLayerContract`, which says what the
     packets mean.
@@ -89,7 +72,7 @@ class TernaryLstmLayer(LayerEngine):
         The layer's parameters, and the image that it holds for good, if it does; None for the
         usual ones.
     structure
-        "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`; "plain" is "gates" with lanes of
+        "gates" or "fpga", see :mod:`fewbit.hdl.structure`; "plain" is "gates" with lanes of
         operators alone, left to synthesis, to compare with.
     """
 
@@ -98,9 +81,14 @@ class TernaryLstmLayer(LayerEngine):
     ) -> None:
         self.structure: LaneStructure = structure
         contract = contract or TernaryLstmLayerContract()
+        places = Places(contract, contract.activation_width, cell_width=16)
+        # No binary weight is 0.
+        masks_padding = contract.weights == "binary"
         if contract.gate_order == "side_by_side":
-            system = SideBySideSystem(contract, structure)
-            vectors = system.neuron.vectors
+            beside = SideBySideNeurons(places, structure)
+            one = OneMemoryFeed(places, beside.vectors, masks_padding=masks_padding)
+            super().__init__(beside, one, CellsOnDemand(places))
         else:
-            system, vectors = _TernarySystem(contract, structure), None
-        super().__init__(contract, system, vectors=vectors)
+            neurons = _TernaryNeurons(places, structure)
+            feed = PlainFeed(places, masks_padding=masks_padding)
+            super().__init__(neurons, feed, CellsWithResults(places))

@@ -2,7 +2,8 @@
 
 from functools import cache
 
-from fewbit.golden.layer.ternary import SIDE_BY_SIDE, TernaryLstmLayerContract
+from fewbit.golden.layer.ternary import TernaryLstmLayerContract
+from fewbit.golden.neuron.ternary import SIDE_BY_SIDE
 from fewbit.hdl.layer import integer_cycles
 from fewbit.hdl.layer.cycles import PhaseCycles, StepCycles
 from fewbit.hdl.layer.side_by_side import sums_wait

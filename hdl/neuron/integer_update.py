@@ -1,17 +1,21 @@
 """The update of an int8 LSTM unit: from the accumulators of its rows to its new state.
 
-One multiplier, one rounding shifter and one saturating adder do everything, an operation after
-the other, by a program; the activation by table may have a small multiplier of its own.
+One multiplier, one rounding shifter and one saturating adder do everything, one operation after
+the other, by a program; the activation by table may have a small multiplier of its own. It is one
+module because all operations share the registers of one datapath: what selects them stands beside
+what they hold.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import get_args
 
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, ShapeLike, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from fewbit.golden.activation.integer import ActivationKind
+from fewbit.golden.checks import check_choice
 from fewbit.golden.lstm.integer_variant import TIES_UP, IntegerVariant
 from fewbit.hdl.activation.gemmlowp import STEPS, GemmlowpArgument
 from fewbit.hdl.activation.table import FRACTION, Interpolation, TableLookup, shift_of, start_of
@@ -120,8 +124,7 @@ class IntegerUpdate(wiring.Component):
         shares_activation: bool = False,
         tells_output_gate: bool = False,
     ) -> None:
-        if activation not in ("table", "gemmlowp"):
-            raise ValueError(f'activation must be "table" or "gemmlowp", not {activation!r}.')
+        check_choice("activation", activation, get_args(ActivationKind))
         if chunk not in (4, 8, 16):
             raise ValueError(f"chunk must be 4, 8 or 16, not {chunk}.")
         if interpolates is None:

@@ -4,9 +4,8 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from fewbit.golden.layer.ternary import SIDE_BY_SIDE
 from fewbit.golden.lstm.integer_variant import PARTS
-from fewbit.golden.neuron.ternary import LaneWeights
+from fewbit.golden.neuron.ternary import SIDE_BY_SIDE, LaneWeights
 from fewbit.hdl.arithmetic import wire
 from fewbit.hdl.neuron.side_by_side_sum import SideBySideSum
 from fewbit.hdl.neuron.side_by_side_update import SideBySideUpdate

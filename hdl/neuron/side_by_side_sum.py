@@ -10,7 +10,12 @@ from fewbit.golden.neuron.ternary import LaneWeights
 from fewbit.hdl.accumulate.packing import unpack_dense
 from fewbit.hdl.arithmetic import wire
 from fewbit.hdl.formats import payload_layout
-from fewbit.hdl.layer.vectors import PairedVectors, PlainVectors, TripledVectors, Vectors
+from fewbit.hdl.neuron.side_by_side_vectors import (
+    PairedVectors,
+    PlainVectors,
+    TripledVectors,
+    Vectors,
+)
 from fewbit.hdl.neuron.ternary import LaneSum
 from fewbit.hdl.structure import LaneStructure
 from fewbit.hdl.sums.columns import Columns

@@ -11,7 +11,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from fewbit.golden.layer.ternary import SIDE_BY_SIDE
+from fewbit.golden.neuron.ternary import SIDE_BY_SIDE
 from fewbit.hdl.accumulate.int12_mac import add_product
 from fewbit.hdl.activation.table import Interpolation
 from fewbit.hdl.arithmetic import saturate, saturate_to_clip, wire

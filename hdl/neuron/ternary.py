@@ -4,7 +4,7 @@
 
 from collections.abc import Callable
 
-from amaranth.hdl import Cat, Const, Module, signed
+from amaranth.hdl import Cat, Const, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,25 +14,26 @@ from fewbit.golden.accumulate.pow2_accumulate import Pow2AccumulateContract
 from fewbit.golden.accumulate.ternary_accumulate import TernaryAccumulateContract
 from fewbit.golden.arithmetic import SIGNIFICAND_POSITION
 from fewbit.golden.neuron.ternary import ACCUMULATOR_WIDTH, LaneWeights, TernaryLstmNeuronContract
-from fewbit.hdl.accumulate.binary_accumulate import BinaryAccumulate
-from fewbit.hdl.accumulate.int12_mac import Int12Mac
+from fewbit.hdl.accumulate.binary_accumulate import BinaryProducts
+from fewbit.hdl.accumulate.int12_mac import Int12Products
 from fewbit.hdl.accumulate.packing import unpack_dense
-from fewbit.hdl.accumulate.pow2_accumulate import Pow2Accumulate
-from fewbit.hdl.accumulate.rows import RowAccumulate
-from fewbit.hdl.accumulate.ternary_accumulate import TernaryAccumulate
+from fewbit.hdl.accumulate.pow2_accumulate import Pow2Products
+from fewbit.hdl.accumulate.rows import Beat, RowProducts
+from fewbit.hdl.accumulate.ternary_accumulate import TernaryProducts
 from fewbit.hdl.formats import payload_layout, shape_of, stream_of
-from fewbit.hdl.neuron.int8 import IntegerLayerNeuron, default_chunk
+from fewbit.hdl.neuron.int8 import default_chunk
+from fewbit.hdl.neuron.integer import IntegerLayerNeuron
 from fewbit.hdl.structure import LaneStructure, Structure
 
 __all__ = ["LaneSum", "TernaryLstmNeuron", "hidden_scale"]
 
-_UNITS: dict[type, Callable[..., RowAccumulate]] = {
-    BinaryAccumulateContract: BinaryAccumulate,
-    Pow2AccumulateContract: Pow2Accumulate,
-    Int12MacContract: Int12Mac,
-    TernaryAccumulateContract: TernaryAccumulate,
+_PRODUCTS: dict[type, Callable[..., RowProducts]] = {
+    BinaryAccumulateContract: BinaryProducts,
+    Pow2AccumulateContract: Pow2Products,
+    Int12MacContract: Int12Products,
+    TernaryAccumulateContract: TernaryProducts,
 }
-"""Circuits of the accumulate units' contracts."""
+"""The products of the accumulate units' contracts."""
 
 
 class LaneSum(wiring.Component):
@@ -64,26 +65,21 @@ class LaneSum(wiring.Component):
             }
         )
 
-    def _unit(self) -> RowAccumulate:
-        """The accumulate unit whose products these are."""
-        contract = self.lane_weights.accumulate(self.activation_width)
-        return _UNITS[type(contract)](contract, self.structure)
-
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        unit = self._unit()
-        # Only its products are used: the running sum is the neuron's.
-        unit._MustUse__used = True  # pyright: ignore[reportAttributeAccessIssue]
-        beat = unit.i.payload
+        contract = self.lane_weights.accumulate(self.activation_width)
         weights = self.weights
         if self.lane_weights.packing != "fields":
-            weights = Cat(
-                Cat(digit.positive | digit.negative, digit.negative)
-                for index in range(len(weights))
-                for digit in unpack_dense(m, weights[index], f"weights_{index}")
+            weights = Signal(payload_layout((contract.weights,)).members["weights"])
+            m.d.comb += weights.eq(
+                Cat(
+                    Cat(digit.positive | digit.negative, digit.negative)
+                    for index in range(len(self.weights))
+                    for digit in unpack_dense(m, self.weights[index], f"weights_{index}")
+                )
             )
-        m.d.comb += [beat.weights.eq(weights), beat.activations.eq(self.activations)]
-        m.d.comb += self.total.eq(unit.add_products(m, self.start))
+        products = _PRODUCTS[type(contract)](contract, self.structure)
+        m.d.comb += self.total.eq(products.add(m, Beat(weights, self.activations), self.start))
         return m
 
 

@@ -1,8 +1,6 @@
 """The circuit of the layer of 2-bit weights, and its entry for the registry of designs."""
 
-from collections.abc import Sequence
-
-from amaranth.hdl import Cat, Const, Module, Value, signed
+from amaranth.hdl import Cat, Const, Module, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,10 +8,13 @@ from fewbit.golden.arithmetic import SIGNIFICAND_POSITION, split_multiplier
 from fewbit.golden.parameter import parameters_of
 from fewbit.hdl.design import Design, Parameter
 from fewbit.hdl.layer import integer_cycles
+from fewbit.hdl.layer.cells import CellsWithResults
 from fewbit.hdl.layer.engine import LayerEngine
+from fewbit.hdl.layer.feed import PlainFeed
 from fewbit.hdl.layer.image import ImageStore
-from fewbit.hdl.layer.normalize import GateReading
-from fewbit.hdl.neuron.int8 import IntegerLayerNeuron
+from fewbit.hdl.layer.neurons import Neurons
+from fewbit.hdl.layer.places import Places
+from fewbit.hdl.neuron.integer import IntegerLayerNeuron
 from fewbit.hdl.structure import Structure
 
 from .layer import Int2LstmLayerContract
@@ -40,66 +41,48 @@ class Int2Sum(wiring.Component):
         return m
 
 
-class Int2System:
-    """What the number system supplies to the layer engine."""
+class Int2Neurons(Neurons):
+    """The neurons of 2-bit weights: those of the integer LSTM, with lanes of their own."""
 
-    activation_width = 8
-    start_width = 64
-    cell_width = 16
-    masks_padding = False
-    cells_apart = False
-    tells_part = False
-
-    def __init__(self, contract: Int2LstmLayerContract, structure: Structure) -> None:
-        self.contract = contract
-        self.structure: Structure = structure
-        self.update = integer_cycles.update_of(contract)
-
-    def segment(self, name: str) -> int:
-        """Code of a task's program: there is one only."""
-        return 0
-
-    def attach(self, m: Module, image: ImageStore) -> tuple[Sequence[wiring.Component], Value]:
-        """Adds the neurons and the configuration."""
-        contract = self.contract
-        (integer_bits,) = image.registers(m, "configuration")
-        multiplier, shift = split_multiplier(2.0**-23)
+    def __init__(self, places: Places, structure: Structure) -> None:
+        contract = places.contract
+        update = integer_cycles.update_of(contract)
         neurons = [
             IntegerLayerNeuron(
                 contract.lanes,
                 contract.activation,
-                self.update.chunk,
-                interpolates=self.update.interpolates,
-                structure=self.structure,
-                waiting_rows=integer_cycles.waiting_rows(contract, self.update, self.structure),
+                update.chunk,
+                interpolates=update.interpolates,
+                structure=structure,
+                waiting_rows=integer_cycles.waiting_rows(contract, update, structure),
                 products=Int2Sum(contract.lanes),
                 row_scales="any",
             )
             for _ in range(contract.neurons)
         ]
-        for index, neuron in enumerate(neurons):
-            m.submodules[f"neuron_{index}"] = neuron
+        super().__init__(places, neurons)
+
+    def configure(self, m: Module, store: ImageStore) -> None:
+        (integer_bits,) = store.registers(m, "configuration")
+        multiplier, shift = split_multiplier(2.0**-23)
+        for neuron in self.neurons:
             m.d.comb += [
                 neuron.multiplier.eq(multiplier >> SIGNIFICAND_POSITION),
                 neuron.shift.eq(shift),
                 neuron.cell_integer_bits.eq(Cat(integer_bits)[:3]),
                 neuron.cell_clip.eq(0),
             ]
-        return neurons, Const(0, 8)
-
-    def normalizer(self, m: Module, image: ImageStore, reading: GateReading) -> wiring.Component:
-        """Nothing is normalised."""
-        raise NotImplementedError
 
 
 class Int2LstmLayer(LayerEngine):
-    """A layer of 2-bit weights with its parameters and its state."""
+    """A layer of 2-bit weights with its weights and its state."""
 
     def __init__(
         self, contract: Int2LstmLayerContract | None = None, structure: Structure = "gates"
     ) -> None:
-        contract = contract or Int2LstmLayerContract()
-        super().__init__(contract, Int2System(contract, structure))
+        places = Places(contract or Int2LstmLayerContract(), activation_width=8, cell_width=16)
+        neurons = Int2Neurons(places, structure)
+        super().__init__(neurons, PlainFeed(places), CellsWithResults(places))
 
 
 DESIGN = Design(

@@ -1,4 +1,4 @@
-"""How vectors of inputs and hidden values lie in memory, so that the lanes have less to do.
+"""How vectors of inputs and hidden values lie in memory where lanes are side by side.
 
 Values arrive one by one and are read a word of all lanes at a time, by all rows that are added side
 by side. What each of these would make of a value can be made once, when it is written.
@@ -8,16 +8,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import data
-from amaranth.lib.memory import Memory
 
-from fewbit.golden.layer.schedule import chunks
 from fewbit.hdl.arithmetic import wire
-from fewbit.hdl.layer.image import Writer
-from fewbit.hdl.layer.selection import bits_of
+from fewbit.hdl.writer import Writer
 
-__all__ = ["PairedVectors", "PlainVectors", "TripledVectors", "VectorMemory", "Vectors"]
+__all__ = ["PairedVectors", "PlainVectors", "TripledVectors", "Vectors"]
 
 
 @dataclass(frozen=True)
@@ -147,63 +144,3 @@ class TripledVectors(Vectors):
         doubled = Cat(Const(0, 1), values).as_signed()
         thrice = wire(m, (values.as_signed() + doubled)[: self.width + 2], "thrice")
         return Cat(values, thrice)
-
-
-class VectorMemory:
-    """The memory of both pages of the input vector and of the hidden vector: one read, one write.
-
-    Parameters
-    ----------
-    m
-        The module that it goes to.
-    vectors
-        What is held of values.
-    inputs, outputs
-        Values of the input vector and of the hidden vector.
-    """
-
-    def __init__(self, m: Module, vectors: Vectors, inputs: int, outputs: int) -> None:
-        self._m = m
-        self._vectors = vectors
-        self._lengths = inputs, outputs
-        words = [2 * chunks(length, vectors.lanes) for length in self._lengths]
-        # The longer vector's pages come first; where the others begin is a bit of the address.
-        self._second = 1 << bits_of(max(words))
-        self._inputs_are_second = words[0] <= words[1]
-        groups = vectors.lanes // vectors.group
-        memory = Memory(
-            shape=unsigned(vectors.element.width * groups),
-            depth=self._second + min(words),
-            init=[],
-        )
-        m.submodules.vectors = memory
-        self.read = memory.read_port()
-        self._write = memory.write_port(granularity=vectors.element.width)
-
-    @property
-    def raws(self) -> Value:
-        """The values of the word that is read."""
-        return self._vectors.raws(self.read.data)
-
-    def input_address(self, place: Value) -> Value:
-        """Address of a word of the input vector."""
-        return place | (self._second if self._inputs_are_second else 0)
-
-    def hidden_address(self, place: Value) -> Value:
-        """Address of a word of the hidden vector."""
-        return place | (0 if self._inputs_are_second else self._second)
-
-    def take_inputs(self, values: Writer) -> None:
-        """Values of the input vector that are to be written."""
-        self._inputs = self._vectors.gather(self._m, values, self._lengths[0], "input")
-
-    def take_hidden(self, values: Writer, counts: Value) -> None:
-        """Values of the hidden vector, written where they count, in place of inputs."""
-        m = self._m
-        hidden = self._vectors.gather(m, values, self._lengths[1], "hidden")
-        chosen = wire(m, Mux(counts, hidden.data, self._inputs.data), "written_values")
-        enable = wire(m, self._inputs.enable | hidden.enable, "write_enables")
-        address = Mux(
-            counts, self.hidden_address(hidden.address), self.input_address(self._inputs.address)
-        )
-        Writer(enable, address, self._vectors.prepare(m, chosen)).connect(m, self._write)

@@ -1,0 +1,155 @@
+"""Where the bytes of packets go: vectors, cells, counted passes, and the sections of the image.
+
+The front of a layer walks through these places byte by byte, and tells on a bus where it is. Each
+memory takes what is its own from that bus.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+
+from amaranth.hdl import Cat, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out
+
+from fewbit.golden.layer.contract import LayerContract
+from fewbit.golden.layer.image import CHECKSUM_BYTES, Plan
+from fewbit.golden.layer.packets import PASSES_SIZE, value_bytes
+from fewbit.golden.layer.schedule import Schedule
+from fewbit.hdl.writer import Writer
+
+__all__ = ["BYTE", "Place", "Places"]
+
+BYTE = 8
+
+
+class Place(IntEnum):
+    """Where bytes of a packet go, besides the sections of the image, which follow."""
+
+    INPUT = 0
+    HIDDEN = 1
+    CELL = 2
+    IMAGE = 3
+    PASSES = 3
+    """Where a layer counts passes, this place comes before those of the image."""
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """All places of a layer, in the order in which a packet fills them.
+
+    Parameters
+    ----------
+    contract
+        The layer.
+    activation_width, cell_width
+        Bits of an input or a hidden value, and of a cell raw. Cells are whole bytes.
+    registers
+        Registers of a byte each that a packet which asks for the state may write. With any, the
+        passes follow the state.
+    """
+
+    contract: LayerContract
+    activation_width: int
+    cell_width: int
+    registers: int = 0
+
+    @property
+    def schedule(self) -> Schedule:
+        """The layer's schedule."""
+        return self.contract.schedule
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the layer's image."""
+        return self.contract.plan
+
+    @property
+    def holds_image(self) -> bool:
+        """Whether the circuit holds its image for good, so that no packet brings one."""
+        return self.contract.image is not None
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of an input or a hidden value in a packet."""
+        return value_bytes(self.activation_width)
+
+    @property
+    def cell_bytes(self) -> int:
+        """Bytes of a cell."""
+        return self.cell_width // BYTE
+
+    @cached_property
+    def ends(self) -> list[tuple[int, int, int]]:
+        """Bytes of a word, the last word, and the last byte in it, for each place."""
+        schedule, size = self.schedule, self.value_bytes
+        lanes, neurons = schedule.lanes, schedule.neurons
+        places = [
+            (lanes * size, (length - 1) // lanes, (length - 1) % lanes * size + size - 1)
+            for length in (schedule.inputs, schedule.outputs)
+        ]
+        cells = schedule.hidden - 1
+        size = self.cell_bytes
+        places.append((neurons * size, cells // neurons, cells % neurons * size + size - 1))
+        if self.registers:
+            places.append((PASSES_SIZE, 0, PASSES_SIZE - 1))
+        if not self.holds_image:
+            sections = self.plan.sections
+            places += [(each.word_bytes, each.words - 1, each.word_bytes - 1) for each in sections]
+            places.append((CHECKSUM_BYTES, 0, CHECKSUM_BYTES - 1))
+        return places
+
+    @property
+    def image(self) -> int:
+        """The first place of the image."""
+        return Place.IMAGE + bool(self.registers)
+
+    @property
+    def checksum(self) -> int:
+        """The place of the image's checksum."""
+        return len(self.ends) - 1
+
+    @property
+    def bus(self) -> wiring.Signature:
+        """What the front tells of the byte that it takes, or sends.
+
+        ``writes`` is 1 where the byte ``data`` goes to byte ``byte`` of word ``word`` of ``place``
+        now. The place, the word and the byte also count while a state is sent. ``low_byte`` is the
+        byte before, where values have two.
+        """
+        members = {
+            "writes": Out(1),
+            "place": Out(range(len(self.ends))),
+            "word": Out(range(max(2, *(last + 1 for _, last, _ in self.ends)))),
+            "byte": Out(range(max(2, *(size for size, _, _ in self.ends)))),
+            "data": Out(BYTE),
+        }
+        if self.value_bytes > 1:
+            members["low_byte"] = Out(BYTE)
+        return wiring.Signature(members)
+
+    def begins(self, bus: wiring.PureInterface, place: int) -> Value:
+        """Whether the first byte of a place is written."""
+        return bus.writes & (bus.place == place) & ~bus.word.any() & ~bus.byte.any()
+
+    def section(self, bus: wiring.PureInterface, name: str) -> Writer:
+        """The bytes of a section of the image."""
+        names = [each.name for each in self.plan.sections]
+        index = names.index(name)
+        return self.bytes(bus, self.image + index, self.plan.sections[index].word_bytes)
+
+    def values(self, bus: wiring.PureInterface, place: int) -> Writer:
+        """The values of a vector's place: words of one for each lane.
+
+        A value of two bytes is written with its second one.
+        """
+        size, width = self.value_bytes, self.activation_width
+        writer = self.bytes(bus, place, self.schedule.lanes * size, size)
+        data = writer.data if size == 1 else Cat(bus.low_byte, writer.data)
+        return Writer(writer.enable, writer.address, data[:width])
+
+    def bytes(self, bus: wiring.PureInterface, place: int, size: int, step: int = 1) -> Writer:
+        """The bytes of a place's words of `size` bytes; of `step` neighbours only the last."""
+        here = bus.writes & (bus.place == place)
+        enable = Cat(here & (bus.byte == index) for index in range(step - 1, size, step))
+        return Writer(enable, bus.word, bus.data)
