@@ -293,7 +293,7 @@ def test_results_are_collected_unit_by_unit():
                 left.append((ctx.get(collect.o.payload.data), ctx.get(collect.o.payload.last)))
             if ctx.get(collect.vectors.to_hidden):
                 word, lane = ctx.get(collect.vectors.word), ctx.get(collect.vectors.lane)
-                taken.append((word, lane, ctx.get(collect.cells.enable)))
+                taken.append((word, lane, ctx.get(collect.new_cells.enable)))
             done += ctx.get(collect.phase_is_collected)
             await ctx.tick()
         assert left == [(10, 0), (11, 0), (10, 1)]

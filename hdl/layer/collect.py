@@ -55,7 +55,7 @@ class Collect(wiring.Component):
     vectors
         Where a value goes in the hidden, or the inner, vector, see
         :func:`fewbit.hdl.layer.feed.feed_ports`.
-    cells
+    new_cells
         New cells, see :class:`fewbit.hdl.layer.cells.Cells`.
     gate, group, gate_writes, gate_value
         The gate and the group whose value is stored, the neurons that it is of, and the value.
@@ -95,7 +95,7 @@ class Collect(wiring.Component):
                 "phase": In(range(max(2, len(schedule.phases)))),
                 "phase_is_collected": Out(1),
                 "vectors": Out(vectors),
-                "cells": Out(written),
+                "new_cells": Out(written),
                 "gate": Out(range(max(2, 1 + max(task.gate for task in schedule.tasks)))),
                 "group": Out(group),
                 "gate_writes": Out(neurons),
@@ -171,17 +171,17 @@ class Collect(wiring.Component):
             selected = (neuron == index) if count > 1 else Const(1, 1)
             m.d.comb += [
                 each.ready.eq(selected & (~emits | leaves)),
-                self.cells.enable[index].eq(collects & selected & writes_cell),
+                self.new_cells.enable[index].eq(collects & selected & writes_cell),
                 self.gate_writes[index].eq(collects & selected & writes_gate),
             ]
             if "cell_result" in self.fields:
-                m.d.comb += self.cells.cell[index].eq(_bits(each.payload.cell_result))
+                m.d.comb += self.new_cells.cell[index].eq(_bits(each.payload.cell_result))
         for number in range(1 + max(each.gate for each in tasks)):
             with m.If(task_is(lambda each, n=number: each.gate == n)):
                 m.d.comb += self.gate.eq(number)
         goes_out = wire(m, collects & ~writes_gate & ~is_padding, "goes_out")
         m.d.comb += [
-            self.cells.group.eq(group),
+            self.new_cells.group.eq(group),
             self.gate_value.eq(values.get("value", Const(0))),
             self.vectors.to_hidden.eq(goes_out & task_is(lambda each: each.to == "hidden")),
             self.vectors.to_inner.eq(goes_out & task_is(lambda each: each.to == "inner")),

@@ -96,7 +96,7 @@ class LayerEngine(wiring.Component):
         issues = wire(m, issue.o.valid & issue.o.ready, "issues")
         begins = Signal()
         if any(task.to == "gate" for task in schedule.tasks):
-            m.submodules.gates = gates = StoredGates(schedule)
+            m.submodules.stored_gates = gates = StoredGates(schedule)
             phase_is_done = gates.phase_is_done
             self._connect_gates(m, gates, collect)
             m.d.comb += [
@@ -150,7 +150,7 @@ class LayerEngine(wiring.Component):
             cells.fresh.eq(fresh),
             cells.busy.eq(busy),
             cells.begins.eq(begins),
-            cells.written.eq(collect.cells),
+            cells.written.eq(collect.new_cells),
             cells.saves.eq(front.saves),
             # The results.
             collect.begins.eq(begins),

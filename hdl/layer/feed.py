@@ -189,12 +189,12 @@ class Activations(wiring.Component):
     word
         The word to be read.
     reads_input, reads_recurrent, reads_inner
-        The vector it is read of, from which ``activations`` are in the next cycle.
+        The vector it is read of, which gives ``read`` in the next cycle.
     takes_input, takes_recurrent, takes_inner, last_word, advances
         What counts of the vectors' words from the next cycle on, and whether the word is a vector's
         last; these are taken with ``advances``.
-    activations
-        The word, zeros where no vector counts.
+    read
+        The word that was read, zeros where no vector counts.
     bus, page, hidden_page, write_page, busy, saves, saved, results
         See `feed_ports`.
     """
@@ -218,7 +218,7 @@ class Activations(wiring.Component):
                 **{f"takes_{part}": In(1) for part in self.parts},
                 "last_word": In(1),
                 "advances": In(1),
-                "activations": Out(places.activation_width * schedule.lanes),
+                "read": Out(places.activation_width * schedule.lanes),
                 **{name: ports[name] for name in shared},
             }
         )
@@ -261,7 +261,7 @@ class Activations(wiring.Component):
             word = self._counting(m, part, ports[part].data)
             total = word if total is None else total | word
         assert total is not None
-        m.d.comb += self.activations.eq(total)
+        m.d.comb += self.read.eq(total)
         return m
 
     def _counting(self, m: Module, part: Part, word: Value) -> Value:
@@ -342,7 +342,7 @@ class PlainFeed(wiring.Component):
             activations.word.eq(i.word),
             activations.last_word.eq(i.last_word),
             activations.advances.eq(self.i.ready),
-            o.activations.eq(activations.activations),
+            o.activations.eq(activations.read),
             self.saved.eq(activations.saved),
         ]
         connect_vectors(m, self, activations)

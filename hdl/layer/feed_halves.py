@@ -144,7 +144,7 @@ class HalvesFeed(wiring.Component):
                 ]
             copies.append(copy)
         m.d.comb += [
-            o.activations.eq(Cat(copy.activations for copy in copies)),
+            o.activations.eq(Cat(copy.read for copy in copies)),
             self.saved.eq(copies[0].saved),
         ]
         halves = [store.memory(m, f"weights_{name}").read_port() for name in HALVES]
