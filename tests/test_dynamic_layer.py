@@ -35,7 +35,6 @@ from tests.support.int8_cases import random_case
 from tests.support.layer_bench import check_packer
 
 DESIGN = find("int8_lstm_layer")
-HALVES = ("first", "second")
 SIZES = {"inputs": 5, "hidden": 7, "lanes": 3, "neurons": 2}
 LAYER = DynamicInt8LstmLayerContract(**SIZES)
 
