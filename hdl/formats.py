@@ -11,13 +11,13 @@ from fewbit.golden.operands import Operand
 __all__ = ["HasPorts", "payload_layout", "shape_of", "stream_of"]
 
 HasPorts = wiring.PureInterface | wiring.Component
-"""What has ports as attributes."""
+"""An object that has ports as attributes: a component, or an interface of one."""
 
 
 def shape_of(number_format: Format) -> ShapeLike:
     """Return the shape of a code: an integer for fixed point, a struct for floats.
 
-    The lowest field of the struct is its first.
+    The first field of a struct is in the lowest bits.
     """
     match number_format:
         case FixedPoint(width=width, signed=is_signed):

@@ -1,4 +1,4 @@
-"""Values on their way into the words of a memory."""
+"""The connection of a value to the write port of a memory whose words hold several values."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,17 @@ __all__ = ["Writer"]
 
 @dataclass(frozen=True)
 class Writer:
-    """A value that is written into one place of a word, or into several."""
+    """The signals that write a value into one place of a memory's word, or into several."""
 
     enable: Value
     """A bit for each place of a word, which is 1 where the value is written now."""
     address: Value
-    """The word."""
+    """The address of the word."""
     data: Value
-    """The value."""
+    """The value, which is the same for every place."""
 
     def connect(self, m: Module, port: WritePort) -> None:
-        """Drive a write port whose granularity is a value."""
+        """Drive a write port, whose granularity must be one value."""
         m.d.comb += [
             port.addr.eq(self.address),
             port.data.eq(self.data.replicate(len(port.en))),

@@ -1,4 +1,4 @@
-"""What answers: the packets that leave a layer, one after the other on one stream."""
+"""The component that sends a layer's answers: packets, one after the other on one stream."""
 
 from amaranth.hdl import Module, Mux, Value
 from amaranth.lib import data, stream, wiring
@@ -17,7 +17,8 @@ __all__ = ["Answer"]
 class Answer(wiring.Component):
     """Sends a status, a byte of the state, or else the hidden values of the time step in progress.
 
-    It only chooses: a byte leaves in the cycle in which it is there.
+    It only chooses between these, and stores nothing: a byte leaves in the cycle in which it is
+    offered.
 
     Parameters
     ----------
@@ -35,10 +36,11 @@ class Answer(wiring.Component):
     bus
         The place of the byte of the state, see `Places.bus`.
     fresh, reset_hidden
-        The state is that at reset: its hidden values are these, its cells 0.
+        Whether the state is that at reset; its hidden values are then ``reset_hidden``, and its
+        cells 0.
     saved_hidden, saved_cell, passes
-        The word of hidden values, the byte of a cell, and the byte of the counted passes that the
-        bus names.
+        Parts of the state, each at the place that the bus named in the cycle before: the word of
+        hidden values, the byte of a cell, and the byte of the counted passes.
     """
 
     def __init__(self, places: Places) -> None:

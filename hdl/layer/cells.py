@@ -1,7 +1,7 @@
-"""The cells of a layer: a memory for each neuron, and how old cells and new ones go there.
+"""The cells of a layer: a memory for each neuron, from which old cells are read for each unit.
 
-Three ways differ in who asks for an old cell and who gives the new one: `CellsWithResults`,
-`CellsApart` and `CellsOnDemand`.
+Three classes differ in how an old cell is asked for and how the new one arrives:
+`CellsWithResults`, `CellsApart` and `CellsOnDemand`.
 """
 
 from abc import abstractmethod
@@ -28,26 +28,28 @@ class Cells(wiring.Component):
     places
         The layer's places.
     observed
-        Whether old cells can be read a second time.
+        Whether old cells can be read a second time, when the unit's result is there.
 
     Ports
     -----
     group, new_cell, needs_cell, issues, advances
-        The group whose beat is read in this cycle, whether the beat takes a cell that this time
-        step has written, and whether its row needs a cell; whether a beat is read at all; and
-        whether what counts of the words that are read is replaced.
+        The beat that is issued in this cycle: its group of units; whether it takes a cell that this
+        time step has written; whether its row needs a cell; whether there is a beat at all; and
+        whether the words of this beat replace those of the beat before, which the neurons have
+        taken.
     old
         The cells that were read, 0 where the time step starts from reset.
     fresh, busy, begins
-        The time step starts from reset; one is in progress; one begins with the next cycle.
+        Whether the time step starts from reset; whether one is in progress; and whether one begins
+        with the next cycle.
     written
-        New cells that come with results: ``enable`` tells of each neuron whether its ``cell``, of
-        group ``group``, is there.
+        New cells that come with results: ``enable`` says for each neuron whether its ``cell`` is
+        written to the place of group ``group``.
     bus, saves, saved
-        A state's cells come on the bus. The word on the bus is read, and the byte of it is there in
-        the next cycle.
+        The bus brings the cells of a state that is loaded. Where ``saves`` is 1, a state is saved:
+        ``saved`` is the byte at the bus's place from the next cycle on.
     observed_group, observed
-        The cells of that group are there in the next cycle, if they can be observed.
+        A group, and its cells in the next cycle; only if they can be observed.
     """
 
     def __init__(self, places: Places, *, observed: bool = False) -> None:
@@ -80,23 +82,23 @@ class Cells(wiring.Component):
 
     @classmethod
     def more_ports(cls, places: Places) -> dict[str, wiring.Member]:
-        """Return the ports by which the neurons ask for cells, or give them; none by default."""
+        """Return the ports by which neurons ask for old cells or send new ones; by default none."""
         del places
         return {}
 
     @abstractmethod
     def reading(self) -> tuple[Value, Value]:
-        """Return the group whose cells are read, and whether they are."""
+        """Return the group whose cells are read, and whether they are read in this cycle."""
 
     def counts(self, m: Module) -> Value:
-        """Return whether the cells that were read count."""
+        """Return whether the cells that were read count; else they are 0, as at reset."""
         takes = Signal(reset_less=True)
         with m.If(self.advances):
             m.d.sync += takes.eq(self.new_cell | ~self.fresh)
         return takes
 
     def writing(self, m: Module) -> tuple[Value, list[Value], list[Value]]:
-        """Return the group of the cells that are written, the cells, and whether each is."""
+        """Return the group whose new cells come, the cells, and for each whether it is written."""
         del m
         neurons = range(self.places.schedule.neurons)
         written = self.written
@@ -127,7 +129,7 @@ class Cells(wiring.Component):
                 write.data.eq(cell),
                 write.en.eq(enable.replicate(size)),
             ]
-            # With a time step in progress, no state is loaded.
+            # A state is loaded only between time steps.
             with m.If(~self.busy):
                 m.d.comb += [
                     write.addr.eq(loads.address),
@@ -146,19 +148,22 @@ class Cells(wiring.Component):
 
 
 class CellsWithResults(Cells):
-    """The old cell comes with each beat, the new one with the unit's result."""
+    """Cells that are read with each beat, and written with the unit's result."""
 
     def reading(self) -> tuple[Value, Value]:
         return self.group, self.issues
 
 
 class CellsApart(Cells):
-    """The old cell holds from the first beat of a row that needs it to that of the next unit's.
+    """Cells that are read with rows that need them, and written apart from results.
+
+    An old cell holds still from the first beat of a row that needs it until the first such beat of
+    the next unit.
 
     Ports
     -----
     cells
-        New cells, one stream for each neuron, in the order of the units.
+        The new cells, in a stream for each neuron, in the order of the units.
     """
 
     @classmethod
@@ -170,7 +175,7 @@ class CellsApart(Cells):
         return self.group, self.issues & self.needs_cell
 
     def writing(self, m: Module) -> tuple[Value, list[Value], list[Value]]:
-        # The cells of all neurons' units are written at once.
+        # One group is written at a time, when all neurons offer their new cells.
         group = Signal(range(max(2, self.groups)), name="cell_group", reset_less=True)
         written = wire(m, Cat(each.valid for each in self.cells).all(), "cells_are_there")
         m.d.comb += [each.ready.eq(written) for each in self.cells]
@@ -182,12 +187,13 @@ class CellsApart(Cells):
 
 
 class CellsOnDemand(Cells):
-    """The one neuron says which old cell it wants next, and gives the new one before its result.
+    """Cells that the one neuron of a layer reads when it asks, and writes before its result.
 
     Ports
     -----
     cell_address, reads_cell
-        The unit whose old cell is there from the next cycle on, and whether it is read.
+        The unit whose old cell the neuron asks for, and whether it asks; ``old`` follows in the
+        next cycle.
     cells
         The new cell of the unit whose result comes next.
     """

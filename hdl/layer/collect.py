@@ -1,4 +1,4 @@
-"""What collects the results of the neurons, one after the other, and says where each goes."""
+"""The component that collects the neurons' results, one by one, and says where each goes."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ __all__ = ["Collect", "byte_of", "taken_layout"]
 
 
 def byte_of(value: Value, is_high: Value) -> Value:
-    """Return the low or the high byte of a signed value; one of up to 8 bits has but one."""
+    """Return the low or the high byte of a signed value; with up to 8 bits there is only one."""
     extended = Cat(value, value[-1].replicate(2 * BYTE - len(value)))
     if len(value) <= BYTE:
         return extended[:BYTE]
@@ -24,46 +24,47 @@ def byte_of(value: Value, is_high: Value) -> Value:
 
 
 def taken_layout(places: Places, result: data.StructLayout) -> data.StructLayout:
-    """Return what `Collect` tells of a result: its fields as bits, and the neuron's number."""
+    """Return the layout of a collected result: its fields as bits, and the neuron's number."""
     fields = {name: Shape.cast(shape).width for name, shape in result.members.items()}
     return data.StructLayout({**fields, "neuron": range(max(2, places.schedule.neurons))})
 
 
 class Collect(wiring.Component):
-    """Takes the results of the neurons in order: of each task those of all neurons, group by group.
+    """Takes results in a fixed order: group by group, in each task by task, in each all neurons.
 
-    A result that leaves the layer is taken when its last byte is; any other one at once.
+    A result that leaves the layer is taken with its last byte; any other one at once.
 
     Parameters
     ----------
     places
         The layer's places.
     result
-        What a neuron gives: ``result``, and where it has them ``cell_result``, ``value``, the value
-        of a gate, and more, which is only observed.
+        The layout of a neuron's result: ``result``; where it has them ``cell_result``, and
+        ``value``, that of a gate; and any fields that are only passed on in ``taken``.
 
     Ports
     -----
     i
-        The neurons' results, a stream for each.
+        The results, in a stream for each neuron.
     o
-        Bytes of hidden values that leave; ``last`` is 1 with the last of the hidden vector.
+        Bytes of hidden values that leave the layer; ``last`` is 1 with a vector's last byte.
     begins
-        A time step begins with the next cycle.
+        Whether a time step begins with the next cycle.
     phase, phase_is_collected
-        The number of the phase in progress; its last result is taken in this cycle.
+        The number of the phase in progress, and whether its last result is taken in this cycle.
     vectors
-        Where a value goes in the hidden, or the inner, vector, see
+        The value that is written to the hidden or the inner vector, and its place there, see
         :func:`fewbit.hdl.layer.feed.feed_ports`.
     new_cells
         New cells, see :class:`fewbit.hdl.layer.cells.Cells`.
     gate, group, gate_writes, gate_value
-        The gate and the group whose value is stored, the neurons that it is of, and the value.
+        A value of a gate to be stored: the gate, the group, a bit for each neuron that is 1 for the
+        one whose value it is, and the value.
     takes_unit, ends_group
-        A result is taken that is of a unit, and not of a neuron beyond the last; a result is taken
-        that is the last of its group.
+        Whether the result of a unit is taken, and not that of a neuron which has none in the last
+        group; and whether the last result of a group's task is taken.
     taken
-        The result that is taken, and ``neuron``, the number of the one that gave it.
+        The result that is taken, and ``neuron``, the number of its neuron.
     """
 
     def __init__(self, places: Places, result: data.StructLayout) -> None:
@@ -110,7 +111,8 @@ class Collect(wiring.Component):
         m = Module()
         places, schedule = self.places, self.places.schedule
         tasks, count, width = schedule.tasks, schedule.neurons, places.activation_width
-        # These are reset, though a step sets them when it begins: valid depends on them before.
+        # A time step sets these when it begins. They are reset all the same, since valid depends on
+        # them before the first one.
         task = Signal(range(max(2, len(tasks))))
         neuron = Signal(range(max(2, count)))
         group = self.group
@@ -139,7 +141,7 @@ class Collect(wiring.Component):
         emits = wire(m, task_is(lambda each: each.to == "hidden") & ~is_padding, "emits")
         valids = Cat(each.valid for each in self.i)
         has_result = wire(m, valids.bit_select(neuron, 1), "has_result")
-        # Vectors of bits from here on, as what the packets hold.
+        # From here on values are plain bits, as in the packets.
         values = {
             name: choose(neuron, [_bits(each.payload[name]) for each in self.i])
             for name in self.fields
@@ -164,7 +166,7 @@ class Collect(wiring.Component):
             self.o.payload.last.eq(is_last),
         ]
 
-        # Where it goes.
+        # The place that the result goes to.
         writes_cell = task_is(lambda each: each.writes_cell)
         writes_gate = task_is(lambda each: each.to == "gate")
         for index, each in enumerate(self.i):
@@ -194,7 +196,7 @@ class Collect(wiring.Component):
             *(self.taken[name].eq(value) for name, value in values.items()),
         ]
 
-        # What comes next.
+        # The result to be taken next.
         with m.If(goes_out):
             m.d.sync += lane.eq(lane + 1)
             with m.If(lane == schedule.lanes - 1):
@@ -217,5 +219,5 @@ class Collect(wiring.Component):
 
 
 def _bits(value: object) -> Value:
-    """The bits of a value of any layout."""
+    """Return the bits of a value of any layout."""
     return Value.cast(value)[:]  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""What a time step of a layer takes, in any number system."""
+"""Records of the cycles that a time step of a layer takes, in any number system."""
 
 from dataclasses import dataclass
 
@@ -7,55 +7,60 @@ __all__ = ["PhaseCycles", "StepCycles"]
 
 @dataclass(frozen=True)
 class PhaseCycles:
-    """What a phase of a step takes."""
+    """The cycles of one phase of a time step.
+
+    In a phase group after group of units, or of outputs, passes through the neurons.
+    """
 
     groups: int
-    """Times that the neurons together take a unit each, or an output."""
+    """Number of groups; in each, every neuron takes a unit, or an output of a projection."""
     first: int
-    """Cycles of a group by itself, up to its last result."""
+    """Cycles of the first group, from the end of the phase before up to its last result."""
     period: int
-    """Cycles of each further group."""
+    """Cycles from the last result of a group to that of the next."""
     normalising: int
-    """Cycles at the end, in which gates are normalised."""
+    """Cycles at the end of the phase in which gates are normalised; 0 without layer norm."""
 
     @property
     def cycles(self) -> int:
-        """Cycles of the phase."""
+        """The cycles of the whole phase."""
         return self.first + (self.groups - 1) * self.period + self.normalising
 
 
 @dataclass(frozen=True)
 class StepCycles:
-    """What a time step takes while no stream waits."""
+    """The cycles of a time step, and how they come about, while no stream waits."""
 
     beats: int
-    """Cycles in which the lanes are fed."""
+    """Cycles in which the lanes take a beat."""
     cycles: int
-    """Cycles from the beginning of a step to that of the next, if its vector is there by then."""
+    """Cycles from the beginning of a time step to that of the next, if its vector has arrived by
+    then."""
     interval: int
-    """Cycles from vector to vector: of the step, or of the bytes that come in meanwhile; where
-    these are as many, every second vector takes one less."""
+    """Cycles from one vector to the next at full rate: those of the time step, or if they are more,
+    those in which the vector's bytes arrive. Where both are equal, every second vector takes one
+    cycle less."""
     first_byte: int
-    """Cycles from the last byte of a vector to the first of its answer, while no step is under
-    way."""
+    """Cycles from the last byte of a vector to the first byte of its answer, if no time step is in
+    progress when the vector arrives."""
     last_byte: int
-    """The same to the last byte of the answer."""
+    """Cycles from the last byte of a vector to the last byte of its answer, likewise."""
     products: int
-    """Products of a step, without padding."""
+    """Products of a time step, without those that only pad a row's last beat."""
     multipliers: int
-    """Products that all lanes together take a cycle."""
+    """Lanes of all neurons together: the most products in a cycle."""
     phases: tuple[PhaseCycles, ...]
-    """What the cycles are the sum of."""
+    """The phases, whose cycles add up to `cycles`."""
     is_exact: bool
-    """Whether the cycles are these, and not at most these."""
+    """Whether a time step takes exactly these cycles, and not at most these."""
     note: str = ""
-    """What makes a step longer, beside streams that wait."""
+    """A remark for the user on settings that make a time step longer; empty if there are none."""
     unless: str = ""
-    """When a step that is at most so long is longer all the same."""
+    """The condition under which a time step is longer than `cycles`, in words; empty if none is."""
     least_cycles: int | None = None
-    """Cycles of a step that takes high halves of weights alone, where the layer halves them."""
+    """Cycles of a time step in mode LOW for all units, where weights can be taken by halves."""
 
     @property
     def utilisation(self) -> float:
-        """Share of the products that the lanes could take which are the step's own."""
+        """The share of the products that the lanes could take in these cycles which are needed."""
         return self.products / (self.multipliers * self.cycles)

@@ -1,10 +1,10 @@
-"""The layer engine: what a layer is made of, the same for every number system.
+"""The layer engine: the parts of a layer and their connection, in any number system.
 
 The front takes packets. For each time step `Issue` walks through the rows of the schedule
 (:mod:`fewbit.golden.layer.schedule`), a feed adds weights, activations and start values to each
-beat, the neurons turn rows into results, `Collect` takes the results, and `Answer` sends them. Here
-they are connected, and time steps and phases begin and end. A number system brings its neurons, and
-picks its feed and its cells.
+beat, the neurons turn rows into results, `Collect` takes the results, and `Answer` sends them. The
+engine connects these parts, and decides when time steps and phases begin and end. A number system
+brings its own neurons, and picks the feed and the cells that fit them.
 """
 
 from collections.abc import Iterable
@@ -43,13 +43,14 @@ class LayerEngine(wiring.Component):
     Parameters
     ----------
     neurons
-        The number system's neurons, for the places of the layer's contract.
+        The number system's neurons.
     feed
-        What gives them weights, activations and start values.
+        The part that reads weights, activations and start values for the neurons.
     cells
-        Where their cells are.
+        The part that stores the units' cells.
     precision
-        What chooses the precision of the weights for each group and time step, where it is chosen.
+        The part that chooses, for each group and time step, whether weights count with 8 bits or
+        with 4; None where they always count whole.
 
     Ports
     -----
@@ -69,7 +70,7 @@ class LayerEngine(wiring.Component):
 
     @property
     def contract(self) -> LayerContract:
-        """The layer's contract."""
+        """The contract that the layer fulfils, with its parameters."""
         return self.places.contract
 
     def elaborate(self, platform: object) -> Module:
@@ -131,7 +132,7 @@ class LayerEngine(wiring.Component):
             issue.begins.eq(begins),
             issue.next_phase.eq(next_phase),
             issue.phase.eq(phase),
-            # What the feed reads.
+            # Inputs of the feed.
             feed.page.eq(page),
             feed.hidden_page.eq(hidden_page),
             feed.write_page.eq(front.write_page),
@@ -141,7 +142,7 @@ class LayerEngine(wiring.Component):
             feed.saves.eq(front.saves),
             feed.results.eq(collect.vectors),
             neurons.old_cell.eq(cells.old),
-            # The cells.
+            # Inputs of the cells.
             cells.group.eq(beat.group),
             cells.new_cell.eq(beat.new_cell),
             cells.needs_cell.eq(beat.needs_cell),
@@ -152,7 +153,7 @@ class LayerEngine(wiring.Component):
             cells.begins.eq(begins),
             cells.written.eq(collect.new_cells),
             cells.saves.eq(front.saves),
-            # The results.
+            # Inputs of the parts that handle results.
             collect.begins.eq(begins),
             collect.phase.eq(phase),
             answer.fresh.eq(front.fresh),
@@ -165,7 +166,7 @@ class LayerEngine(wiring.Component):
         wiring.connect(m, collect.o, answer.hidden)
         wiring.connect(m, answer.o, wiring.flipped(self.o))
         _copy(m, front, answer, ("offers_status", "status", "offers_state", "is_whole"))
-        # What the neurons have of these.
+        # Ports that only some number systems' neurons have.
         has = neurons.signature.members
         if "fresh" in has:
             m.d.comb += neurons.fresh.eq(fresh)
@@ -208,7 +209,7 @@ class LayerEngine(wiring.Component):
         collect: Collect,
         answer: Answer,
     ) -> None:
-        """Connect what chooses the precision with all that it watches."""
+        """Connect the part that chooses the precision with those that it watches or steers."""
         _copy(m, front.bus, precision.bus, front.bus.signature.members)
         _copy(m, front, precision, ("register_writes", "loaded"))
         _copy(m, collect, precision, ("takes_unit", "ends_group", "taken"))
@@ -227,5 +228,5 @@ class LayerEngine(wiring.Component):
 
 
 def _copy(m: Module, given: HasPorts, taken: HasPorts, names: Iterable[str]) -> None:
-    """Drive ports by those of the same names."""
+    """Drive ports of one component by those of another that have the same names."""
     m.d.comb += [getattr(taken, name).eq(getattr(given, name)) for name in names]

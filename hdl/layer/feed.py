@@ -1,4 +1,4 @@
-"""What feeds the neurons: the weights, the activations and the start values of each beat.
+"""The feed of the neurons: the weights, the activations and the start values of each beat.
 
 A feed takes beats as `fewbit.hdl.layer.issue.Issue` offers them, reads the memories, and offers the
 beats with their words a cycle later. There are three: this module's, which has a memory for each
@@ -49,7 +49,7 @@ def memory(words: int, width: int) -> Memory:
 
 
 def page_words(places: Places, part: Part) -> int:
-    """Return the words of both pages of a vector."""
+    """Return how many words both pages of a vector have together."""
     return 2 * chunks(places.schedule.length(part), places.schedule.lanes)
 
 
@@ -63,28 +63,30 @@ def feed_ports(
     i
         Beats, see `issue_layout`.
     o
-        The same with their words. ``first``, ``last``, ``recurrent`` and ``segment`` are those of
-        the beat before; each feed has more fields.
+        The same beats a cycle later, with the words that were read for them. Each feed adds its own
+        fields to ``first``, ``last``, ``recurrent`` and ``segment``.
     bus
         The bytes of packets, see `Places.bus`.
     page, hidden_page, write_page
         The page of the input vector that the time step in progress uses, the page of its old hidden
         vector, and the page that the next input vector goes to.
     busy, begins
-        A time step is in progress; one begins with the next cycle.
+        Whether a time step is in progress, and whether one begins with the next cycle.
     fresh
-        The time step starts from reset: recurrent sums are 0, whatever the memories hold.
+        Whether the time step starts from reset: recurrent sums are then 0, whatever the memories
+        hold.
     saves, saved
-        The word on the bus is read of the old hidden vector, and is there in the next cycle.
+        Where ``saves`` is 1, ``saved`` is the word of the old hidden vector at the bus's place from
+        the next cycle on.
     results
         New values: ``value`` goes to place ``lane`` of word ``word`` of the new hidden vector, or
         of the inner vector.
     gates
-        The stored values of the gate that the beat before asked for, one of each neuron.
+        The stored values of the gate that the beat before asked for, one for each neuron.
     held_off
-        The bus must not write in this cycle.
+        Whether the bus must not write in this cycle.
     low
-        See :mod:`fewbit.hdl.layer.feed_halves`.
+        Whether the group is in mode LOW, see :mod:`fewbit.hdl.layer.feed_halves`.
     """
     schedule = places.schedule
     words = chunks(max(schedule.hidden, schedule.outputs), schedule.lanes)
@@ -118,7 +120,7 @@ def feed_ports(
 
 
 def hold(m: Module, i: wiring.PureInterface, flags: Mapping[str, Value]) -> dict[str, Signal]:
-    """Keep what counts with the words that are read, which are there a cycle later."""
+    """Delay flags of a beat by a cycle, so that they come together with the words read for it."""
     held = {name: Signal(len(value), name=name, reset_less=True) for name, value in flags.items()}
     with m.If(i.ready):
         m.d.sync += [held[name].eq(value) for name, value in flags.items()]
@@ -126,7 +128,12 @@ def hold(m: Module, i: wiring.PureInterface, flags: Mapping[str, Value]) -> dict
 
 
 def offer(m: Module, i: wiring.PureInterface, o: wiring.PureInterface) -> Value:
-    """Take a beat wherever the one before is taken; return whether words are read now."""
+    """Connect the handshakes of a feed, whose output is a cycle behind its input.
+
+    Returns
+    -------
+    Whether a beat is taken in this cycle, and its words are read.
+    """
     waits = Signal()
     m.d.comb += [i.ready.eq(~waits | o.ready), o.valid.eq(waits)]
     with m.If(i.ready):
@@ -138,7 +145,7 @@ def offer(m: Module, i: wiring.PureInterface, o: wiring.PureInterface) -> Value:
 
 
 def hidden_writer(places: Places, feed: HasPorts) -> Writer:
-    """Return what is written into the hidden vector: results, or between time steps a state."""
+    """Return the writer of the hidden vector: of results, or between time steps of a state."""
     results = feed.results
     loads = places.values(feed.bus, Place.HIDDEN)
     lanes = range(places.schedule.lanes)
@@ -153,9 +160,10 @@ def hidden_writer(places: Places, feed: HasPorts) -> Writer:
 def add_starts(
     m: Module, places: Places, store: ImageStore, feed: HasPorts, issues: Value
 ) -> list[Value]:
-    """Add the memory of start values; return each neuron's for the beat that is offered.
+    """Add the memory of start values, and return each neuron's for the beat that is offered.
 
-    At reset, rows over old hidden values start from 0. A row may start from a stored gate value.
+    At reset, rows over old hidden values start from 0. A row may also start from a stored value of
+    a gate.
     """
     beat, schedule = feed.i.payload, places.schedule
     port = store.memory(m, "starts").read_port()
@@ -175,7 +183,7 @@ def add_starts(
 
 
 class Activations(wiring.Component):
-    """The vectors of a layer, each in a memory of its own: a word of all lanes in, another out.
+    """The vectors of a layer, each in a memory of its own, whose words have a value for each lane.
 
     Parameters
     ----------
@@ -187,14 +195,14 @@ class Activations(wiring.Component):
     Ports
     -----
     word
-        The word to be read.
+        The address of the word to be read.
     reads_input, reads_recurrent, reads_inner
-        The vector it is read of, which gives ``read`` in the next cycle.
+        Whether it is read from this vector, for ``read`` in the next cycle.
     takes_input, takes_recurrent, takes_inner, last_word, advances
-        What counts of the vectors' words from the next cycle on, and whether the word is a vector's
-        last; these are taken with ``advances``.
+        Whether the words of this vector count from the next cycle on, and whether the word is a
+        vector's last; these flags are taken where ``advances`` is 1.
     read
-        The word that was read, zeros where no vector counts.
+        The word that was read, or zeros where no vector counts.
     bus, page, hidden_page, write_page, busy, saves, saved, results
         See `feed_ports`.
     """
@@ -265,7 +273,7 @@ class Activations(wiring.Component):
         return m
 
     def _counting(self, m: Module, part: Part, word: Value) -> Value:
-        """The word of a vector where it counts, without what lies beyond the vector's end."""
+        """Replace what does not count of a word: all of it, or the lanes beyond the vector's end."""
         schedule = self.places.schedule
         takes: Value = getattr(self, f"takes_{part}")
         rest = schedule.length(part) % schedule.lanes if self.masks_padding else 0
@@ -284,7 +292,7 @@ class Activations(wiring.Component):
 
 
 class PlainFeed(wiring.Component):
-    """Feeds whole weights, from a memory of weights and one for each vector.
+    """A feed of whole weights, from a memory of weights and one for each vector.
 
     Parameters
     ----------
@@ -293,8 +301,8 @@ class PlainFeed(wiring.Component):
     segments
         Names of the neuron's programs.
     masks_padding
-        See `Activations`: where a weight of zero isn't enough, since the activation has an
-        exponent, or where no weight is zero.
+        See `Activations`. It is needed where padding with weights of zero is not enough: no code of
+        a weight is zero, or the exponent of the activation counts all the same.
 
     Ports
     -----
@@ -357,7 +365,7 @@ class PlainFeed(wiring.Component):
 
 
 def connect_vectors(m: Module, feed: HasPorts, activations: Activations) -> None:
-    """Connect what writes into the vectors, and what reads a state."""
+    """Connect the ports by which vectors are written, and by which a state is read."""
     for name in activations.bus.signature.members:
         m.d.comb += getattr(activations.bus, name).eq(getattr(feed.bus, name))
     for name in ("page", "hidden_page", "write_page", "busy", "saves", "results"):

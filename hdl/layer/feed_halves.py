@@ -1,4 +1,4 @@
-"""The feed that can take weights by halves: high halves alone, two words of activations at once."""
+"""The feed that can take high halves of weights alone, for two words of activations at once."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def sum_width(places: Places) -> int:
 
 
 class VectorSum(wiring.Component):
-    """Sum of a vector that comes value by value, kept while the next one comes.
+    """The sum of a vector that comes value by value; it is kept while the next vector comes.
 
     Parameters
     ----------
@@ -32,11 +32,11 @@ class VectorSum(wiring.Component):
     Ports
     -----
     value, adds
-        A signed value, and whether it is added now.
+        A signed value, and whether it is added in this cycle.
     restarts
-        The value is the first of a vector.
-    keeps
-        The vector is complete; its sum, with the value, is ``kept`` from the next cycle on.
+        Whether the value is the first of a vector.
+    keeps, kept
+        Whether the vector is complete with this cycle; from the next one on ``kept`` is its sum.
     """
 
     def __init__(self, width: int) -> None:
@@ -68,12 +68,13 @@ class VectorSum(wiring.Component):
 
 
 class HalvesFeed(wiring.Component):
-    """Feeds whole weights, or their high halves alone for twice as many activations in a beat.
+    """A feed of whole weights, or in mode LOW of high halves alone for twice as many activations.
 
-    The halves of the weights lie in two memories, whose words take turns in what they hold, so that
-    two words of high halves can be read at once. Each half of the lanes has a copy of the vectors,
-    of which it reads a word of its own. With a row's first beat come the sum of its vector and what
-    corrects the halves that are not read.
+    The halves of the weights lie in two memories. For even words of weights the first one holds the
+    high halves and the second one the low halves, for odd words the other way round, so that the
+    high halves of two neighbours can be read at once. Each half of the lanes has a copy of the
+    vectors, and reads a word of its own. With a row's first beat come the sum of its vector and an
+    offset, which together make up for the low halves that are not read.
 
     Parameters
     ----------
@@ -85,12 +86,12 @@ class HalvesFeed(wiring.Component):
     Ports
     -----
     low
-        The high halves alone are taken; holds still in a group.
+        Whether the high halves alone are taken. It holds still in a group.
     o
         The beat: ``weights`` of each neuron, and ``activations``, for both halves of the lanes;
-        ``start`` and ``offset`` of each neuron, ``correction``, the sum of the vector, and for each
-        half of the lanes ``raises``, whether its weights are raised by half a step. The rest is
-        described at :func:`fewbit.hdl.layer.feed.feed_ports`.
+        ``start`` and ``offset`` of each neuron; ``correction``, the sum of the vector; and
+        ``raises``, which is 1 for each half of the lanes that takes high halves of weights. The
+        rest is described at :func:`fewbit.hdl.layer.feed.feed_ports`.
     """
 
     def __init__(self, places: Places, segments: Sequence[str] = ("",)) -> None:
@@ -122,7 +123,7 @@ class HalvesFeed(wiring.Component):
         reads = wire(m, issues & i.reads_word, "reads_word")
         takes = {"input": i.input, "recurrent": i.recurrent & ~self.fresh}
 
-        # Both halves of the lanes.
+        # A copy of the vectors for each half of the lanes.
         copies: list[Activations] = []
         for name, word, lacks in (
             ("first", i.word, i.lacks[0]),
@@ -156,7 +157,7 @@ class HalvesFeed(wiring.Component):
         for index, weights in enumerate(o.weights):
             m.d.comb += weights.eq(Cat(port.data.word_select(index, width) for port in halves))
 
-        # What a row starts from.
+        # The start values of a row, and the corrections of mode LOW.
         flags = {
             **{f"adds_{part}": counts & i.first for part, counts in takes.items()},
             "takes_offset": low & i.first,
@@ -178,7 +179,7 @@ class HalvesFeed(wiring.Component):
         return m
 
     def _add_sums(self, m: Module) -> dict[str, VectorSum]:
-        """Add the sums of the input vector and of the hidden vector."""
+        """Add the circuits that sum up the input vector and the hidden vector."""
         places, bus = self.places, self.bus
         m.submodules.input_sum = inputs = VectorSum(sum_width(places))
         m.submodules.hidden_sum = hidden = VectorSum(sum_width(places))
@@ -187,7 +188,7 @@ class HalvesFeed(wiring.Component):
             inputs.adds.eq(bus.writes & (bus.place == Place.INPUT)),
             inputs.restarts.eq(places.begins(bus, Place.INPUT)),
             inputs.keeps.eq(self.begins),
-            # Values of the hidden vector that leave, or that a state brings.
+            # The hidden vector's values are new results, or those of a state that is loaded.
             hidden.value.eq(Mux(self.busy, self.results.value, bus.data)),
             hidden.adds.eq((bus.writes & (bus.place == Place.HIDDEN)) | self.results.to_hidden),
             hidden.restarts.eq(places.begins(bus, Place.HIDDEN)),

@@ -1,4 +1,4 @@
-"""The feed that has all vectors in one memory, each value with what its lanes would make of it."""
+"""The feed that has all vectors in one memory, with multiples of the values for its lanes."""
 
 from collections.abc import Sequence
 
@@ -19,18 +19,18 @@ __all__ = ["OneMemoryFeed"]
 
 
 class OneMemoryFeed(wiring.Component):
-    """Feeds whole weights to one neuron, whose rows all read the same word of activations.
+    """A feed of whole weights for one neuron, whose rows all use the same word of activations.
 
-    Input and hidden vectors lie in one memory with one read and one write port, as the neuron wants
-    them. The neuron has its start values itself. At reset the recurrent sums are not 0; the neuron
-    is told that they count as 0.
+    Input and hidden vectors lie in one memory with one read and one write port, in the layout that
+    the neuron asks for. The neuron reads its start values itself. This feed does not set recurrent
+    sums to 0 at reset: the neuron must count them as 0.
 
     Parameters
     ----------
     places
         The layer's places.
     vectors
-        What is held of the values.
+        The layout of the values in the memory.
     segments
         Names of the neuron's programs.
     masks_padding
@@ -42,7 +42,7 @@ class OneMemoryFeed(wiring.Component):
         The beat: ``weights`` of the neuron, and ``activations``, a word of the memory. The rest is
         described at :func:`fewbit.hdl.layer.feed.feed_ports`.
     held_off
-        A result is written in this cycle; a byte that comes in meanwhile waits.
+        Whether a result is written in this cycle; an incoming byte then waits.
     """
 
     def __init__(
@@ -83,7 +83,8 @@ class OneMemoryFeed(wiring.Component):
             o.weights[0].eq(weights.data),
         ]
 
-        # The longer vector's pages come first; where the others begin is a bit of the address.
+        # The longer vector's pages come first. Those of the other one begin at a power of two, so
+        # that a bit of the address chooses the vector.
         words = page_words(places, "input"), page_words(places, "recurrent")
         second = 1 << bits_of(max(words))
         inputs_are_second = words[0] <= words[1]
@@ -108,7 +109,7 @@ class OneMemoryFeed(wiring.Component):
             o.activations.eq(self._counting(m, read.data)),
         ]
 
-        # Results take the place of inputs that come in.
+        # Of the one write port, results come before incoming inputs.
         values = places.values(self.bus, Place.INPUT)
         values = Writer(values.enable, Cat(self.write_page, values.address), values.data)
         inputs = vectors.gather(m, values, schedule.inputs, "input")
@@ -122,7 +123,7 @@ class OneMemoryFeed(wiring.Component):
         return m
 
     def _counting(self, m: Module, word: Value) -> Value:
-        """The word that is read, without what lies beyond the end of its vector."""
+        """Mask the word that was read: zeros beyond the end of its vector."""
         i, schedule, vectors = self.i.payload, self.places.schedule, self.vectors
         takes = {"input": i.input, "recurrent": i.recurrent & ~self.fresh}
         rests = {

@@ -52,7 +52,7 @@ class FloatSD8LstmLayer(LayerEngine):
     Raises
     ------
     ValueError
-        If the contract interleaves other than so many sums as the neuron is deep.
+        If the contract does not interleave as many sums as the neuron takes cycles for one.
     """
 
     def __init__(self, contract: FloatSD8LstmLayerContract | None = None) -> None:
@@ -63,6 +63,7 @@ class FloatSD8LstmLayer(LayerEngine):
                 f" {SUM_CYCLES}, not {contract.interleave}."
             )
         places = Places(contract, HIDDEN_FORMAT.width, BINARY16.width)
-        # The exponent of what a weight of zero is multiplied by may decide a window's top.
+        # Even in a product with a weight of zero, the activation's exponent may decide the top of a
+        # sum's window, so that padding must read as code 0.
         feed = PlainFeed(places, masks_padding=True)
         super().__init__(_FloatSD8Neurons(places), feed, CellsApart(places))

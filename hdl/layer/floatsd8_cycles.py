@@ -1,4 +1,4 @@
-"""Cycles of a layer of the FloatSD8 LSTM."""
+"""Cycles of a time step of a FloatSD8 LSTM's layer."""
 
 from fewbit.golden.layer.floatsd8 import FloatSD8LstmLayerContract
 from fewbit.hdl.layer.cycles import PhaseCycles, StepCycles
@@ -6,34 +6,36 @@ from fewbit.hdl.layer.cycles import PhaseCycles, StepCycles
 __all__ = ["step_cycles"]
 
 UPDATE_BEATS = 3
-"""Of a unit, beside those of its rows."""
+"""Beats in which the lanes work for the update of a unit, and not for its rows."""
 FIRST_BEAT = 2
-"""The cycle of a step in which its first beat is taken."""
+"""The cycle of a time step in which the lanes take its first beat."""
 SUM = 3
-"""From an update's beat to the cycle in which what follows from its sum is there."""
+"""Cycles from an update beat to what needs its rounded sum: the next one, or the result."""
 
 
 def step_cycles(contract: FloatSD8LstmLayerContract) -> StepCycles:
-    """What a time step takes.
+    """Count the cycles of a time step.
 
-    A unit's update is done beside the next unit's beats; that of the last unit waits for each of
-    its sums.
+    The three update beats of a unit come between the beats of the next unit. After the last unit
+    there are none to come between, and each update beat waits for the sum of the one before.
     """
     schedule = contract.schedule
     neurons, hidden = schedule.neurons, schedule.hidden
     (phase,) = schedule.phases
     groups = schedule.groups(phase)
     beats = sum(schedule.beats(row) for row in schedule.rows)
-    # Results leave one by one; while one waits for those before, so may the lanes.
+    # A group has a result for each neuron, and these leave one a cycle. With few beats a group the
+    # lanes may have to wait for them.
     period = max(beats + UPDATE_BEATS, neurons)
     last_beat = FIRST_BEAT + beats - 1
     alone = last_beat + 1 + UPDATE_BEATS * SUM + neurons - 1
     cycles = alone + (groups - 1) * period
-    # The hidden value of a unit that another follows is fed when that one's beats are over.
+    # Unless its group is the last, the hidden value of a unit is computed only after all beats of
+    # the next unit.
     first_result = alone - (neurons - 1)
     if groups > 1:
         first_result = last_beat + beats + UPDATE_BEATS + SUM
-    # In the last group, neurons without a unit give results, too, which are left out.
+    # In the last group, neurons without a unit give results as well, which are dropped.
     spare = groups * neurons - hidden
     loading = schedule.inputs + 1
     return StepCycles(

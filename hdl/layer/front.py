@@ -1,4 +1,4 @@
-"""The front of a layer: packets in, their bytes on a bus, and what they ask for."""
+"""The front of a layer: it takes packets, and puts their bytes on a bus."""
 
 from enum import IntEnum, auto
 from functools import reduce
@@ -18,7 +18,7 @@ __all__ = ["Front"]
 
 
 class _State(IntEnum):
-    """What the front does."""
+    """The states of the front: it takes a packet, or answers one."""
 
     DISPATCH = 0
     TAKE = auto()
@@ -28,10 +28,10 @@ class _State(IntEnum):
 
 
 class Front(wiring.Component):
-    """Takes packets one by one, puts their bytes on a bus, and keeps what they leave behind.
+    """Takes packets one by one, puts their bytes on a bus, and asks for their answers.
 
-    A byte is taken every cycle, an input vector's while its page is free, any other packet's while
-    the layer is idle. Between two packets a cycle passes.
+    It takes a byte a cycle: an input vector's once a page is free, any other packet's once the
+    layer is idle. Between two packets a cycle passes.
 
     Parameters
     ----------
@@ -45,28 +45,29 @@ class Front(wiring.Component):
     bus
         The byte that is taken, or the place of the one that is sent, see `Places.bus`.
     full, starts
-        For each page of the input vector whether it holds one to be used, and whether that one
-        starts a sequence.
+        For each page of the input vector: whether it holds a vector that is not used up yet, and
+        whether that vector starts a sequence.
     write_page
         The page to which the next input vector goes.
     fresh
-        The state is that at reset, whatever the memories hold.
+        Whether the state is that at reset, whatever the memories hold.
     loaded
-        An image is there.
+        Whether the layer has a complete image.
     page, ends
-        A time step ends in this cycle, which used this page.
+        Where ``ends`` is 1, a time step ends in this cycle; ``page`` is the page that it used.
     idle
-        No input vector waits, and no time step is in progress.
+        Whether no input vector waits, and no time step is in progress.
     held_off
-        No byte can be taken in this cycle.
+        Whether no byte can be taken in this cycle.
     offers_status, status, offers_state, answered
-        A status, or a byte of the state, is to be sent; it is taken in this cycle.
+        Whether a status is to be sent, and which; whether a byte of the state is to be sent; and
+        whether either is taken in this cycle.
     is_whole
-        The byte on the bus is the last of its packet.
+        Whether the byte on the bus is the last of its packet.
     saves
-        The word on the bus is to be read from the state's memories.
+        Whether the word on the bus is to be read from the state's memories.
     register_writes
-        For each register whether ``data`` on the bus goes to it.
+        For each register: whether it takes the byte ``data`` on the bus.
     """
 
     def __init__(self, places: Places) -> None:
@@ -125,7 +126,7 @@ class Front(wiring.Component):
         takes = wire(m, can_take_byte & i.valid, "takes")
         m.d.comb += [
             is_whole.eq(is_at_end & is_last_place),
-            # What is still to come of the steps before goes first.
+            # Hidden values of time steps in progress leave before a status.
             self.offers_status.eq((state == _State.STATUS) & idle),
             self.offers_state.eq(state == _State.SAVE_SEND),
             self.saves.eq(state == _State.SAVE_READ),
@@ -138,7 +139,7 @@ class Front(wiring.Component):
             m.d.comb += self.bus.low_byte.eq(low_byte)
             with m.If(takes):
                 m.d.sync += low_byte.eq(data)
-        # The next byte of the places: taken now, or sent.
+        # The walk through the places: the next byte, when this one is taken or sent.
         moves_on = Signal()
         with m.If(moves_on):
             m.d.sync += byte.eq(byte + 1)
@@ -148,7 +149,7 @@ class Front(wiring.Component):
                 m.d.sync += [byte.eq(0), word.eq(0), place.eq(place + 1)]
 
         if registers:
-            # The bytes behind the first of a packet that asks for the state.
+            # In a packet that asks for the state, the bytes after the first write registers.
             asks = wire(m, takes & (kind == Kind.SAVE_STATE), "asks")
             writes = Cat(asks & (byte == 1 + index) for index in range(registers))
             m.d.comb += [
@@ -164,7 +165,8 @@ class Front(wiring.Component):
                 kind.eq(new_kind),
                 word.eq(0),
                 byte.eq(0),
-                # The byte that asks for the state is none of the state's.
+                # No byte goes to a place if the packet only asks for the state, or brings an image to
+                # a layer that holds one for good.
                 complete.eq(
                     (new_kind == Kind.SAVE_STATE)
                     | ((new_kind == Kind.IMAGE) & Const(places.holds_image))
@@ -248,7 +250,7 @@ class Front(wiring.Component):
 
 
 def _crc(checks: Value, data: Value) -> Value:
-    """CRC-16 (0x1021, highest bit first) after one more byte."""
+    """Return the CRC-16 (0x1021, highest bit first) after one more byte."""
     # Each bit of the new word is a sum modulo 2 of bits of the old one and of the byte.
     bits = [*checks, *data]
     terms = [_crc_of(1 << index if index < 16 else 0, index - 16) for index in range(len(bits))]
@@ -259,7 +261,7 @@ def _crc(checks: Value, data: Value) -> Value:
 
 
 def _crc_of(checks: int, data_bit: int) -> int:
-    """The new word where one bit of the old one, or of the byte, is set."""
+    """Return the new CRC if just one bit is set, of the old CRC or of the byte."""
     for index in reversed(range(BYTE)):
         feedback = checks >> 15 ^ (index == data_bit)
         checks = (checks << 1 & 0xFFFF) ^ (0x1021 if feedback else 0)

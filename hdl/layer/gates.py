@@ -1,4 +1,4 @@
-"""The stored values of gates, and the passes that normalise them."""
+"""The stored values of gates, and their passes through a normaliser."""
 
 from amaranth.hdl import Cat, Module, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
@@ -13,19 +13,20 @@ __all__ = ["StoredGates", "normalizer_ports"]
 
 
 def normalizer_ports(schedule: Schedule) -> dict[str, wiring.Member]:
-    """Return the ports of what normalises a layer's gates.
+    """Return the ports of a normaliser of a layer's gates.
 
-    It takes all values of a gate twice, and gives each back after the second time.
+    A normaliser takes all values of a gate twice, first for their statistics. At the second time
+    it sends each back normalised.
 
     Ports
     -----
     i, o
-        Values in and out; ``normalizes`` is 1 where they come for the second time.
+        Values in and out; ``normalizes`` is 1 where a value comes for the second time.
     gate
-        The gate in progress, which holds still until its last value is back.
+        The gate in progress. It holds still until its last value is back.
     index, advances
-        The place of the next value among those of all gates, gate by gate, unit by unit. What is
-        read with it counts from the next cycle on, where it advances.
+        The place of the next value among those of all gates, gate by gate, unit by unit; and
+        whether it is taken. The constants of that place must be there in the next cycle.
     """
     gates = 1 + max(task.gate for task in schedule.tasks)
     value = data.StructLayout({"value": signed(GATE_WIDTH), "normalizes": 1})
@@ -39,10 +40,10 @@ def normalizer_ports(schedule: Schedule) -> dict[str, wiring.Member]:
 
 
 class StoredGates(wiring.Component):
-    """The values of gates between two phases, a memory for each neuron.
+    """The values of gates between two phases: a memory for each neuron.
 
-    A phase may ask that gates are normalised when all its values are there: the values of a gate
-    then pass twice, unit by unit, and what comes of the second time takes their place.
+    A phase may ask that gates are normalised once all its values are stored. The values of a gate
+    then pass twice through the normaliser, unit by unit, and the normalised ones replace them.
 
     Parameters
     ----------
@@ -52,13 +53,16 @@ class StoredGates(wiring.Component):
     Ports
     -----
     read_gate, read_group, reads, values
-        The values of all neurons' units of a group are read, and are there in the next cycle.
+        A gate and a group; whether they are read; and in the next cycle their values, one for each
+        neuron.
     write_gate, write_group, writes, value
-        A value is written for those neurons whose bit of ``writes`` is 1.
+        A gate and a group, and a value, which is written for each neuron whose bit of ``writes`` is
+        1.
     begins
-        A time step begins with the next cycle.
+        Whether a time step begins with the next cycle.
     phase, phase_is_collected, phase_is_done
-        The phase in progress; all its values are written; and it is over.
+        The phase in progress; whether its last result is taken in this cycle; and whether the phase
+        ends with this cycle, with all its gates normalised.
     normalizer
         The other side of `normalizer_ports`.
     """
@@ -126,7 +130,7 @@ class StoredGates(wiring.Component):
         advances = wire(m, ~fed | unit.i.ready, "norm_advances")
         m.d.comb += [unit.gate.eq(gate), unit.index.eq(index), unit.advances.eq(advances)]
 
-        # Values to the unit.
+        # Values on their way to the normaliser.
         neuron = Signal(range(max(2, neurons)), name="norm_neuron", reset_less=True)
         group = Signal(range(max(2, groups)), name="norm_group", reset_less=True)
         held_neuron = Signal.like(neuron, name="norm_held_neuron")
@@ -149,7 +153,7 @@ class StoredGates(wiring.Component):
             unit.o.ready.eq(1),
         ]
 
-        # Normalised values back to where they came from.
+        # Normalised values on their way back to their places.
         back_neuron = Signal.like(neuron, name="norm_back_neuron")
         back_group = Signal.like(group, name="norm_back_group")
         gate_is_done = Signal()

@@ -1,4 +1,4 @@
-"""The sections of the image in the circuit: memories and registers."""
+"""The sections of the image in the circuit, as memories and registers."""
 
 from amaranth.hdl import Const, Module, Signal, Value, unsigned
 from amaranth.lib import wiring
@@ -15,8 +15,8 @@ class ImageStore:
     Parameters
     ----------
     places
-        The layer's places. If the layer holds its image for good, its bytes are what the memories
-        hold; else the bus writes them.
+        The layer's places. If the layer holds its image for good, the memories are initialised with
+        it; otherwise they are written from the bus.
     bus
         The component's port of the signature `Places.bus`.
     """
@@ -55,7 +55,7 @@ class ImageStore:
         *,
         writable: bool = False,
     ) -> list[Value]:
-        """Add registers for bytes of a section of one word, which are all there at once.
+        """Add registers for bytes of a section of one word, and return one value for each byte.
 
         Parameters
         ----------
@@ -64,10 +64,10 @@ class ImageStore:
         name
             The section.
         first, count
-            The bytes; all from the first on if there is no count.
+            The first byte, and the number of bytes; None for all that follow.
         writable
-            Whether the bytes are registers that the component writes, too, even where the layer
-            holds its image for good.
+            Whether the component itself writes the registers, too. Otherwise the bytes are
+            constants in a layer that holds its image for good.
         """
         size = self._sections[name].word_bytes
         places = range(first, size if count is None else first + count)

@@ -23,7 +23,7 @@ __all__ = ["Int8LstmLayer", "Int8Neurons", "places_of", "step_cycles", "update_o
 
 
 def places_of(contract: Int8LstmLayerContract, registers: int = 0) -> Places:
-    """Return the places of the integer LSTM's layer: values of 8 bits, cells of 16."""
+    """Return the places of the integer LSTM's layer: values of 8 bits, cells of 16 bits."""
     return Places(contract, activation_width=8, cell_width=16, registers=registers)
 
 
@@ -37,9 +37,9 @@ class Int8Neurons(Neurons):
     structure
         "gates" or "fpga", see :mod:`fewbit.hdl.structure`.
     products
-        The lanes of each neuron; lanes of int8 products if there are none.
+        The lanes of each neuron; by default lanes of int8 products.
     shares_activation
-        Whether neurons take turns at an interpolation.
+        Whether neurons share interpolations, which the layer adds.
     tells_output_gate
         Whether a unit's output gate comes with its result.
     """
@@ -105,7 +105,7 @@ class Int8Neurons(Neurons):
             self._add_normalizer(m, store)
 
     def _add_normalizer(self, m: Module, store: ImageStore) -> None:
-        """Add the layer norm with its constants."""
+        """Add the layer norm, and the memories of its constants."""
         m.submodules.layer_norm = unit = LayerNorm(units=self.places.schedule.hidden)
         constants = store.memory(m, "norm").read_port()
         scale = store.memory(m, "norm_scales").read_port(domain="comb")

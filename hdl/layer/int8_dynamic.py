@@ -31,8 +31,8 @@ class _DynamicNeurons(Int8Neurons):
     def __init__(self, places: Places, structure: Structure) -> None:
         contract = places.contract
         assert isinstance(contract, DynamicInt8LstmLayerContract)
-        # A start of three bytes and the products of the longest row that goes with it, of 2^14
-        # each and a little more in LOW, are less than 2^24; a start of four may wrap.
+        # With start values of three bytes, the sum of the longest row stays below 2^24: a product
+        # is at most 2^14, and a little more in LOW. With four bytes sums may wrap.
         accumulator_width = 25 if contract.start_bytes == 3 else 32
         super().__init__(
             places,
@@ -53,7 +53,7 @@ class _DynamicNeurons(Int8Neurons):
                 self._share(m, sharers, f"interpolation_{first}")
 
     def _share(self, m: Module, neurons: Sequence[IntegerLayerNeuron], name: str) -> None:
-        """Add an interpolation for some neurons; the first one that asks gets it."""
+        """Add an interpolation that neurons share; if several ask at once, the first gets it."""
         m.submodules[name] = shared = Interpolation(self.structure)
         asked: Value = Const(0, 1)
         given = {port: Value.cast(Const(0)) for port in ("raw", "is_sigmoid", "integer_bits")}
@@ -68,11 +68,11 @@ class _DynamicNeurons(Int8Neurons):
 
 
 class DynamicInt8LstmLayer(LayerEngine):
-    """A layer of the integer LSTM whose weights count with 8 or with 4 bits.
+    """A layer of the integer LSTM whose weights are multiplied with 8 bits or with the upper 4.
 
     Bit for bit :class:`fewbit.golden.layer.int8_dynamic.DynamicInt8LstmLayerContract`, which says
     what the packets mean. With whole weights a beat is ``lanes`` products, each of them a high and
-    a low half; with high halves alone it is twice as many. The low halves are then not read.
+    a low half. With high halves alone it is twice as many products, and low halves are not read.
 
     Parameters
     ----------

@@ -1,8 +1,9 @@
-"""Cycles of a layer with the integer LSTM's update: which one its neurons get, what a step takes.
+"""Cycles of a layer with the integer LSTM's update, and the choice of that update.
 
-The lanes hand over rows and the update uses them up, each waiting for the other where it must. So
-the cycle of every event is the latest of a few others plus a constant, and what a step takes
-follows from its rows and the update's program without any data.
+In each neuron the lanes sum up a row, hand the sum over, and begin the next row; the update uses
+the sums up, one operation after the other. Each waits for the other where it must. The cycle of
+every such event is the latest of a few earlier events plus a constant, and depends on no data. So
+the length of a time step follows from a small simulation of these events, `_Run`.
 """
 
 from collections.abc import Sequence
@@ -27,31 +28,31 @@ class Contract(Protocol):
 
     @property
     def activation(self) -> ActivationKind:
-        """How gates are activated."""
+        """The way in which gates are activated: by table, or by gemmlowp's steps."""
         ...
 
     @property
     def variant(self) -> IntegerVariant:
-        """Which parts the layer has."""
+        """The variant of the LSTM, such as with a peephole or a projection."""
         ...
 
     @property
     def schedule(self) -> Schedule:
-        """What the layer does in a time step."""
+        """The order of the layer's rows in a time step."""
         ...
 
     @property
     def value_bytes(self) -> int:
-        """Bytes of an input or a hidden value."""
+        """The bytes of an input or a hidden value: 1 or 2."""
         ...
 
 
 @dataclass(frozen=True)
 class Update:
-    """How the update of a unit is built."""
+    """The parameters of the circuit that updates a unit; more hardware makes it faster."""
 
     chunk: int
-    """Bits of a factor that its multiplier takes a cycle."""
+    """Bits of a factor that the multiplier takes a cycle."""
     interpolates: bool
     """Whether the table's interpolation has a multiplier of its own."""
 
@@ -65,7 +66,7 @@ _UPDATES = {
 
 @cache
 def update_of(contract: Contract) -> Update:
-    """The smallest update that keeps up with the lanes, or the fastest if none does."""
+    """Choose the smallest update that keeps up with the lanes, or the fastest if none does."""
     choices = _UPDATES[contract.activation]
     runs = [_Run(contract, "gates", each, low=contract.schedule.halves) for each in choices]
     for each, run in zip(choices, runs, strict=True):
@@ -75,23 +76,27 @@ def update_of(contract: Contract) -> Update:
 
 
 def waiting_rows(contract: Contract, update: Update, structure: Structure) -> int:
-    """Rows that wait at a neuron, so that the lanes go on while the update is behind them."""
+    """Return how many rows' sums can wait between the lanes and the update of a neuron.
+
+    While a sum waits for an update that is behind, the lanes go on with the next row.
+    """
     if contract.variant.norm:
         return 0
-    # An FPGA's memory gives the table a cycle later. Rows of half as many beats are more uneven.
+    # More places even out an irregular order: that of the update where an FPGA's memory gives the
+    # table a cycle later, and that of rows where some take half as many beats.
     long = structure == "fpga" or contract.schedule.halves
     return (3 if long else 2) if update.interpolates else 1
 
 
 SHARERS = 2
-"""Neurons that take turns at an interpolation: of two none has to wait for long."""
+"""Neurons that share an interpolation: with two, none has to wait for long."""
 
 
 def shares_activation(contract: Contract, update: Update, structure: Structure) -> bool:
-    """Whether neurons take turns at an interpolation.
+    """Return whether `SHARERS` neurons share one interpolation, and take turns at it.
 
-    Layers that halve weights do: their lanes are fast enough for the fastest update, which no
-    neuron asks to activate in more than one cycle of four.
+    Layers whose weights can be taken by halves do. Their lanes are so fast that they need the
+    fastest update, and even that activates in at most one cycle of four.
     """
     schedule = contract.schedule
     return schedule.halves and update.interpolates and structure == "gates" and schedule.neurons > 1
@@ -99,7 +104,11 @@ def shares_activation(contract: Contract, update: Update, structure: Structure) 
 
 @cache
 def step_cycles(contract: Contract, structure: Structure) -> StepCycles:
-    """What a time step takes; exact by table without layer norm, else at most so much."""
+    """Count the cycles of a time step.
+
+    The count is exact where gates are activated by table and there is no layer norm. Elsewhere some
+    operations depend on data, and it is an upper bound.
+    """
     run = _Run(contract, structure, update_of(contract))
     schedule = contract.schedule
     products = sum(
@@ -108,14 +117,15 @@ def step_cycles(contract: Contract, structure: Structure) -> StepCycles:
         for task in phase.tasks
         for row in task.rows
     )
-    # A byte a cycle, and one to see of what kind the packet is. Of two vectors' memory one is
-    # free for the next only in the cycle after the step's last.
+    # A vector's bytes arrive one a cycle, after a cycle in which the kind of its packet is seen.
+    # Memory holds two vectors, and the place of the one that this time step uses is free only in
+    # the cycle after the time step's last.
     loading = contract.value_bytes * schedule.inputs + 1
     return StepCycles(
         beats=schedule.step_beats,
         cycles=run.end,
         interval=max(run.end, loading + (run.end == loading)),
-        # A step begins in the cycle after the last byte.
+        # A time step begins in the cycle after the vector's last byte.
         first_byte=1 + run.first_byte,
         last_byte=1 + run.last_byte,
         products=products,
@@ -131,67 +141,85 @@ def step_cycles(contract: Contract, structure: Structure) -> StepCycles:
 
 
 def cycles_of_groups(contract: Contract, structure: Structure, low: Sequence[bool]) -> int:
-    """What a time step of a layer takes that takes some groups with high halves of weights alone.
+    """Count the cycles of a time step in which some groups of units are in mode LOW.
 
-    Exact where `step_cycles` is.
+    In LOW only the high halves of weights are multiplied, which takes fewer beats. The count is
+    exact where that of `step_cycles` is.
 
     Parameters
     ----------
     contract, structure
-        The layer, whose schedule halves weights.
+        The layer; its weights can be taken by halves.
     low
-        Of each group, in order, whether it is one of these.
+        For each group of a phase, in order: whether it is in mode LOW.
     """
     return _Run(contract, structure, update_of(contract), groups=low).end
 
 
 GROUPS_RUN = 3
-"""Groups of a phase that are run; from the first on each takes as long as the one before."""
+"""Groups of a phase that are simulated; all later ones take as long as the last of them."""
 
-_BEFORE = -100
-"""A cycle before any that counts."""
+_LONG_AGO = -100
+"""The cycle of an event that has not happened yet; too early to make anything wait."""
 
 
 @dataclass(eq=False)
 class _Neuron:
-    """Cycles of the last events of a neuron."""
+    """The state of a simulated neuron: for each kind of event, the cycle of the latest one."""
 
-    loads: list[int]
-    """In which a row went into each waiting place, and into the update."""
-    used: int = _BEFORE
-    """In which the update had used up its row."""
-    ended: int = _BEFORE
-    """In which an operation took its last step."""
-    activated: int = _BEFORE
-    """In which an activation beside the operations had its result."""
-    given: int = _BEFORE
-    """In which a result was collected."""
-    multiplied: bool = True
-    """Whether the last operation left a product to be finished."""
-    left: list[Operation] = field(default_factory=list[Operation])
-    """Operations of the task that are still to come."""
-    begins: bool = False
+    entered: list[int]
+    """The cycles in which the latest row entered the first waiting place, then the second and so
+    on, and at last the update; without waiting places that of the update alone."""
+    row_used: int = _LONG_AGO
+    """The cycle in which the update had used up its row."""
+    operation_ended: int = _LONG_AGO
+    """The cycle in which the latest operation took its last step."""
+    activated: int = _LONG_AGO
+    """The cycle in which the latest activation by the separate interpolation had its result."""
+    collected: int = _LONG_AGO
+    """The cycle in which the last byte of the latest result left the neuron."""
+    has_product: bool = True
+    """Whether the latest operation left a product, which is finished a cycle later."""
+    remaining: list[Operation] = field(default_factory=list[Operation])
+    """The operations of the present task that are still to come."""
+    is_at_first: bool = False
     """Whether the next operation is the first of its task."""
-    asked: int = _BEFORE
-    """In which it asked last for a shared activation."""
-    frozen: int = 0
-    """Cycles for which it then had to stand still."""
-    taken: set[int] = field(default_factory=set[int])
-    """Cycles in which the shared activation was its."""
+    asked: int = _LONG_AGO
+    """The cycle in which the neuron asked for the shared interpolation, if it shares one."""
+    stood_still: int = 0
+    """The cycles, from that one on, in which it stood still until the other neuron was served."""
+    served: set[int] = field(default_factory=set[int])
+    """The cycles in which the shared interpolation worked for this neuron."""
 
     def after(self, cycle: int, count: int) -> int:
-        """The cycle so many cycles later in which it moves, those not counted in between."""
+        """Return the cycle that is `count` cycles later, not counting those of standing still."""
         end = cycle + count
-        return end + self.frozen if cycle < self.asked <= end else end
+        return end + self.stood_still if cycle < self.asked <= end else end
 
     def next_move(self, cycle: int) -> int:
-        """The cycle, or the first one after it in which it moves."""
-        stands = self.asked <= cycle < self.asked + self.frozen
-        return self.asked + self.frozen if stands else cycle
+        """Return the cycle, or if the neuron stands still in it, the next in which it moves."""
+        stands = self.asked <= cycle < self.asked + self.stood_still
+        return self.asked + self.stood_still if stands else cycle
 
 
 class _Run:
-    """A step's events, counted from the cycle before it begins."""
+    """A simulation of one time step, event by event; cycle 0 is the one before it begins.
+
+    Neurons take each row's beats together and update their units each for itself. The phases of
+    the schedule follow one after the other; in each, group after group of units passes through the
+    neurons, and in each group task after task.
+
+    Parameters
+    ----------
+    contract, structure
+        The layer.
+    update
+        The update of its neurons.
+    low
+        Whether all groups are in mode LOW.
+    groups
+        For each group: whether it is in mode LOW. It replaces `low`.
+    """
 
     def __init__(
         self,
@@ -205,13 +233,15 @@ class _Run:
         self.contract = contract
         self.schedule = schedule = contract.schedule
         self.low = low
-        """Whether rows are taken with high halves of weights alone."""
+        """Whether the present group is in mode LOW: high halves of weights alone."""
         self.low_groups = groups
-        """Of each group, if they differ."""
-        self.shares = shares_activation(contract, update, structure)
+        """For each group whether it is in mode LOW; None if all are alike."""
+        self.shares_activation = shares_activation(contract, update, structure)
         self.value_bytes = contract.value_bytes
-        self.places = waiting_rows(contract, update, structure)
+        self.waiting_places = waiting_rows(contract, update, structure)
+        """Places in which a row's sum can wait between a neuron's lanes and its update."""
         self.beside = 0 if not update.interpolates else 1 if structure == "gates" else 2
+        """Cycles that an activation takes beside the operations; 0 if it is one of them."""
         quick = update.chunk == 16
         self.program = Program(contract.variant, self.beside, quick=quick)
         by_steps = contract.activation == "gemmlowp"
@@ -220,22 +250,25 @@ class _Run:
             Kind.REQUANTISE: 32 // update.chunk,
             Kind.REQUANTISE_PRODUCT: 32 // update.chunk,
             Kind.MULTIPLY: multiply,
-            # Each of gemmlowp's steps waits until the one before is finished; none is skipped.
+            # Each of gemmlowp's steps waits until the one before is finished. Which ones can be
+            # skipped depends on data, so that all are counted.
             Kind.ACTIVATE: len(STEPS) * (multiply + 1) - 1
             if by_steps
             else chunks(FRACTION, update.chunk),
             Kind.LOAD: 1,
             Kind.RECALL: 1,
         }
-        self.neurons = [_Neuron([_BEFORE] * (self.places + 1)) for _ in range(schedule.neurons)]
-        self.fed = 1
-        """The cycle of the last beat; the first one comes two cycles after the step's beginning."""
+        self.neurons = [
+            _Neuron([_LONG_AGO] * (self.waiting_places + 1)) for _ in range(schedule.neurons)
+        ]
+        self.last_beat = 1
+        """The cycle of the latest row's last beat; a time step's first beat is in cycle 2."""
         self.end = 0
-        """The cycle of the last result."""
+        """The cycle in which the latest result left the layer, or in which the phase ended."""
         self.first_byte = self.last_byte = 0
         self.phases: list[PhaseCycles] = []
         self.keeps_up = True
-        """Whether the lanes are never held up from group to group."""
+        """Whether the lanes of no phase ever wait for the update, once its first group is done."""
         beats_before = 0
         for phase in schedule.phases:
             beats = sum(self.beats(row) for task in phase.tasks for row in task.rows)
@@ -243,7 +276,8 @@ class _Run:
             first, period = self._run_phase(phase)
             normalising = len(phase.normalizes) * self._normalising
             has_products = any(row.part != "none" for task in phase.tasks for row in task.rows)
-            # What only turns normalised gates into values takes no longer than their sums did.
+            # A phase without products turns normalised gates into values. It may take as long as
+            # the phase before, which summed them up.
             self.keeps_up &= period <= (beats if has_products else beats_before)
             beats_before = beats
             self.phases.append(
@@ -251,11 +285,11 @@ class _Run:
             )
             self.end += normalising
             # The first beat of the next phase comes two cycles later.
-            self.fed = self.end + 1
+            self.last_beat = self.end + 1
 
     @property
     def _normalising(self) -> int:
-        """Most cycles that :class:`fewbit.hdl.neuron.layer_norm.LayerNorm` takes for a gate."""
+        """The most cycles that :class:`fewbit.hdl.neuron.layer_norm.LayerNorm` takes for a gate."""
         units = self.schedule.hidden
         steps = chunks(32 + (units - 1).bit_length(), 16)
         start = 88 + 2 * steps + 16
@@ -263,125 +297,138 @@ class _Run:
         return 3 + units + start + 10 * units
 
     def beats(self, row: Row) -> int:
-        """Cycles of a row."""
+        """Return the beats of a row in the present group's mode."""
         return self.schedule.least_beats(row) if self.low else self.schedule.beats(row)
 
     def _run_phase(self, phase: Phase) -> tuple[int, int]:
-        """Run a phase: the cycle of the first group's last result, and those from group to group.
+        """Simulate a phase.
 
-        From the first group on, every group takes as long as the one before.
+        Returns
+        -------
+        The cycle of the first group's last result, and the cycles from each group to the next.
         """
         schedule = self.schedule
         groups = schedule.groups(phase)
         total = schedule.hidden if phase.over == "units" else schedule.outputs
         ends: list[int] = []
-        # Neurons that take turns fall into step after some groups.
-        count = GROUPS_RUN * (4 if self.shares else 1)
+        # Neurons that share an interpolation take more groups to settle into a regular order.
+        count = GROUPS_RUN * (4 if self.shares_activation else 1)
         for group in range(groups if self.low_groups else min(groups, count)):
             if self.low_groups:
                 self.low = self.low_groups[group]
             for task in phase.tasks:
                 self._run_task(task)
                 if not group:
-                    self.first_byte = self.neurons[0].given + 1 - self.value_bytes
+                    self.first_byte = self.neurons[0].collected + 1 - self.value_bytes
             ends.append(self.end)
         period = ends[-1] - ends[-2] if len(ends) > 1 else 0
         self._skip((groups - len(ends)) * period)
-        self.last_byte = self.neurons[(total - 1) % schedule.neurons].given
-        # Neurons of the last group without a unit have a result, but no second byte of it.
+        self.last_byte = self.neurons[(total - 1) % schedule.neurons].collected
+        # In the last group, neurons without a unit give a result as well, but never a second byte.
         spare = groups * schedule.neurons - total
         saved = spare * (self.value_bytes - 1)
         self.end -= saved
-        if self.shares:
+        if self.shares_activation:
             return self.end - (groups - 1) * period, period
         return ends[0] - saved, period
 
     def _skip(self, cycles: int) -> None:
+        """Move all events to later cycles: groups have passed that need no simulation."""
         self.end += cycles
-        self.fed += cycles
+        self.last_beat += cycles
         for neuron in self.neurons:
-            neuron.loads = [each + cycles for each in neuron.loads]
-            neuron.used += cycles
-            neuron.ended += cycles
+            neuron.entered = [each + cycles for each in neuron.entered]
+            neuron.row_used += cycles
+            neuron.operation_ended += cycles
             neuron.activated += cycles
-            neuron.given += cycles
+            neuron.collected += cycles
             neuron.asked += cycles
-            neuron.taken = {each + cycles for each in neuron.taken}
+            neuron.served = {each + cycles for each in neuron.served}
 
     def _run_task(self, task: Task) -> None:
+        """Simulate a task: its rows in all neurons, then the bytes of their results."""
         for neuron in self.neurons:
-            neuron.left = list(self.program.segments[task.segment])
-            neuron.begins = True
+            neuron.remaining = list(self.program.segments[task.segment])
+            neuron.is_at_first = True
         for index, row in enumerate(task.rows):
-            self.fed = max(
-                self.fed + self.beats(row),
+            self.last_beat = max(
+                self.last_beat + self.beats(row),
                 *(self._place_is_free(neuron, index == 0) for neuron in self.neurons),
             )
             for neuron in self.neurons:
                 self._hand_over(neuron, index == 0)
                 self._operate(neuron, to_the_end=index == len(task.rows) - 1)
         for neuron in self.neurons:
-            # One byte a cycle leaves.
-            valid = neuron.after(neuron.ended, 1)
-            self.end = neuron.given = (
+            # The layer's results leave a byte a cycle, one neuron after the other.
+            valid = neuron.after(neuron.operation_ended, 1)
+            self.end = neuron.collected = (
                 neuron.next_move(max(valid, self.end + 1))
                 + (self.value_bytes if task.to == "hidden" else 1)
                 - 1
             )
 
     def _place_is_free(self, neuron: _Neuron, is_first: bool) -> int:
-        """The first cycle in which the neuron takes a row."""
-        return neuron.loads[1] if self.places else self._update_is_free(neuron, is_first)
+        """Return the first cycle in which the neuron can take a row's sum from its lanes."""
+        return neuron.entered[1] if self.waiting_places else self._update_is_free(neuron, is_first)
 
     def _update_is_free(self, neuron: _Neuron, is_first: bool) -> int:
-        free = neuron.next_move(max(neuron.used, neuron.loads[-1] + 1))
-        # With several segments a unit's first row comes when the unit before is gone.
-        return max(free, neuron.given) if self.program.waiting and is_first else free
+        """Return the first cycle in which the update can take a row's sum."""
+        free = neuron.next_move(max(neuron.row_used, neuron.entered[-1] + 1))
+        # With several segments a unit's first row, which says the segment, is taken only when the
+        # result of the unit before has left.
+        return max(free, neuron.collected) if self.program.waiting and is_first else free
 
     def _hand_over(self, neuron: _Neuron, is_first: bool) -> None:
-        """A row goes from place to place, each as soon as the next one is free."""
-        loads = [self.fed]
-        for place in range(1, self.places + 1):
-            if place < self.places:
-                free = neuron.loads[place + 1]
+        """Move a row from the lanes to the update, from place to place as the next one is free."""
+        entered = [self.last_beat]
+        for place in range(1, self.waiting_places + 1):
+            if place < self.waiting_places:
+                free = neuron.entered[place + 1]
             else:
                 free = self._update_is_free(neuron, is_first)
-            loads.append(max(loads[-1] + 1, free))
-        if self.places:
-            loads[-1] = neuron.next_move(loads[-1])
-        neuron.loads = loads
+            entered.append(max(entered[-1] + 1, free))
+        if self.waiting_places:
+            entered[-1] = neuron.next_move(entered[-1])
+        neuron.entered = entered
 
     def _ask(self, neuron: _Neuron) -> None:
-        """Wait for a shared activation until no neuron of the pair before this one asks for it."""
+        """Delay an activation while the shared interpolation works for an earlier neuron.
+
+        The whole update of the neuron stands still meanwhile.
+        """
         neuron.asked = neuron.activated
         index = self.neurons.index(neuron)
         before = self.neurons[index // SHARERS * SHARERS : index]
-        while any(neuron.activated in each.taken for each in before):
+        while any(neuron.activated in each.served for each in before):
             neuron.activated += 1
-        neuron.frozen = neuron.activated - neuron.asked
-        neuron.taken.add(neuron.activated)
+        neuron.stood_still = neuron.activated - neuron.asked
+        neuron.served.add(neuron.activated)
 
     def _operate(self, neuron: _Neuron, *, to_the_end: bool) -> None:
-        """Operations up to the one that uses up the row, or all that are left."""
-        while neuron.left:
-            operation = neuron.left.pop(0)
-            start = neuron.after(neuron.ended, 1)
+        """Simulate operations up to the one that uses up the row, or up to the task's end."""
+        while neuron.remaining:
+            operation = neuron.remaining.pop(0)
+            start = neuron.after(neuron.operation_ended, 1)
             if operation.row or operation.needs_row:
-                start = max(start, neuron.after(neuron.loads[-1], 1))
-            if neuron.begins:
-                start = max(start, neuron.given)
+                start = max(start, neuron.after(neuron.entered[-1], 1))
+            if neuron.is_at_first:
+                start = max(start, neuron.collected)
             if not operation.independent:
-                # A product is finished in the cycle after its last step.
-                finished = neuron.after(neuron.ended, 1 + neuron.multiplied)
+                # It needs what came before: a product is finished in the cycle after its last step.
+                finished = neuron.after(neuron.operation_ended, 1 + neuron.has_product)
                 start = max(start, finished, neuron.after(neuron.activated, 1))
-            neuron.begins = False
-            neuron.ended = neuron.after(neuron.next_move(start), self.lengths[operation.kind] - 1)
-            neuron.multiplied = operation.kind not in (Kind.LOAD, Kind.RECALL)
+            neuron.is_at_first = False
+            neuron.operation_ended = neuron.after(
+                neuron.next_move(start), self.lengths[operation.kind] - 1
+            )
+            neuron.has_product = operation.kind not in (Kind.LOAD, Kind.RECALL)
             if operation.activates:
-                neuron.activated = neuron.after(neuron.ended, neuron.multiplied + self.beside)
-                if self.shares:
+                neuron.activated = neuron.after(
+                    neuron.operation_ended, neuron.has_product + self.beside
+                )
+                if self.shares_activation:
                     self._ask(neuron)
             if operation.row:
-                neuron.used = neuron.ended
+                neuron.row_used = neuron.operation_ended
                 if not to_the_end:
                     return

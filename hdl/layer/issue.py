@@ -1,4 +1,4 @@
-"""What issues the beats of a time step: the walk through the rows of a schedule."""
+"""The component that issues the beats of a time step: a walk through the rows of a schedule."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
@@ -16,13 +16,13 @@ __all__ = ["Issue", "bounds", "issue_layout"]
 
 
 def bounds(counts: Iterable[int]) -> tuple[list[int], list[int]]:
-    """Return the places of the first and of the last of several runs, one after the other."""
+    """Return where runs of these lengths begin and end, if they follow one after the other."""
     ends = [end - 1 for end in accumulate(counts)]
     return [0, *(end + 1 for end in ends[:-1])], ends
 
 
 def issue_layout(schedule: Schedule, segments: Sequence[str]) -> StructLayout:
-    """Return what `Issue` says of a beat, a cycle before the memories give its words.
+    """Return the layout of what `Issue` says about a beat, a cycle before its words are read.
 
     ======================  ========================================================================
     field                   meaning
@@ -47,8 +47,8 @@ def issue_layout(schedule: Schedule, segments: Sequence[str]) -> StructLayout:
     ======================  ========================================================================
 
     Where rows can be taken by halves, two words in a beat, there are also ``odd``, the lowest bit
-    of ``weight``; ``second_word``, the word of the second half of the lanes; and ``lacks``, whether
-    the first, or the second, half of the lanes has no word in this beat.
+    of ``weight``; ``second_word``, the word of activations for the second half of the lanes; and
+    ``lacks``, a bit for each half of the lanes, which is 1 if that half has no word in this beat.
     """
     rows = schedule.rows
     most_beats = max(2, *(schedule.beats(row) for row in rows))
@@ -86,12 +86,13 @@ class Issue(wiring.Component):
     Ports
     -----
     begins, next_phase
-        A time step, or the next phase of the one in progress, begins with the next cycle.
+        Whether a time step begins with the next cycle; and whether the next phase of the one in
+        progress does.
     phase
         The number of the phase in progress.
     low
-        The beat's row is taken with the high halves of its weights alone, two words at once. It
-        holds still in a group.
+        Whether the group is in mode LOW: its rows are taken with the high halves of weights alone,
+        two words in a beat. It holds still in a group.
     o
         Beats, see `issue_layout`.
     """
@@ -146,7 +147,7 @@ class Issue(wiring.Component):
             for part in ("input", "recurrent", "inner", "none")
         }
         has_start = row_is(lambda each: each.start == "image", "has_start")
-        # The sums of a row take turns at each word of its vector.
+        # Where several sums are interleaved, all of them in turn use each word of the vector.
         turn_bits = bits_of(schedule.sums) if schedule.sums > 1 else 0
         is_first_word: Value = beat == 0
         is_last_word: Value = is_last_beat
@@ -224,7 +225,10 @@ class Issue(wiring.Component):
     def _is_last(
         self, m: Module, row: Value, ends: Callable[[int], Value], name: str = "is_last_beat"
     ) -> Signal:
-        """Whether a row ends, by what tells it of a row of so many beats."""
+        """Return whether the row in progress ends.
+
+        For each length of a row in beats, `ends` gives the condition under which such a row ends.
+        """
         schedule, is_last = self.schedule, Signal(name=name)
         for length in {schedule.beats(each) for each in schedule.rows}:
             with m.If(
@@ -234,21 +238,21 @@ class Issue(wiring.Component):
         return is_last
 
     def _ends_row(self, beat: Value, length: int) -> Value:
-        """Whether a beat is the last of a row of so many words."""
+        """Return whether a beat is the last of a row of `length` words."""
         if not self.schedule.halves:
             return beat == length - 1
-        # With two words a beat, the last one may lack the second.
+        # With two words a beat, the last beat has only one if their number is odd.
         ends = self.low | (beat[0] == (length - 1) % 2)
         return ends if len(beat) == 1 else ends & (beat[1:] == (length - 1) // 2)
 
     def _halves(
         self, m: Module, row: Value, beat: Value, weight: Value, is_last_beat: Value
     ) -> tuple[Value, Value]:
-        """Say which words both halves of the lanes read.
+        """Say which word of activations each half of the lanes reads.
 
         Returns
         -------
-        The word of the first half, and the words that the next beat is ahead.
+        The word of the first half, and the number of words from this beat to the next.
         """
         o, low = self.o.payload, self.low
         lengths = [self.schedule.beats(each) for each in self.schedule.rows]
@@ -263,7 +267,7 @@ class Issue(wiring.Component):
         return _or_one(beat, low & is_odd), wire(m, Mux(low & ~lacks, 2, 1), "stride")
 
     def _reads_new_cell(self, row: Row) -> bool:
-        """Whether a row takes a cell that this time step has written."""
+        """Return whether a row takes a cell that an earlier phase of the time step has written."""
         written = False
         for phase in self.schedule.phases:
             if any(row in task.rows for task in phase.tasks):
@@ -273,6 +277,6 @@ class Issue(wiring.Component):
 
 
 def _or_one(word: Value, bit: Value) -> Value:
-    """The word with its lowest bit set where the bit is."""
+    """Return the word with its lowest bit set if `bit` is 1."""
     lowest = word[0] | bit
     return lowest if len(word) == 1 else Cat(lowest, word[1:])

@@ -1,4 +1,4 @@
-"""The neurons of a layer side by side, with what they need of the image: one bank for a layer."""
+"""The neurons of a layer side by side, with the part of the image that configures them."""
 
 from collections.abc import Sequence
 
@@ -14,49 +14,50 @@ from fewbit.hdl.layer.places import Places
 __all__ = ["Neurons"]
 
 _OWN = ("weights", "start", "offset")
-"""Fields of a beat that each neuron has its own of."""
+"""Fields of a beat with a value for each neuron."""
 _SHARED = ("fresh", "drains")
-"""Ports of a neuron that are the same for all."""
+"""Ports that have the same value for all neurons."""
 
 
 class Neurons(wiring.Component):
-    """Neurons that take each beat together, and give their results each for itself.
+    """Neurons that take each beat together, and send their results each for itself.
 
-    A number system makes its own kind, which connects in `configure` what its neurons need of the
-    image. A neuron is a component with a stream ``i`` of beats and a stream ``o`` of results. The
-    fields of a beat say what the layer must supply:
+    Each number system has a subclass, whose `configure` connects its neurons with the image. A
+    neuron is a component with a stream ``i`` of beats and a stream ``o`` of results. The fields of
+    a beat say what the layer must supply:
 
-    - ``weights``, ``start``, ``offset``: its own of each neuron,
-    - ``old_cell``: its unit's old cell; it may be a port, too,
-    - all others, which the neurons share: ``activations``, ``first``, ``last``, ``segment``,
-      ``recurrent`` and what else the layer's feed offers.
+    - ``weights``, ``start``, ``offset``: a value for each neuron,
+    - ``old_cell``: the old cell of the neuron's unit, which may also be a port,
+    - all others, which are the same for all neurons: ``activations``, ``first``, ``last``,
+      ``segment``, ``recurrent`` and any more that the layer's feed offers.
 
     The fields of a result are ``result``, the new hidden raw or code, and where they are needed
-    ``cell_result`` and ``value``, a gate's. More are passed on to what observes results. A neuron
-    may also have ports ``fresh`` (the time step starts from reset), ``drains`` (no beat follows)
-    and ``cells``, ``cell_address``, ``reads_cell``, see :mod:`fewbit.hdl.layer.cells`.
+    ``cell_result``, the new cell, and ``value``, that of a gate. Any other field is only passed on
+    with the result. A neuron may also have ports ``fresh`` (the time step starts from reset),
+    ``drains`` (no beat follows) and ``cells``, ``cell_address``, ``reads_cell``, see
+    :mod:`fewbit.hdl.layer.cells`.
 
     Parameters
     ----------
     places
         The layer's places.
     neurons
-        As many as the layer's schedule has.
+        The neurons, as many as the layer's schedule has.
 
     Ports
     -----
     i
-        Beats, whose fields are those of the neurons' beats but for the old cell; see `take`.
+        Beats, with the fields of the neurons' beats except for the old cell; see `take`.
     o
         Results, a stream for each neuron.
     bus
         The bytes of packets, see `Places.bus`.
     old_cell, fresh, drains, cells, cell_address, reads_cell
-        Those of the neurons, where they have them.
+        The ports of the same names of the neurons, where they have them.
     reset_hidden
-        The hidden raw or code at reset, which holds still after the image is loaded.
+        The hidden raw or code at reset. It holds still once the image is loaded.
     normalizer
-        What normalises gates, where the schedule asks for it, see
+        The normaliser of gates, where the schedule asks for one, see
         :func:`fewbit.hdl.layer.gates.normalizer_ports`.
     """
 
@@ -98,9 +99,10 @@ class Neurons(wiring.Component):
         super().__init__(ports)
 
     def take(self, m: Module, beats: wiring.PureInterface) -> None:
-        """Connect, in the layer's module, the stream of a feed's beats.
+        """Connect the beats of a feed, in the layer's module.
 
-        A neuron's own fields may be narrower than the feed's, which are whole bytes of the image.
+        Fields with a value for each neuron may be narrower here than in the feed, where they are
+        whole bytes of the image.
         """
         m.d.comb += [self.i.valid.eq(beats.valid), beats.ready.eq(self.i.ready)]
         for name in self.beat.members:
@@ -112,7 +114,7 @@ class Neurons(wiring.Component):
                 m.d.comb += taken.eq(given)
 
     def configure(self, m: Module, store: ImageStore) -> None:
-        """Connect what the neurons need of the image, and ``reset_hidden``."""
+        """Connect the neurons with their part of the image, and drive ``reset_hidden``."""
         raise NotImplementedError
 
     def elaborate(self, platform: object) -> Module:

@@ -1,7 +1,7 @@
-"""Where the bytes of packets go: vectors, cells, counted passes, and the sections of the image.
+"""Places for the bytes of packets: vectors, cells, counted passes, and sections of the image.
 
-The front of a layer walks through these places byte by byte, and tells on a bus where it is. Each
-memory takes what is its own from that bus.
+The front of a layer walks through these places byte by byte, and says on a bus where it is. Each
+memory takes the bytes of its own place from that bus.
 """
 
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ BYTE = 8
 
 
 class Place(IntEnum):
-    """Where bytes of a packet go, besides the sections of the image, which follow."""
+    """The numbers of the places; those of the image's sections follow from `IMAGE` on."""
 
     INPUT = 0
     HIDDEN = 1
     CELL = 2
     IMAGE = 3
     PASSES = 3
-    """Where a layer counts passes, this place comes before those of the image."""
+    """Only in a layer that counts passes, where the image's places begin one later."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +45,8 @@ class Places:
     activation_width, cell_width
         Bits of an input or a hidden value, and of a cell raw. Cells are whole bytes.
     registers
-        Registers of a byte each that a packet which asks for the state may write. With any, the
-        passes follow the state.
+        Number of registers of one byte each that a packet may write when it asks for the state.
+        Such a layer also counts passes, which follow the state in its answer.
     """
 
     contract: LayerContract
@@ -56,7 +56,7 @@ class Places:
 
     @property
     def schedule(self) -> Schedule:
-        """The layer's schedule."""
+        """The order of the layer's rows in a time step."""
         return self.contract.schedule
 
     @property
@@ -81,7 +81,7 @@ class Places:
 
     @cached_property
     def ends(self) -> list[tuple[int, int, int]]:
-        """Bytes of a word, the last word, and the last byte in it, for each place."""
+        """For each place: the bytes of a word, the last word, and the last byte in that word."""
         schedule, size = self.schedule, self.value_bytes
         lanes, neurons = schedule.lanes, schedule.neurons
         places = [
@@ -111,11 +111,11 @@ class Places:
 
     @property
     def bus(self) -> wiring.Signature:
-        """What the front tells of the byte that it takes, or sends.
+        """The signature of the bus, on which the front says which byte it takes, or sends.
 
-        ``writes`` is 1 where the byte ``data`` goes to byte ``byte`` of word ``word`` of ``place``
-        now. The place, the word and the byte also count while a state is sent. ``low_byte`` is the
-        byte before, where values have two.
+        While ``writes`` is 1, the byte ``data`` goes to byte number ``byte`` of word ``word`` of
+        place ``place``. While a state is sent, these three say which byte is sent. Where values
+        have two bytes, ``low_byte`` is the byte that came before.
         """
         members = {
             "writes": Out(1),
@@ -129,19 +129,19 @@ class Places:
         return wiring.Signature(members)
 
     def begins(self, bus: wiring.PureInterface, place: int) -> Value:
-        """Whether the first byte of a place is written."""
+        """Return whether the first byte of a place is written in this cycle."""
         return bus.writes & (bus.place == place) & ~bus.word.any() & ~bus.byte.any()
 
     def section(self, bus: wiring.PureInterface, name: str) -> Writer:
-        """The bytes of a section of the image."""
+        """Return the writer of a section of the image, byte by byte."""
         names = [each.name for each in self.plan.sections]
         index = names.index(name)
         return self.bytes(bus, self.image + index, self.plan.sections[index].word_bytes)
 
     def values(self, bus: wiring.PureInterface, place: int) -> Writer:
-        """The values of a vector's place: words of one for each lane.
+        """Return the writer of a vector, value by value; a word has a value for each lane.
 
-        A value of two bytes is written with its second one.
+        A value of two bytes is written when the second one comes.
         """
         size, width = self.value_bytes, self.activation_width
         writer = self.bytes(bus, place, self.schedule.lanes * size, size)
@@ -149,7 +149,11 @@ class Places:
         return Writer(writer.enable, writer.address, data[:width])
 
     def bytes(self, bus: wiring.PureInterface, place: int, size: int, step: int = 1) -> Writer:
-        """The bytes of a place's words of `size` bytes; of `step` neighbours only the last."""
+        """Return the writer of a place whose words have `size` bytes.
+
+        It has an enable for every byte, or with a `step` above 1 only for the last one of every so
+        many neighbours.
+        """
         here = bus.writes & (bus.place == place)
         enable = Cat(here & (bus.byte == index) for index in range(step - 1, size, step))
         return Writer(enable, bus.word, bus.data)

@@ -1,4 +1,4 @@
-"""What chooses the precision of a group's weights for a time step, from what its units did before.
+"""The choice of a group's precision for a time step, from how its units moved before.
 
 Bit for bit :class:`fewbit.golden.layer.int8_dynamic.PrecisionHistory`.
 """
@@ -19,12 +19,12 @@ from fewbit.hdl.selection import choose
 __all__ = ["REGISTERS", "Precision"]
 
 REGISTERS = 3
-"""Bytes of threshold and hold, the last ones of the configuration."""
+"""Bytes of the threshold and the hold, which are the last ones of the configuration."""
 _CELL = 16
 
 
 class Precision(wiring.Component):
-    """Says of the group that is issued whether its weights count with 4 bits, and counts passes.
+    """Says whether the weights of the issued group count with 4 bits, and counts passes.
 
     A unit that moves by more than the threshold sets its group's counter to the hold; a group whose
     counter is not 0, and every group in the first two time steps of a sequence, is taken with whole
@@ -35,7 +35,8 @@ class Precision(wiring.Component):
     places
         The layer's places, which have `REGISTERS` registers.
     signal
-        What is compared with the threshold: the change of the cell, or the output gate.
+        The quantity that is compared with the threshold: the change of the cell, or the output
+        gate.
     result
         The layout of a collected result, with ``neuron``, and ``cell_result`` or ``output_gate``.
 
@@ -44,15 +45,16 @@ class Precision(wiring.Component):
     bus, register_writes, loaded
         See :class:`fewbit.hdl.layer.front.Front`.
     fresh, begins, ends
-        The time step starts from reset; one begins with the next cycle; one ends with this.
+        Whether the time step starts from reset; whether one begins with the next cycle; and whether
+        one ends with this cycle.
     group, issues_group
         The group that is issued, and whether this cycle's beat is its last.
     low
-        The group is taken with the high halves of its weights alone.
+        Whether the group is in mode LOW: the high halves of its weights alone are multiplied.
     collected_group, takes_unit, ends_group, taken
         See :class:`fewbit.hdl.layer.collect.Collect`.
     observed_group, observed
-        The old cells of a group, see :class:`fewbit.hdl.layer.cells.Cells`.
+        A group, and its old cells in the next cycle, see :class:`fewbit.hdl.layer.cells.Cells`.
     passes
         The byte of the counted passes that the bus named in the cycle before.
     """
@@ -85,7 +87,7 @@ class Precision(wiring.Component):
 
     @property
     def observes_cells(self) -> bool:
-        """Whether the old cells are needed."""
+        """Whether the choice depends on old cells."""
         return self.signal == "cell_change"
 
     def elaborate(self, platform: object) -> Module:
@@ -102,7 +104,7 @@ class Precision(wiring.Component):
                 m.d.sync += register.eq(bus.data)
         threshold, hold = wire(m, Cat(*registers[:2]), "threshold"), registers[2]
 
-        # The first two time steps of a sequence, or after a state that was loaded.
+        # The first two time steps of a sequence, or after a state was loaded, take whole weights.
         state_is_loaded = Signal()
         is_second = Signal()
         is_first = wire(m, self.fresh | state_is_loaded, "is_first_step")
@@ -125,7 +127,7 @@ class Precision(wiring.Component):
             self.low.eq(~(is_always | next_counter.data.any())),
         ]
 
-        # What becomes of the units.
+        # Whether the unit whose result is taken has moved, and with it its group.
         moved = self._cell_moved(m, threshold)
         if not self.observes_cells:
             gate = self.taken.output_gate
@@ -147,14 +149,14 @@ class Precision(wiring.Component):
             write.data.eq(Mux(moves, hold, Mux(counts, less, Const(0, BYTE)))),
             write.en.eq(self.ends_group),
         ]
-        # Whatever was collected before reset.
+        # A reset may have come in the middle of a group.
         with m.If(self.begins):
             m.d.sync += has_moved.eq(0)
         self._count_passes(m)
         return m
 
     def _cell_moved(self, m: Module, threshold: Value) -> Value:
-        """Whether the unit's cell has changed by more than the threshold."""
+        """Return whether the unit's cell has changed by more than the threshold."""
         if not self.observes_cells:
             return Const(0, 1)
         old = choose(self.taken.neuron, list(self.observed))
@@ -163,15 +165,15 @@ class Precision(wiring.Component):
         change = wire(m, new - old, "cell_change")
         # Where the change is negative, this is one less than its distance from zero.
         distance = wire(m, change[:-1] ^ change[-1].replicate(_CELL), "cell_distance")
-        # Beyond the threshold: the distance, less the threshold, less one, carries.
+        # The distance exceeds the threshold if this sum, their difference less one, carries.
         excess = wire(m, Cat(Const(1, 1), distance) + Cat(change[-1], ~threshold), "cell_excess")
         return excess[-1]
 
     def _count_passes(self, m: Module) -> None:
         """Add a pass of the mode in which a group is issued, byte by byte in a memory.
 
-        Registers would cost more, and there is time: a group has eight rows, of which an update
-        takes one in two cycles at best.
+        A memory costs less than registers, and its byte-wise carry has the time: a group has eight
+        rows, and an update takes at least two cycles for each.
         """
         m.submodules.passes_memory = passes = Memory(shape=BYTE, depth=PASSES_SIZE, init=[])
         write, read = passes.write_port(), passes.read_port()

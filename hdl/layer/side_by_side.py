@@ -19,7 +19,7 @@ _WIDEST = 32
 
 
 def sum_width(contract: TernaryLstmLayerContract) -> int:
-    """Bits that hold every row's sum without its start value; sums are modulo 2^32."""
+    """Return the bits that hold any row's sum without its start value; sums are modulo 2^32."""
     levels = levels_of(contract.weights, contract.exponents)
     highest = max(abs(level) for level in levels) << (contract.activation_width - 1)
     longest = max(contract.inputs, contract.hidden)
@@ -27,14 +27,17 @@ def sum_width(contract: TernaryLstmLayerContract) -> int:
 
 
 def sums_wait(contract: TernaryLstmLayerContract) -> bool:
-    """Whether a second place for sums saves cycles: where a row is too short to use up four."""
+    """Return whether a second place for four sums saves cycles.
+
+    It does where the input or the recurrent rows have too few beats to use up four sums meanwhile.
+    """
     beats = [contract.schedule.beats(row) for row in contract.schedule.rows]
     count = len(SIDE_BY_SIDE)
     return sum(max(count, each) for each in beats) > max(sum(beats), 2 * count)
 
 
 class SideBySideNeurons(Neurons):
-    """The one neuron that adds the rows of a unit's gates side by side, with what they start from.
+    """The one neuron that adds the rows of a unit's gates side by side, with their start values.
 
     Parameters
     ----------

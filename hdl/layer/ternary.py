@@ -72,8 +72,8 @@ class TernaryLstmLayer(LayerEngine):
         The layer's parameters, and the image that it holds for good, if it does; None for the
         usual ones.
     structure
-        "gates" or "fpga", see :mod:`fewbit.hdl.structure`; "plain" is "gates" with lanes of
-        operators alone, left to synthesis, to compare with.
+        "gates" or "fpga", see :mod:`fewbit.hdl.structure`. "plain" is "gates" with lanes that are
+        written with operators alone and left to synthesis, for comparisons.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class TernaryLstmLayer(LayerEngine):
         self.structure: LaneStructure = structure
         contract = contract or TernaryLstmLayerContract()
         places = Places(contract, contract.activation_width, cell_width=16)
-        # No binary weight is 0.
+        # Padding needs activations of 0 where no weight is 0.
         masks_padding = contract.weights == "binary"
         if contract.gate_order == "side_by_side":
             beside = SideBySideNeurons(places, structure)

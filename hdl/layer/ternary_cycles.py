@@ -1,4 +1,4 @@
-"""Cycles of a layer of few-bit weights: of the integer LSTM's update, or gates side by side."""
+"""Cycles of a time step of a layer of few-bit weights, for both orders of the gates' rows."""
 
 from functools import cache
 
@@ -12,30 +12,33 @@ from fewbit.hdl.structure import LaneStructure
 __all__ = ["step_cycles"]
 
 _RESULT = 6
-"""Cycles from a unit's first recurrent row to the one before its hidden value."""
+"""Cycles from the use of a unit's first recurrent row until its hidden value is about to leave."""
 
 
 @cache
 def step_cycles(contract: TernaryLstmLayerContract, structure: LaneStructure) -> StepCycles:
-    """What a time step takes."""
+    """Count the cycles of a time step."""
     if contract.gate_order == "in_turn":
         return integer_cycles.step_cycles(contract, "fpga" if structure == "fpga" else "gates")
     schedule = contract.schedule
     given = _results(contract)
     end, first = given[-1], given[0]
     period = end - given[-2] if len(given) > 1 else 0
-    # The lanes may be ahead at the first units; what they gain there is in the first one's cycles.
+    # At the first units the lanes may be ahead of the update, which saves cycles only once. These
+    # are subtracted from the first unit's, so that all others have the same period.
     phase = PhaseCycles(len(given), end - (len(given) - 1) * period, period, 0)
-    # A byte a cycle, one to see of what kind the packet is, and those in which a hidden value is
-    # written to the vectors' one memory instead.
+    # A vector's bytes arrive one a cycle, after a cycle in which the kind of its packet is seen. A
+    # byte waits in each cycle in which a hidden value is written, since all vectors lie in one
+    # memory.
     loading = contract.input_size + 1
     held_off = min(schedule.hidden, loading)
     return StepCycles(
         beats=schedule.step_beats,
         cycles=end,
-        # Of two vectors' memory one is free for the next only in the cycle after the step's last.
+        # Memory holds two input vectors, and the place of the one that this time step uses is free
+        # only in the cycle after the time step's last.
         interval=end if loading + held_off < end else max(end, loading + held_off) + 1,
-        # A step begins in the cycle after the last byte.
+        # A time step begins in the cycle after the vector's last byte.
         first_byte=2 + first - contract.value_bytes,
         last_byte=1 + end,
         products=len(SIDE_BY_SIDE) * schedule.hidden * (schedule.inputs + schedule.hidden),
@@ -47,15 +50,20 @@ def step_cycles(contract: TernaryLstmLayerContract, structure: LaneStructure) ->
 
 
 def _results(contract: TernaryLstmLayerContract) -> list[int]:
-    """The cycle in which the last byte of each unit's hidden value leaves, from a step's start."""
+    """Return for each unit the cycle in which the last byte of its hidden value leaves the layer.
+
+    Cycles are counted from the beginning of the time step.
+    """
     waits = sums_wait(contract)
     beats = [contract.schedule.beats(row) for row in contract.schedule.rows]
-    # Cycles of the last beat so far, of the last sums' handing over, and of their last use.
+    # The cycle of the last beat so far; that in which the latest four sums were handed over to the
+    # update; and that in which the update had used them all.
     fed, handed, used = 1, 0, 0
     given: list[int] = []
     for _ in range(contract.hidden):
         for count in beats:
-            # Sums that wait make place when the update takes them.
+            # With a second place for sums, the lanes go on as soon as the update has taken those
+            # before; without, only when it has used them.
             fed = max(fed + count, handed if waits else used)
             handed = max(fed + waits, used)
             used = handed + len(SIDE_BY_SIDE)
