@@ -6,14 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fewbit.golden.arithmetic import (
-    SIGNIFICAND_POSITION,
-)
+from fewbit.golden.arithmetic import SIGNIFICAND_POSITION
 from fewbit.golden.lstm.int8 import Int8Constants
-from fewbit.golden.lstm.integer_variant import (
-    HIGHEST_CELL_EXPONENT,
-    LOWEST_CELL_EXPONENT,
-)
+from fewbit.golden.lstm.integer_variant import HIGHEST_CELL_EXPONENT, LOWEST_CELL_EXPONENT
 
 if TYPE_CHECKING:
     import numpy.typing as npt
