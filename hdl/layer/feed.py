@@ -273,7 +273,7 @@ class Activations(wiring.Component):
         return m
 
     def _counting(self, m: Module, part: Part, word: Value) -> Value:
-        """Replace what does not count of a word: all of it, or the lanes beyond the vector's end."""
+        """Mask a word: wholly if its vector does not count, else beyond the vector's end."""
         schedule = self.places.schedule
         takes: Value = getattr(self, f"takes_{part}")
         rest = schedule.length(part) % schedule.lanes if self.masks_padding else 0

@@ -109,7 +109,7 @@ class OneMemoryFeed(wiring.Component):
             o.activations.eq(self._counting(m, read.data)),
         ]
 
-        # Of the one write port, results come before incoming inputs.
+        # There is one write port, at which results come before incoming inputs.
         values = places.values(self.bus, Place.INPUT)
         values = Writer(values.enable, Cat(self.write_page, values.address), values.data)
         inputs = vectors.gather(m, values, schedule.inputs, "input")

@@ -165,8 +165,8 @@ class Front(wiring.Component):
                 kind.eq(new_kind),
                 word.eq(0),
                 byte.eq(0),
-                # No byte goes to a place if the packet only asks for the state, or brings an image to
-                # a layer that holds one for good.
+                # No byte goes to a place if the packet only asks for the state, or brings an image
+                # to a layer that holds one for good.
                 complete.eq(
                     (new_kind == Kind.SAVE_STATE)
                     | ((new_kind == Kind.IMAGE) & Const(places.holds_image))

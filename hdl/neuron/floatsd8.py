@@ -1,6 +1,12 @@
-"""The FloatSD8 LSTM's neuron: lanes of products, which also do the update of a unit."""
+"""The FloatSD8 LSTM's neuron: lanes of products, which also compute the update of a unit.
+
+A gate value is a FloatSD8 number q, or where the sigmoid is above one half 1 - q. It is stored as
+q's code, with the sign bit set for 1 - q. A product of a gate value and x is then q * x, or x plus
+-q * x, whose second term has the sign that the code shows.
+"""
 
 from enum import IntEnum
+from typing import NamedTuple
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike, unsigned
 from amaranth.lib import data, stream, wiring
@@ -22,11 +28,12 @@ from fewbit.hdl.sums.adders import add_with_carry
 __all__ = ["SUM_CYCLES", "FloatSD8LayerNeuron", "FloatSD8LstmNeuron"]
 
 SUM_CYCLES = 2
-"""Cycles from a beat of a gate's sum to that in which the rounded sum is there for the next."""
+"""Cycles from a beat of a gate's sum until the rounded sum is there for the gate's next beat."""
 _OFFSET_BITS = 5
-# Of a gate value times an e5m2 code of bias 15, as the offsets of the configuration.
+# The exponent offset of a gate value times an e5m2 code of bias 15, in the configuration's form.
 _GATED_OFFSET = GATE_FORMAT.bias + HIDDEN_FORMAT.bias - LOWEST_CONSTANT_BIAS
-# The pieces of a cell's significand, with exponents that are never negative.
+# A cell's significand is multiplied in pieces. The offset is that of the lowest one, so that the
+# others' exponents are above it and never negative.
 _PIECE_BITS = 3
 _HIGHEST_PIECE = _PIECE_BITS * (CELL_PIECES - 1)
 _SCALED_OFFSET = _GATED_OFFSET + _HIGHEST_PIECE
@@ -34,13 +41,16 @@ _HALF = int(GATE_FORMAT.encode(0.5))
 
 
 class _Stage(IntEnum):
-    """What a sum in the pipeline is for, where it is more than the sum of a later beat."""
+    """The purpose of a sum in the pipeline."""
 
     NONE = 0
+    """A part of a gate's sum, to which the gate's next beat adds."""
     KEPT = 1
-    """What the forget gate leaves of the cell."""
+    """The old cell times the forget gate."""
     CELL = 2
+    """The new cell."""
     HIDDEN = 3
+    """The new hidden value."""
     GATE_I = 4
     GATE_F = 5
     GATE_G = 6
@@ -48,14 +58,14 @@ class _Stage(IntEnum):
 
 
 class _Registers(Pipeline):
-    """Registers that all load at once, for what adds its stages to a pipeline."""
+    """Registers that all load at once, in place of a pipeline whose stages wait one by one."""
 
     def __init__(self, m: Module, load: Value) -> None:
         super().__init__(m, Const(1))
         self._load = load
 
     def register(self, **values: ValueLike) -> tuple[Signal, ...]:
-        """One more stage; its registers, named by keyword, one for each value."""
+        """Add one stage and return its registers, one for each value, named by keyword."""
         registers: list[Signal] = []
         with self._m.If(self._load):
             for name, value in values.items():
@@ -65,14 +75,26 @@ class _Registers(Pipeline):
         return tuple(registers)
 
 
-class FloatSD8LayerNeuron(wiring.Component):
-    """Pairs of gates in, one hidden unit out: what a layer is made of.
+class _Factors(NamedTuple):
+    """The factors of a lane's product: the fields of a FloatSD8 weight and an e5m2 activation."""
 
-    Takes a beat a cycle. Of a pair, i and f or g and o, the gates' beats take turns, so that a
-    gate's next beat finds its rounded sum two cycles later in the one result register. Where a pair
-    begins, the lanes do the products of the update, three beats a unit: the cell times gate f, gate
-    i times gate g, and gate o times the new cell's tanh. They belong to the unit before, whose
-    update thus takes until the end of the next one; where no unit follows, until it is done.
+    weight_index: Value
+    weight_exponent: Value
+    mantissa: Value
+    exponent: Value
+    sign: Value
+    """The sign of the product."""
+
+
+class FloatSD8LayerNeuron(wiring.Component):
+    """The neuron of a layer: it takes the rows of one hidden unit after the other.
+
+    It takes a beat a cycle. The rows of two gates are interleaved beat by beat, first of i and f,
+    then of g and o: a sum takes two cycles to be rounded, and so is ready in the one result
+    register for its gate's next beat. Before the first beat of a pair, the lanes may take products
+    of the update of the unit before, three beats a unit: the old cell times gate f, gate i times
+    gate g, and gate o times the tanh of the new cell. So the update of a unit ends during the next
+    unit. If no unit follows, its beats come as soon as they can.
 
     Bit for bit :class:`fewbit.golden.neuron.floatsd8.FloatSD8LstmNeuronContract`, which says what
     the fields of a beat and the configuration mean.
@@ -80,24 +102,25 @@ class FloatSD8LayerNeuron(wiring.Component):
     Parameters
     ----------
     lanes
-        Products of a beat, from 4 to 16.
+        Products in a beat, from 4 to 16.
     window
-        Bits that a sum keeps below its top, from 8 to 48; None for exact sums.
+        Bits below the top of the highest addend that take part in a sum, from 8 to 48; None for
+        exact sums.
 
     Ports
     -----
     i
-        Beats, see the contract, but for the old cell.
+        Beats, with the contract's fields except for the old cell.
     drains
-        No beat waits: a unit's update goes on without one. Neurons side by side get the same, so
-        that none is ahead of the others by an update's beat.
+        Whether no beat waits, so that a unit's update goes on without one. Neurons side by side
+        must get the same, so that none is ahead of the others by a beat of the update.
     old_cell
-        Code of the unit's old cell: counts from the last beat of a unit up to the end of the next
-        unit's first pair.
+        The code of the unit's old cell. It must hold still from the last beat of the unit to the
+        end of the next unit's first pair.
     cells
-        New cell codes, in the order of the units, each before the unit's hidden code.
+        The codes of new cells, in the order of the units, each before the unit's hidden code.
     o
-        Hidden codes, as ``result``.
+        The codes of new hidden values, as ``result``.
     input_offset, recurrent_offset
         See the contract.
     """
@@ -123,10 +146,10 @@ class FloatSD8LayerNeuron(wiring.Component):
         beat = self.i.payload
         takes = wire(m, self.i.valid & self.i.ready, "takes")
 
-        # The pipeline: one sum on its way to be rounded, one rounded.
+        # The pipeline holds two sums: one that is still being rounded, and one that is done.
         advances = Signal()
         step = Signal(_Stage)
-        """What is fed now."""
+        """The purpose of the sum whose products the lanes take in this cycle."""
         adding = Signal(_Stage)
         done = Signal(_Stage)
         result = Signal(BINARY16.width)
@@ -140,10 +163,10 @@ class FloatSD8LayerNeuron(wiring.Component):
         with m.If(advances):
             m.d.sync += [adding.eq(step), done.eq(adding)]
         with m.Elif(~blocked):
-            # What is done is used at once, and no more than once.
+            # A sum that is done is used at once, and only once.
             m.d.sync += done.eq(_Stage.NONE)
 
-        # What results leave behind: gates, the cell on its way, the tanh that a gate multiplies.
+        # Registers for later products: the gates, the part of the cell that f keeps, and the tanh.
         m.submodules.activation = activation = FloatSD8Activation()
         m.d.comb += [
             activation.x.eq(result),
@@ -173,9 +196,9 @@ class FloatSD8LayerNeuron(wiring.Component):
         with m.If((done == _Stage.HIDDEN) & ~blocked):
             m.d.sync += [hidden.eq(narrow), hidden_waits.eq(1)]
 
-        # The order of beats. All that the update needs is there where a pair begins.
+        # The order of beats. A beat of the update comes before a pair, when its factors are ready.
         within = Signal()
-        """The next beat is of a pair that has begun."""
+        """Whether a pair has begun that the next beat belongs to."""
         is_second_pair = Signal()
         is_second_gate = Signal()
         scale_waits = Signal()
@@ -215,12 +238,12 @@ class FloatSD8LayerNeuron(wiring.Component):
         with m.If((done == _Stage.CELL) & self.cells.ready):
             m.d.sync += hidden_can_be_fed.eq(1)
 
-        # The sums.
+        # The factors, the start value and the exponent offset of the sum in this cycle.
         is_own = is_fed[_Stage.NONE]
-        """The products are those of the beat."""
+        """Whether the products are those of the beat, and not of an update."""
         scales = is_fed[_Stage.KEPT]
         gate = _code(FLOATSD8, "gate")
-        """The gate value of the update: q, or with a sign -q, which is then added to one."""
+        """The gate of the update: its value is q, or if the sign bit is set 1 - q."""
         m.d.comb += gate.eq(
             Mux(
                 scales,
@@ -266,11 +289,26 @@ class FloatSD8LayerNeuron(wiring.Component):
         gate: data.View,
         factor: data.View,
     ) -> Term:
-        """A lane's product: of the beat's weight, or of the update.
+        """Return a lane's product: of a weight and an activation of the beat, or of the update.
 
-        The update's products are a gate value times a piece of the cell's significand (all of the
-        four), times the factor (the first), and a half times the double of the factor (the second).
-        Lanes without a product have the lowest exponent, which never decides the window's top.
+        In the update's first sum, the first four lanes multiply gate f by the old cell, each by a
+        piece of 3 bits of its significand. In the other two sums, the first lane multiplies the
+        gate by `factor`, which is a tanh. If the gate's value is 1 - q, that gives -q * factor, and
+        the second lane adds the factor itself, as a half times twice the factor. A lane that has no
+        product takes zeros: its exponent is the lowest one, which never decides the window's top.
+
+        Parameters
+        ----------
+        m
+            The module.
+        lane
+            The number of the lane.
+        is_own
+            Whether the products are those of the beat.
+        scales
+            Whether they are those of the update's first sum.
+        gate, factor
+            The gate of the update, and the tanh that it is multiplied by.
         """
         weight = self.i.payload.weights[lane]
         activation = self.i.payload.activations[lane]
@@ -283,7 +321,7 @@ class FloatSD8LayerNeuron(wiring.Component):
         normal: Value | None = None
         if lane < CELL_PIECES:
             cell = self.old_cell
-            # The significand with a zero below, from the top in pieces.
+            # The significand has 11 bits. With a zero below it is cut into four pieces of 3 bits.
             place = _PIECE_BITS * (CELL_PIECES - 1 - lane)
             whole = Cat(Const(0, 1), cell.mantissa, cell.exponent.any())
             piece = wire(m, whole[place : place + _PIECE_BITS], f"piece_{lane}")
@@ -291,7 +329,7 @@ class FloatSD8LayerNeuron(wiring.Component):
             cell_sign = gate.sign ^ cell.sign
             raised = wire(m, gate.exponent + place, f"raised_{lane}")
             if lane == 0:
-                update = (
+                update = _Factors(
                     gate.index,
                     Mux(scales, raised, gate.exponent),
                     Mux(scales, piece[:2], factor.mantissa),
@@ -299,9 +337,9 @@ class FloatSD8LayerNeuron(wiring.Component):
                     Mux(scales, cell_sign, gate.sign ^ factor.sign),
                 )
             elif lane == 1:
-                # Where the gate value is one less q.
+                # The gate's value is 1 - q: the factor is doubled, and a half is its weight.
                 doubles = wire(m, ~is_own & ~scales & gate.sign, "doubles")
-                update = (
+                update = _Factors(
                     Mux(scales, gate.index, _masked(Const(_HALF & 15, 4), doubles)),
                     Mux(scales, raised, _masked(Const(_HALF >> 5, 3), doubles)),
                     Mux(scales, piece[:2], factor.mantissa),
@@ -309,18 +347,18 @@ class FloatSD8LayerNeuron(wiring.Component):
                     Mux(scales, cell_sign, factor.sign),
                 )
             else:
-                update = (
+                update = _Factors(
                     _masked(gate.index, scales),
                     _masked(raised, scales),
                     piece[:2],
                     _masked(cell.exponent, scales),
                     cell_sign,
                 )
-            index = Mux(is_own, weight.index, update[0])
-            weight_exponent = Mux(is_own, weight.exponent, update[1])
-            mantissa = Mux(is_own, activation.mantissa, update[2])
-            exponent = Mux(is_own, activation.exponent, update[3])
-            sign = Mux(is_own, sign, update[4])
+            index = Mux(is_own, weight.index, update.weight_index)
+            weight_exponent = Mux(is_own, weight.exponent, update.weight_exponent)
+            mantissa = Mux(is_own, activation.mantissa, update.mantissa)
+            exponent = Mux(is_own, activation.exponent, update.exponent)
+            sign = Mux(is_own, sign, update.sign)
         index = wire(m, index, f"index_{lane}")
         exponent = wire(m, exponent, f"exponent_code_{lane}")
         subnormal = wire(m, ~exponent.any(), f"subnormal_{lane}")
@@ -329,7 +367,8 @@ class FloatSD8LayerNeuron(wiring.Component):
         magnitude = floatsd8_magnitude(m, index, significand, str(lane))
         highest = Signal(range(7 + _HIGHEST_PIECE + 1), name=f"weight_exponent_{lane}")
         m.d.comb += highest.eq(weight_exponent)
-        # Exponent code 0 counts as 1: as the carry, or as its lowest bit where that is taken.
+        # Exponent code 0 of a subnormal counts as 1, and doubling adds 1. The carry adds either of
+        # these, and where both apply, the lowest bit of the code, which is then 0, adds the other.
         lowest = exponent[0] | (subnormal & doubles)
         total = add_with_carry(
             m,
@@ -342,21 +381,21 @@ class FloatSD8LayerNeuron(wiring.Component):
 
 
 def _code(number_format: Format, name: str) -> data.View:
-    """A signal for a code, with the format's fields."""
+    """Return a new signal for a code, with the format's fields."""
     layout = data.Layout.cast(shape_of(number_format))  # pyright: ignore[reportArgumentType]
     return data.View(layout, Signal(number_format.width, name=name, reset_less=True))
 
 
 def _masked(value: Value, counts: Value) -> Value:
-    """The bits where they count, else zeros."""
+    """Return the bits where they count, else zeros."""
     return value & counts.replicate(len(value))
 
 
 def _narrow(m: Module, code: Value) -> Signal:
-    """The e5m2 code of bias 15 nearest to a binary16 code: ties to even.
+    """Return the e5m2 code of bias 15 that is nearest to a binary16 code, ties to even.
 
-    A carry out of the significand goes to the exponent; the largest number, which binary16's own
-    largest rounds to, is in the octave above.
+    A carry out of the significand goes on into the exponent, and never further, since hidden values
+    are at most 1.
     """
     magnitude = code[8:15]
     rounds_up = code[7] & (code[:7].any() | code[8])
@@ -365,9 +404,10 @@ def _narrow(m: Module, code: Value) -> Signal:
 
 
 class FloatSD8LstmNeuron(wiring.Component):
-    """One hidden unit of the FloatSD8 LSTM at a time, from its weights to its new state.
+    """The FloatSD8 LSTM's neuron by itself: one hidden unit at a time, from weights to new state.
 
-    Takes a beat a cycle, as :class:`FloatSD8LayerNeuron`, and keeps a unit's cells beside it.
+    It is a :class:`FloatSD8LayerNeuron`, which takes a beat a cycle, with registers for the unit's
+    old and new cell.
 
     Bit for bit :class:`fewbit.golden.neuron.floatsd8.FloatSD8LstmNeuronContract`, which says what
     each port means.
@@ -415,7 +455,7 @@ class FloatSD8LstmNeuron(wiring.Component):
             self.o.valid.eq(neuron.o.valid),
             neuron.o.ready.eq(self.o.ready),
         ]
-        # Of the last beats of a unit the very last counts.
+        # Each row's last beat overwrites the old cell; that of the unit's last row stays.
         with m.If(self.i.valid & self.i.ready & beat.last):
             m.d.sync += old_cell.eq(beat.old_cell)
         with m.If(neuron.o.valid & self.o.ready):

@@ -1,6 +1,6 @@
 # amaranth: UnusedElaboratable=no
 # A neuron that is never elaborated says so; that its parts are not either is no news.
-"""The neuron of the plain integer LSTM by itself, which gets the scales with its rows."""
+"""The neuron of the plain integer LSTM by itself: each row's scale comes with the row."""
 
 from amaranth.hdl import (
     Module,
@@ -20,16 +20,16 @@ __all__ = ["Int8LstmNeuron", "default_chunk"]
 
 
 def default_chunk(lanes: int, activation: ActivationKind) -> int:
-    """Bits that the update's multiplier takes a cycle: as few as keep up with the lanes."""
+    """Return the smallest chunk of the update's multiplier that keeps up with the lanes."""
     few, some = (4, 8) if activation == "table" else (1, 2)
     return 4 if lanes <= few else 8 if lanes <= some else 16
 
 
 class Int8LstmNeuron(wiring.Component):
-    """One hidden unit of the integer LSTM at a time, from its weights to its new state.
+    """The integer LSTM's neuron by itself: one hidden unit at a time, from weights to new state.
 
-    Takes a beat a cycle, as :class:`IntegerLayerNeuron`, of the plain LSTM, of which it is one that
-    gets the scales with the rows.
+    It is an :class:`IntegerLayerNeuron` of the plain LSTM, which takes a beat a cycle, with
+    registers for the scale that comes with each row.
 
     Bit for bit :class:`fewbit.golden.neuron.int8.Int8LstmNeuronContract`, which says what each port
     means.
@@ -39,10 +39,10 @@ class Int8LstmNeuron(wiring.Component):
     contract
         The neuron's parameters; None for the usual ones.
     chunk
-        Bits of the other factor that the update's multiplier of 24 bits takes a cycle: 4, 8 or
-        16; by default as few as keep up with the lanes where rows are long enough to pay.
+        Bits of the second factor that the update's multiplier takes a cycle: 4, 8 or 16. The first
+        has 24. By default as few as keep up with the lanes in rows of a usual length.
     interpolates, structure
-        As those of :class:`fewbit.hdl.neuron.integer_update.IntegerUpdate`.
+        The parameters of :class:`fewbit.hdl.neuron.integer_update.IntegerUpdate`.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Int8LstmNeuron(wiring.Component):
             neuron.o.ready.eq(self.o.ready),
         ]
 
-        # The scale of the row that waits to be used.
+        # Registers hold the scale of the row that the update has taken.
         multiplier = Signal(24, reset_less=True)
         shift = Signal(signed(6), reset_less=True)
         with m.If(self.i.valid & self.i.ready & beat.last):

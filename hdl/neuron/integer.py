@@ -1,6 +1,6 @@
 # amaranth: UnusedElaboratable=no
 # A neuron that is never elaborated says so; that its parts are not either is no news.
-"""The neuron of the integer LSTM in a layer: lanes of products, and a unit's update behind them."""
+"""The neuron of an integer LSTM's layer: lanes of products, followed by the update of a unit."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -31,48 +31,48 @@ from fewbit.hdl.structure import Structure
 __all__ = ["IntegerLayerNeuron", "RowScales"]
 
 _ASKED = ("asks", "raw", "is_sigmoid", "integer_bits")
-"""What goes to a shared interpolation."""
+"""The ports to an interpolation that neurons share."""
 
 RowScales = Literal["shared", "any", "powers_of_two"]
-"""Where a row's scale comes from: a memory that all units share, or the row itself; then any, or
-only powers of two."""
+"""The source of a row's scale: "shared" is a memory that all units share. Otherwise the scale comes
+with the row, and may be any, or only a power of two."""
 
 
 class IntegerLayerNeuron(wiring.Component):
-    """Rows of products in, one hidden unit of any variant out: what a layer is made of.
+    """The neuron of a layer: it turns the rows of one hidden unit after the other into results.
 
-    Takes a beat a cycle. A row's accumulator is handed over with its last beat, so that the rows
-    that follow add up while it is used; the lanes wait only where a row ends before the one
-    before it has been used.
+    It takes a beat a cycle. A row's sum goes to the update with its last beat, and the lanes sum up
+    the next row while the update uses it. The lanes wait only where a row ends before there is
+    room for its sum.
 
     Parameters
     ----------
     lanes
-        Products of a beat, at least 1.
+        Products in a beat, at least 1.
     waiting_rows
-        Sums that may wait behind the one that is used, in registers of their own, so that the lanes
-        go on: from 0 to 3; 0 with a layer norm.
+        Number of sums that can wait for the update in registers of their own, so that the lanes go
+        on: from 0 to 3; 0 with a layer norm.
     products
-        The lanes; of int8 products by default.
+        The lanes; by default lanes of int8 products.
     row_scales
-        "shared", where ``scale`` asks for the scale; else it comes with its row, and ``multiplier``
-        and ``shift`` are those of "hidden" alone.
+        With "shared", the neuron asks for each scale by ``scale``. With the others, a row's scale
+        comes with the row, and ``multiplier`` and ``shift`` are those of "hidden" alone.
     activation, chunk, variant, interpolates, structure, hidden_width, shares_activation,
     tells_output_gate
-        As those of :class:`fewbit.hdl.neuron.integer_update.IntegerUpdate`.
+        The parameters of :class:`fewbit.hdl.neuron.integer_update.IntegerUpdate`.
 
     Ports
     -----
     i
-        A beat: ``weights`` and ``activations`` of each lane; ``first`` and ``last``, the ends of a
-        row; ``start``, what the row's sum starts with, which counts with ``first``; by their names
-        what else the lanes take, which counts always; unless scales
-        are shared, ``start`` is that ``value`` and the row's ``multiplier``, the upper 24 bits or
-        the highest alone, and ``shift``, which count with ``last``; ``old_cell``
-        and, if there are several, ``segment``, which count with ``last`` of the rows with which
-        the update takes them.
+        A beat: ``weights`` and ``activations`` of each lane; ``first`` and ``last``, which mark the
+        ends of a row; ``start``, the row's start value, which counts with ``first``; any other
+        ports of the lanes by their names, which always count; and ``old_cell`` and, if there are
+        several, ``segment``, which count with ``last`` in the rows with which the update takes
+        them. Unless scales are shared, ``start`` is a struct of the start ``value`` and the row's
+        ``multiplier`` (its upper 24 bits, or for a power of two the highest alone) and ``shift``,
+        which count with ``last``.
     scale, multiplier, shift, o, and the configuration
-        Those of the update.
+        The ports of the update.
     """
 
     def __init__(
@@ -148,27 +148,27 @@ class IntegerLayerNeuron(wiring.Component):
 
     @property
     def segments(self) -> tuple[str, ...]:
-        """Names of the segments, in the order of their numbers."""
+        """The names of the segments, in the order of their numbers."""
         return self.update.segments
 
     @property
     def scales(self) -> tuple[str, ...]:
-        """Names of the scales, in the order of their numbers."""
+        """The names of the scales, in the order of their numbers."""
         return self.update.scales
 
     def rows(self, segment: str) -> tuple[str, ...]:
-        """Names of a segment's rows, in the order in which they are taken."""
+        """Return the names of a segment's rows, in the order in which they are taken."""
         return self.update.rows(segment)
 
     def cell_row(self, segment: str) -> str | None:
-        """The row of a segment that brings the old cell, or None if the segment needs none."""
+        """Return the row of a segment that brings the old cell, or None if it needs none."""
         return self.update.cell_row(segment)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         beat = self.i.payload
 
-        # The lanes: a running sum, handed over with the last beat of a row.
+        # The lanes add to a running sum, which goes to the update with the last beat of a row.
         m.submodules.lanes = lanes = self.products  # pyright: ignore[reportArgumentType]
         update = self.update
         moves: Value = Const(1, 1)
@@ -192,7 +192,8 @@ class IntegerLayerNeuron(wiring.Component):
             lanes.activations.eq(beat.activations),
             lanes.start.eq(Mux(beat.first, start, sum_so_far)),
             *(getattr(lanes, name).eq(beat[name]) for name in self.extras),
-            # While the row with the cell waits, those behind it are of its unit.
+            # The cell needs no waiting place: all rows that can be behind its row are of the same
+            # unit, and come with the same cell.
             row.old_cell.eq(beat.old_cell),
             self.scale.eq(update.scale),
             *(getattr(update, name).eq(port) for name, port in ports.items() if shares),
@@ -232,9 +233,9 @@ class IntegerLayerNeuron(wiring.Component):
         return m
 
     def _connect_scale(self, m: Module, of_row: Mapping[str, Value]) -> None:
-        """Give the update its scales: what has come with a row, or for "hidden" the ports'."""
+        """Connect the update's scales: those that come with rows, and for "hidden" the ports."""
         update = self.update
-        # The scale of the row that waits to be used.
+        # Registers hold the scale of the row that the update has taken.
         takes = wire(m, update.i.valid & update.i.ready, "update_takes")
         is_hidden = wire(m, update.scale == update.scales.index("hidden"), "is_hidden")
         for name, value in of_row.items():
@@ -242,6 +243,6 @@ class IntegerLayerNeuron(wiring.Component):
             with m.If(takes):
                 m.d.sync += kept.eq(value)
             port = getattr(self, name)
-            # The highest bits of a multiplier are those that there are.
+            # A multiplier with fewer bits has the highest ones; all others are 0.
             whole = kept if name == "shift" else Cat(Const(0, len(port) - len(kept)), kept)
             m.d.comb += getattr(update, name).eq(Mux(is_hidden, port, whole))

@@ -1,4 +1,10 @@
-"""The programs of an int8 LSTM unit's update: which rows it takes, and what is done with them."""
+"""The programs of an integer LSTM unit's update: its rows, and the operations on them.
+
+A layer takes a unit in one task or several. The update runs a segment of its program in each task:
+a list of operations, most of which are multiplications on one shared multiplier. Some operations
+use up a row's sum from the lanes. The update's datapath is in
+:mod:`fewbit.hdl.neuron.integer_update`.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,38 +19,40 @@ __all__ = ["Kind", "Operation", "Program"]
 
 
 class Kind(Enum):
-    """What an operation does."""
+    """The kinds of operations, by their factors."""
 
     REQUANTISE = auto()
     """Multiplies the accumulator by the scale."""
     REQUANTISE_PRODUCT = auto()
-    """Multiplies the product of the operation before by the scale."""
+    """Multiplies the product of the previous operation by the scale."""
     ACTIVATE = auto()
-    """Multiplies what the activation asks for."""
+    """Multiplies the two factors that the activation's present step needs."""
     MULTIPLY = auto()
     """Multiplies a gate value by another word of 16 bits."""
     LOAD = auto()
-    """Takes a gate raw from the row; nothing is multiplied."""
+    """Takes a gate's raw from the row; nothing is multiplied."""
     RECALL = auto()
     """Makes the cell the next raw to activate; nothing is multiplied."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A multiplication, and the step that finishes its product a cycle later."""
+    """A multiplication, and the way in which its product is finished a cycle later."""
 
     name: str
     kind: Kind
     finish: str = ""
-    """What becomes of the product; the datapath says how."""
+    """The name of the place that the finished product goes to. It also says how the product is
+    shifted and what is added. Empty if there is no product."""
     activates: str = ""
-    """Gate, or "cell", that the activation's own multiplier activates in the cycle after."""
+    """The gate, or "cell", whose raw the operation completes, and which the separate interpolation
+    activates in the next cycle; empty if there is none."""
     row: bool = False
-    """Its last step uses up the row."""
+    """Whether the operation's last step uses up the row."""
     needs_row: bool = False
-    """It waits for the row, which stays."""
+    """Whether the operation waits for the row, but does not use it up."""
     independent: bool = False
-    """The operation may start while those before it are finished."""
+    """Whether the operation may start while the product before it is still being finished."""
 
 
 def _requantise(name: str, finish: str = "part", *, independent: bool = True) -> Operation:
@@ -53,19 +61,19 @@ def _requantise(name: str, finish: str = "part", *, independent: bool = True) ->
 
 @dataclass(frozen=True)
 class Program:
-    """The operations of each segment of a unit, one after the other.
+    """The operations of a unit's update: a list for each segment.
 
     Parameters
     ----------
     variant
-        Of the LSTM.
+        The variant of the LSTM.
     beside
-        Cycles that an activation takes beside the operations, from the one after that in which its
-        raw is written: 0, where it is an operation itself; 1; or 2, where gate values have a
-        register apart from that of the raws.
+        The cycles that an activation takes on an interpolation of its own, beside the operations,
+        after its raw is written. 0 says that an activation is itself an operation; with 2, gate
+        values have a register apart from that of raws.
     quick
-        A product of two words of 16 bits takes a single cycle, so that an operation may read a
-        register in the very cycle in which the one before it writes it.
+        Whether a product of two words of 16 bits takes a single cycle. An operation may then read a
+        register in the very cycle in which the previous one writes it.
     """
 
     variant: IntegerVariant
@@ -74,7 +82,7 @@ class Program:
 
     @cached_property
     def segments(self) -> dict[str, tuple[Operation, ...]]:
-        """The operations of each segment."""
+        """The operations of each segment, by its name."""
         variant = self.variant
         programs: dict[str, Callable[[], Iterable[Operation]]] = {}
         if variant.norm:
@@ -93,43 +101,44 @@ class Program:
 
     @cached_property
     def operations(self) -> tuple[Operation, ...]:
-        """The operations of all segments, side by side."""
+        """The operations of all segments, one segment after the other."""
         return tuple(op for segment in self.segments.values() for op in segment)
 
-    # Positions. With a single segment they are the indices of its operations, and after the last
-    # one the next unit's first may start. With several, the program waits in between for the row
-    # that says which segment is next: one waiting position for each way to finish a last product.
+    # The circuit counts positions. With a single segment they are the indices of its operations,
+    # and after the last one the next unit's first may start. With several segments, the first
+    # positions are for waiting until a row says which segment is next. The last product is finished
+    # meanwhile: each way to finish one has its own waiting position.
 
     @cached_property
     def waiting(self) -> tuple[str, ...]:
-        """What finishes at each waiting position, the first positions; none with one segment."""
+        """The `finish` of the last product at each waiting position; none with one segment."""
         if len(self.segments) == 1:
             return ()
         return tuple(dict.fromkeys(segment[-1].finish for segment in self.segments.values()))
 
     @cached_property
     def length(self) -> int:
-        """Number of positions."""
+        """The number of positions, for waiting and for operations."""
         return len(self.waiting) + len(self.operations)
 
     def starts(self) -> tuple[int, ...]:
-        """Position of the first operation of each segment."""
+        """Return the position of the first operation of each segment."""
         lengths = [len(segment) for segment in self.segments.values()]
         return tuple(len(self.waiting) + sum(lengths[:index]) for index in range(len(lengths)))
 
     def following(self, position: int) -> int:
-        """The position after that of an operation."""
+        """Return the position that follows that of an operation."""
         for start, segment in zip(self.starts(), self.segments.values(), strict=True):
             if position == start + len(segment) - 1:
                 return self.waiting.index(segment[-1].finish) if self.waiting else 0
         return position + 1
 
     def at(self, position: Value, chosen: Callable[[Operation], bool]) -> Value:
-        """Whether the position is that of a chosen operation."""
+        """Return whether the position is that of an operation for which `chosen` is true."""
         return position.matches(*self._places(chosen))
 
     def after(self, position: Value, chosen: Callable[[Operation], bool]) -> Value:
-        """Whether the position is one that follows a chosen operation."""
+        """Return whether the position follows that of an operation for which `chosen` is true."""
         return position.matches(*(self.following(place) for place in self._places(chosen)))
 
     def _places(self, chosen: Callable[[Operation], bool]) -> list[int]:
@@ -138,7 +147,10 @@ class Program:
 
     @property
     def scales(self) -> tuple[str, ...]:
-        """Names of the scales: those of the rows by gate and part, then "hidden", "projection"."""
+        """The names of the scales: first those of rows, then "hidden", and at last "projection".
+
+        A row's scale is named by gate and part, such as "i_input".
+        """
         parts = ("input", "recurrent", "peephole")[: 3 if self.variant.peephole else 2]
         rows = [
             f"{gate}_{part}"
@@ -149,11 +161,11 @@ class Program:
         return (*rows, "hidden", *(("projection",) if self.variant.projection else ()))
 
     def rows(self, segment: str) -> tuple[str, ...]:
-        """Names of a segment's rows, in the order in which they are taken."""
+        """Return the names of a segment's rows, in the order in which they are taken."""
         return tuple(op.name for op in self.segments[segment] if op.row)
 
     def cell_row(self, segment: str) -> str | None:
-        """The row of a segment that brings the old cell, or None if it needs none."""
+        """Return the row of a segment that brings the old cell, or None if it needs none."""
         names = [op.name for op in self.segments[segment]]
         rows = self.rows(segment)
         if segment == "output":
@@ -165,10 +177,10 @@ class Program:
             (row for row in ("f_recurrent", "f_value") if "keep" in names and row in rows), None
         )
 
-    # The parts of the programs.
+    # The parts that programs are composed of.
 
     def _rows(self, gate: str, *, collects: bool = False) -> Iterator[Operation]:
-        """Requantisation of a gate's rows, and the raw's activation where that runs beside."""
+        """Yield the requantisation of a gate's rows; the last may start an activation beside it."""
         sees_cell = self.variant.peephole and gate != "g"
         activates = gate if self.beside and not collects else ""
         yield _requantise(f"{gate}_input")
@@ -180,12 +192,12 @@ class Program:
             row=True,
             independent=True,
         )
-        # Of gate o only the update's own order says when.
+        # With layer norm, gate o's peephole comes later, in the segment of the new cell.
         if sees_cell and (collects is False or gate != "o"):
             yield from self._peephole(gate, activates)
 
     def _peephole(self, gate: str, activates: str) -> Iterator[Operation]:
-        """The weight times the cell takes the place of the row, and is requantised like one."""
+        """Yield the product of peephole weight and cell, which is then requantised like a row."""
         yield Operation(f"{gate}_weigh", Kind.MULTIPLY, "row", needs_row=True, independent=True)
         yield Operation(f"{gate}_peephole", Kind.REQUANTISE, "sum", activates, row=True)
 
@@ -203,7 +215,7 @@ class Program:
         )
 
     def _activate(self, gate: str) -> Iterator[Operation]:
-        """The activation as an operation of its own, unless it runs beside."""
+        """Yield the activation as an operation of its own, unless it runs beside the operations."""
         if not self.beside:
             finish = "cell_tanh" if gate == "cell" else gate
             yield Operation(f"{gate}_activate", Kind.ACTIVATE, finish)
@@ -220,10 +232,10 @@ class Program:
         yield Operation("hidden", Kind.REQUANTISE_PRODUCT, "result", independent=True)
 
     def _update(self) -> Iterator[Operation]:
-        """From rows to the new state."""
-        # Where the activation and the multiplications are quick, the next gate's input part is
-        # requantised in the shadow of a gate's activation, and overwrites the gate's value in the
-        # very cycle in which that is multiplied.
+        """Yield the operations from a unit's rows to its new state."""
+        # Where activation and multiplication are quick, the next gate's input part is requantised
+        # while a gate is activated. Its result overwrites the register of the gate's value in the
+        # very cycle in which that value is multiplied.
         overlaps = bool(self.beside) and self.quick
         if not self.variant.coupled:
             yield from self._rows("i")
@@ -251,7 +263,7 @@ class Program:
         yield from self._expose()
 
     def _new_cell(self) -> Iterator[Operation]:
-        """From normalised gates i, f and g to the cell."""
+        """Yield the operations from the normalised gates i, f and g to the new cell."""
         if not self.variant.coupled:
             yield self._load("i")
             yield from self._activate("i")
@@ -263,15 +275,15 @@ class Program:
         yield self._add(activates=not self.variant.peephole)
 
     def _output_of_new_cell(self) -> Iterator[Operation]:
-        """From the new cell, as it comes, and normalised gate o to the hidden value."""
+        """Yield the operations from a cell just computed and normalised gate o to the result."""
         yield from self._activate("cell")
-        # The cell is activated first, and the activation takes one raw a cycle.
+        # An interpolation of its own takes one raw a cycle, and the cell's comes first.
         yield self._load("o", independent=self.beside == 0)
         yield from self._activate("o")
         yield from self._expose()
 
     def _output(self) -> Iterator[Operation]:
-        """From a stored cell and normalised gate o to the hidden value."""
+        """Yield the operations from a stored cell and normalised gate o to the hidden value."""
         yield Operation("recall", Kind.RECALL, activates="cell" if self.beside else "")
         yield from self._activate("cell")
         yield self._load("o")

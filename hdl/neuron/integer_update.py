@@ -1,9 +1,10 @@
-"""The update of an int8 LSTM unit: from the accumulators of its rows to its new state.
+"""The update of an integer LSTM's unit: from the sums of its rows to its new state.
 
 One multiplier, one rounding shifter and one saturating adder do everything, one operation after
-the other, by a program; the activation by table may have a small multiplier of its own. It is one
-module because all operations share the registers of one datapath: what selects them stands beside
-what they hold.
+the other, by a program (:mod:`fewbit.hdl.neuron.integer_program`). The activation by table may have
+a small multiplier of its own. It is one module, though long, because all operations share the
+registers of one datapath, and each register is best read beside the conditions that select its
+input.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from fewbit.hdl.sums.addends import Addend, product_addends, sum_of_addends
 __all__ = ["IntegerUpdate", "configuration_of"]
 
 _ACTIVATED = ("i", "f", "g", "o", "cell_tanh")
-"""Finishes of activations."""
+"""The values of `Operation.finish` with which an activation's product is finished."""
 
 
 _SHARED = {
@@ -38,11 +39,11 @@ _SHARED = {
     "activated": In(signed(16)),
     "granted": In(1),
 }
-"""Ports to an interpolation that is shared."""
+"""The ports to an interpolation outside, which neurons share."""
 
 
 def configuration_of(variant: IntegerVariant) -> dict[str, ShapeLike]:
-    """Shapes of the ports, by name, that hold still while a unit is in the circuit."""
+    """Return the shapes, by name, of the ports that hold still while a unit is in the circuit."""
     ports: dict[str, ShapeLike] = {
         "cell_integer_bits": 3,
         "cell_clip": 15,
@@ -54,12 +55,12 @@ def configuration_of(variant: IntegerVariant) -> dict[str, ShapeLike]:
 
 
 class IntegerUpdate(wiring.Component):
-    """Rows' accumulators in; a unit's new hidden and cell raws out.
+    """The update of a unit: the sums of its rows in, its new hidden raw and cell raw out.
 
-    A unit takes the rows of one segment of the program, see `rows`; the next row is taken while
-    the one before is used, and with a single segment the next unit's as well. With shifts of at
-    most 0 a unit of the plain LSTM takes 23 cycles by table with a chunk of 16; a left shift by
-    one adds a cycle. The result of a plain unit follows its last row by 8 cycles.
+    A unit takes the rows of one segment of the program, see `rows`. A row can be taken as soon as
+    the one before it is used up; with a single segment that holds for the next unit's first row,
+    too. With activation by table, a chunk of 16 and no left shifts, a unit of the plain LSTM takes
+    23 cycles, and its result follows its last row by 8. A left shift adds a cycle for each bit.
 
     Bit for bit :func:`fewbit.golden.lstm.int8.step_constants` with double rounding, without the
     sums of products and the normalisation.
@@ -67,49 +68,54 @@ class IntegerUpdate(wiring.Component):
     Parameters
     ----------
     activation
-        "table" or "gemmlowp".
+        "table" or "gemmlowp", the way in which gates are activated.
     chunk
         Bits of the second factor that the multiplier takes a cycle: 4, 8 or 16. The first has 24.
     variant
-        What the LSTM has beside four gates.
+        The parts that the LSTM has beside four gates; by default none.
     interpolates
-        Whether the table's interpolation has a multiplier of its own, beside the other; by
-        default with a chunk of 16.
+        Whether the table's interpolation has a multiplier of its own. By default it has one with a
+        chunk of 16.
     structure
         "gates" or "fpga", see :mod:`fewbit.hdl.arithmetic`; with "fpga" and an interpolation of its
         own the table lies in a memory.
     hidden_width
         Bits of the hidden raw, to which it saturates.
     shares_activation
-        Whether the interpolation is not its own after all, but one outside: it ``asks`` with
-        ``raw``, ``is_sigmoid`` and ``integer_bits`` for ``activated``, and must stand still, by
-        its clock enable, while it asks and is not ``granted``.
+        Whether the interpolation is outside, and shared with other neurons. The update then
+        ``asks`` with ``raw``, ``is_sigmoid`` and ``integer_bits`` for ``activated``. While it asks
+        and is not ``granted``, it must be held still by its clock enable.
     tells_output_gate
-        Whether a unit's output gate goes out with its result.
+        Whether a unit's output gate is a field of its result.
 
     Ports
     -----
     i
-        A row: ``accumulator``; ``old_cell``, which counts with the row that `cell_row` names; and
-        ``segment``, if there are several, which counts with the first row of a unit. The
-        accumulator of a peephole row is the peephole weight in 16 bits, and above them 1 where ties
-        of its product go up and not away from zero; that of a value row the gate raw.
+        A row: ``accumulator``, its sum; ``old_cell``, which counts with the row that `cell_row`
+        names; and ``segment``, if there are several, which counts with the first row of a unit. A
+        row without products has another word in place of a sum: for a peephole its weight in 16
+        bits, and above them a bit that is 1 where ties of its product go up and not away from zero;
+        for a value row a gate's raw.
     scale
-        Index into `scales` of the scale that ``multiplier`` and ``shift`` must hold in this cycle.
+        The index in `scales` of the scale that ``multiplier`` and ``shift`` must have in this
+        cycle.
     multiplier, shift
-        Upper 24 bits of the split multiplier, and its shift, -31 to 30; at most 0 for "hidden".
+        The upper 24 bits of the scale's split multiplier, and its shift, from -31 to 30; at most 0
+        for "hidden".
     o
-        A unit: ``result``, the hidden raw of an update, an output or a projection; ``cell_result``
-        of an update or a cell segment; ``value``, the gate raw of a collect or a cell segment;
-        ``exposed``, the hidden value before its requantisation in units of 2^-30; and, where it is
-        told, ``output_gate`` of an update in units of 2^-15.
+        A unit's result. Which fields count depends on the segment. ``result`` is the hidden raw, of
+        "update", "output" and "project". ``cell_result`` is the new cell, of "update" and "cell".
+        ``value`` is a gate's raw, of "cell" and those that begin with "collect". ``exposed`` is the
+        hidden value before its requantisation, in units of 2^-30. ``output_gate``, if there is one,
+        is that of "update", in units of 2^-15.
     cell_integer_bits, cell_clip
-        As in the neuron's contract.
+        The integer bits of cells, and the magnitude to which they saturate, as in the neuron's
+        contract.
     hidden_offset
-        Added by the last requantisation: the zero point, or with a projection its negative.
+        The addend of the last requantisation: the zero point, or with a projection its negative.
     projection_offset, projection_clip
-        Zero point of the projected hidden values; they saturate to plus or minus the clip, unless
-        it is 0. With a projection only.
+        The zero point of projected hidden values, and their limit: they saturate to plus or minus
+        the clip, unless it is 0. These ports are there with a projection only.
     """
 
     def __init__(
@@ -182,20 +188,20 @@ class IntegerUpdate(wiring.Component):
 
     @property
     def segments(self) -> tuple[str, ...]:
-        """Names of the segments, in the order of their numbers."""
+        """The names of the segments, in the order of their numbers."""
         return tuple(self._program.segments)
 
     @property
     def scales(self) -> tuple[str, ...]:
-        """Names of the scales, in the order of their numbers."""
+        """The names of the scales, in the order of their numbers."""
         return self._program.scales
 
     def rows(self, segment: str) -> tuple[str, ...]:
-        """Names of a segment's rows, in the order in which they are taken."""
+        """Return the names of a segment's rows, in the order in which they are taken."""
         return self._program.rows(segment)
 
     def cell_row(self, segment: str) -> str | None:
-        """The row of a segment that brings the old cell, or None if the segment needs none."""
+        """Return the row of a segment that brings the old cell, or None if it needs none."""
         return self._program.cell_row(segment)
 
     def elaborate(self, platform: object) -> Module:
@@ -205,7 +211,8 @@ class IntegerUpdate(wiring.Component):
         beside = self.interpolates
         peephole = self.variant.peephole
 
-        # Control: the operation, the step within it, and whether the product before is finished.
+        # Control: the position of the operation, the step within it, and whether the product before
+        # it is still to be finished.
         position = Signal(range(program.length))
         step = Signal(range(32 // self.chunk))
         unfinished = Signal()
@@ -226,7 +233,7 @@ class IntegerUpdate(wiring.Component):
         requantises = kind[Kind.REQUANTISE]
         requantises_product = kind.get(Kind.REQUANTISE_PRODUCT, Const(0, 1))
 
-        # Rows. One waits in the accumulator until it is used up.
+        # A row waits in the accumulator until it is used up.
         row = self.i.payload
         row_waits = Signal()
         row_is_used = Signal()
@@ -238,8 +245,8 @@ class IntegerUpdate(wiring.Component):
         m.d.comb += self.o.valid.eq(unfinished & (position < max(1, len(program.waiting))))
         output_waits = wire(m, self.o.valid & ~self.o.ready, "output_waits")
         if program.waiting:
-            # The first row of a unit is taken when the unit before is gone, since it tells the
-            # segment; then those that its segment still needs.
+            # A unit's first row says its segment, and is taken only when the result of the unit
+            # before has left. After it, only the rows that the segment needs are taken.
             waits = wire(m, position < len(program.waiting), "waits")
             m.d.comb += self.i.ready.eq(
                 Mux(
@@ -256,14 +263,14 @@ class IntegerUpdate(wiring.Component):
             waits = Const(0, 1)
             m.d.comb += self.i.ready.eq(~row_waits | row_is_used)
 
-        # Left shifts come first, a bit a cycle: a multiplier of 1 or more is rare, and the shift
-        # wraps.
+        # A left shift comes before the multiplication, as its result wraps. It takes a cycle a bit,
+        # which is slow but small: scales of 1 or more are rare.
         is_first = wire(m, step == 0, "is_first")
         independent = wire(m, at(lambda op: op.independent), "independent")
         activating = Signal()
         blocked = wire(m, Mux(independent, output_waits, unfinished | activating), "blocked")
-        # The places shifted so far are counted in the register that keeps a right shift for the
-        # product that is finished; so the product before must be.
+        # The register that holds a product's right shift until it is finished also counts the bits
+        # of a left shift. So no left shift begins while the product before is still to be finished.
         right_shift = Signal(5)
         goes_left = wire(m, requantises & is_first & ~self.shift[-1], "goes_left")
         lacks_shift = wire(
@@ -273,19 +280,19 @@ class IntegerUpdate(wiring.Component):
         )
         shifts_left = wire(m, lacks_shift & row_waits & ~blocked & ~unfinished, "shifts_left")
 
-        # Gemmlowp's steps: the one to do, the one whose product waits, and whether one's does;
-        # the last step's product is finished as the operation's.
+        # Gemmlowp's steps: the present one, the one before, and whether the product of that one is
+        # still to be finished. The last step's product is finished as that of the operation.
         place = Signal(range(len(STEPS)))
         place_before = Signal(range(len(STEPS)))
         in_steps = Signal()
         skips = Signal()
 
         def finishes(*names: str) -> Value:
-            """Whether the product to finish is that of one of these operations."""
+            """Return whether the product to be finished is of an operation with such a finish."""
             after = program.after(position, lambda op: op.finish in names)
             return after & ~in_steps if by_steps else after
 
-        # Running.
+        # The steps of operations.
         lacks_row = at(lambda op: op.row or op.needs_row) & ~row_waits
         runs = wire(m, ~waits & ~blocked & ~lacks_row & ~lacks_shift & ~skips, "runs")
         steps = {
@@ -300,7 +307,7 @@ class IntegerUpdate(wiring.Component):
         for each, signal in kind.items():
             with m.If(signal):
                 m.d.comb += is_last_step.eq(step == steps[each] - 1)
-        # Once begun, a requantisation runs through.
+        # A row is used up only in the last step: a requantisation that has begun runs through.
         m.d.comb += row_is_used.eq(runs & is_last_step & at(lambda op: op.row))
         following = Signal.like(position)
         m.d.comb += following.eq(position + 1)
@@ -333,21 +340,23 @@ class IntegerUpdate(wiring.Component):
         multiplies = at(lambda op: op.kind not in (Kind.LOAD, Kind.RECALL))
         m.d.sync += unfinished.eq((runs & is_last_step & multiplies) | output_waits)
 
-        # Registers: the row, the gate raw or value, a gate value that waits, the cell, the product.
+        # Registers: the row's sum, a gate's raw or value, another gate's value that waits to be
+        # multiplied, the cell, and the product.
         accumulator = Signal(signed(32), reset_less=True)
-        # Whether ties of the peephole's product, which the row's place is made for, go up.
+        # Whether ties of a peephole's product go up, which lies in the row's register.
         peeps_ties_up = Signal(reset_less=True)
         value = Signal(signed(16), reset_less=True)
         gate_value = Signal(signed(16), reset_less=True) if program.beside == 2 else value
         other = Signal(signed(16), reset_less=True)
         cell = Signal(signed(16), reset_less=True)
-        # A partial sum that begins at the lowest table entry, and at a negative signed low part of
-        # the fraction, needs a bit more. A chunk of 16 takes the fraction whole.
+        # The shared multiplier may take the fraction of a table's interpolation in chunks, the
+        # lower ones as signed numbers. A partial sum that starts at the lowest entry then needs a
+        # bit more. A chunk of 16 holds the whole fraction.
         spare = 0 if self.chunk == 16 or beside else 1
         product = Signal(signed(32 + spare), reset_less=True)
         exposed = Signal(signed(32), reset_less=True)
 
-        # The raw that is activated next; tanh is that of the cell's own step, a gate's is Q3.12.
+        # Activation. A gate's raw is Q3.12; that of the cell has the cell's resolution.
         if beside:
             self._activate_beside(
                 m,
@@ -372,12 +381,13 @@ class IntegerUpdate(wiring.Component):
                 else self._look_up(m, value, is_sigmoid, integer_bits)
             )
 
-        # Multiplication: 24 bits by a chunk, low chunks first, in Booth's digits, whose overlap
-        # makes each partial sum that of the signed low part.
+        # Multiplication: 24 bits by a chunk, low chunks first, in Booth's digits. These overlap by
+        # a bit, so that after each chunk the sum is the product with the signed low part so far.
         factor = Signal(signed(25))
         word = Signal(32)
         align = {each: self.chunk * count - 8 for each, count in steps.items()}
-        # The product that is requantised is still in its register when its first chunk is taken.
+        # The hidden value is requantised straight from the product register: its first chunk is
+        # taken there, before the register takes the new product.
         first_chunk = product[: self.chunk]
         if self.chunk < 16:
             first_chunk = Mux(is_first, first_chunk, value[: self.chunk])
@@ -414,8 +424,8 @@ class IntegerUpdate(wiring.Component):
         if active is not None:
             with m.Elif(activates):
                 m.d.comb += addend.eq(active.first << align[Kind.ACTIVATE])
-        # Half of the unit, 2^24, to which the requantisation rounds. It lies below the others'
-        # lowest bits, and does them no harm.
+        # A requantisation rounds to units of 2^24. Half of one enters as one more addend, in the
+        # step in which it has its place.
         if self.chunk == 16:
             rounding_step, half = 1, 7
         else:
@@ -442,7 +452,7 @@ class IntegerUpdate(wiring.Component):
         with m.Elif(~output_waits):
             m.d.sync += right_shift.eq(0)
 
-        # Finishing: a rounded shift, an addition, a saturation.
+        # A product is finished by a rounded right shift, an addition and a saturation.
         distance = Signal(5)
         start = Signal(signed(16))
         with m.If(finishes("cell")):
@@ -499,7 +509,7 @@ class IntegerUpdate(wiring.Component):
             "quotient",
         )
         carry = wire(m, (shifted.round_up & rounds) ^ inverts, "carry")
-        # The carry goes in below the point, so that one addition does all.
+        # The carry is added as a bit below the lowest one, so that there is only one addition.
         sum_with_carry = wire(
             m,
             Cat(Const(1, 1), quotient).as_signed() + Cat(carry, start).as_signed(),
@@ -531,7 +541,8 @@ class IntegerUpdate(wiring.Component):
                 m, gate_value, wire(m, runs & requantises_product & is_first, "exposes")
             )
 
-        # Registers. A product of the last operation stays in its own until the unit is taken.
+        # Writing the registers. The last operation's product is not stored: it stays in the product
+        # register until the unit's result is taken.
         stores = wire(m, unfinished & ~self.o.valid, "stores")
         with m.If(stores):
             to_value = ("part", "sum") if beside else ("part", "sum", "f", "g", "o", "cell")
@@ -574,7 +585,7 @@ class IntegerUpdate(wiring.Component):
         return m
 
     def _needs_rows(self, position: Signal, beyond: int) -> Value:
-        """Whether the segment still uses rows, from ``beyond`` operations after this one on."""
+        """Return whether the segment uses a row, from `beyond` operations after this one on."""
         program = self._program
         places: list[int] = []
         for start, segment in zip(program.starts(), program.segments.values(), strict=True):
@@ -583,7 +594,7 @@ class IntegerUpdate(wiring.Component):
         return position.matches(*places) if places else Const(0, 1)
 
     def _brings_cell(self, position: Signal, row_waits: Value, row_is_used: Value) -> Value:
-        """Whether a row that is handed over now brings the old cell."""
+        """Return whether a row that is handed over in this cycle brings the old cell."""
         program = self._program
         brings: Value = Const(0, 1)
         for name, start in zip(program.segments, program.starts(), strict=True):
@@ -593,7 +604,8 @@ class IntegerUpdate(wiring.Component):
             if cell_row is None:
                 continue
             if cell_row == rows[0]:
-                # Whichever segment it is: one that needs the cell brings it, at the latest later.
+                # The segment is not known yet, so that the cell is taken in any case. A segment
+                # that brings it with a later row overwrites it then.
                 brings |= position < len(program.waiting)
             else:
                 before = places[rows[rows.index(cell_row) - 1]]
@@ -602,10 +614,10 @@ class IntegerUpdate(wiring.Component):
         return brings
 
     def _tell_output_gate(self, m: Module, gate_value: Signal, exposes: Value) -> None:
-        """Give the output gate, the last one that was activated, out with the result."""
+        """Drive the result's field of the output gate, which is the last gate to be activated."""
         kept = gate_value
         if self.chunk < 16:
-            # The low part of the product takes the gate's place.
+            # The low part of the product overwrites the gate's register.
             kept = Signal(15, name="output_gate_kept", reset_less=True)
             with m.If(exposes):
                 m.d.sync += kept.eq(gate_value)
@@ -621,9 +633,10 @@ class IntegerUpdate(wiring.Component):
         after: Callable[[Callable[[Operation], bool]], Value],
         registers: tuple[Signal, Signal, Signal, Signal],
     ) -> None:
-        """Activate a raw in the cycle after it is written."""
+        """Add the activation by interpolation, which begins in the cycle after a raw is written."""
         value, gate_value, other, cell = registers
-        # Loads are done at once, other operations once their product is finished.
+        # A load or a recall writes its raw in its own cycle, any other operation when its product
+        # is finished.
         quick = (Kind.LOAD, Kind.RECALL)
         moments = (
             (finishing, after, lambda op: op.kind not in quick),
@@ -631,13 +644,13 @@ class IntegerUpdate(wiring.Component):
         )
 
         def activates(*gates: str) -> Value:
-            """Whether a raw of one of these gates is being written."""
+            """Return whether a raw of one of these gates is written in this cycle."""
             chosen: Value = Const(0, 1)
             for moment, where, fits in moments:
                 chosen |= moment & where(lambda op, fits=fits: op.activates in gates and fits(op))
             return chosen
 
-        # What is activated in this cycle, and what becomes of the result in the last.
+        # The raw that is activated in this cycle, and the register that its result goes to.
         of_cell = Signal(reset_less=True)
         is_sigmoid = Signal(reset_less=True)
         begins = Signal()
@@ -682,14 +695,14 @@ class IntegerUpdate(wiring.Component):
         with m.If(ends & to_gate):
             m.d.sync += gate_value.eq(result)
         with m.If(ends & to_other):
-            # Of coupled gates, i is what f leaves.
+            # With coupled gates, i is one minus f.
             flips = Cat(inverts.replicate(15), Const(0, 1)) if coupled else Const(0, 16)
             m.d.sync += other.eq(result ^ flips)
 
     def _look_up(
         self, m: Module, value: Signal, is_sigmoid: Signal, integer_bits: Signal
     ) -> "_Active":
-        """Activation by table: the slope by the fraction, from the entry on."""
+        """Return the factors of an activation by table: slope times fraction, plus the entry."""
         m.submodules.lookup = lookup = TableLookup(self.structure)
         m.d.comb += [
             lookup.raw.eq(value),
@@ -717,7 +730,7 @@ class IntegerUpdate(wiring.Component):
         is_sigmoid: Signal,
         integer_bits: Signal,
     ) -> "_Active":
-        """Activation by gemmlowp's steps: the two words that the present one multiplies."""
+        """Return the factors of the present one of gemmlowp's steps."""
         m.submodules.argument = argument = GemmlowpArgument()
         m.d.comb += [
             argument.raw.eq(value),
@@ -725,7 +738,7 @@ class IntegerUpdate(wiring.Component):
         ]
         left = Signal(signed(16), reset_less=True)
         right = Signal(signed(16), reset_less=True)
-        # The raw makes room for a word of the last steps; its sign and whether it is 0 stay.
+        # The last steps overwrite the raw's register. Its sign, and whether it is 0, are kept.
         negative = Signal(reset_less=True)
         is_zero = Signal(reset_less=True)
         with m.If(runs & activates & (place == 0)):
@@ -777,15 +790,21 @@ class IntegerUpdate(wiring.Component):
 
 @dataclass(frozen=True)
 class _Active:
-    """What an activation has the shared multiplier, shifter and adder do."""
+    """The inputs of the shared multiplier, shifter and adder for an activation."""
 
     factor: Value
+    """The first factor, which is taken whole."""
     word: Value
+    """The second factor, which is taken in chunks."""
     first: Value
-    """What the product is added to, signed."""
+    """The signed number that is added to the product before its shift."""
     negative: Value
     """Whether the finished product is subtracted."""
     shift: Callable[[Value], Value]
+    """The right shift of the product, from whether the function is a sigmoid."""
     start: Callable[[Value], Value]
+    """The number that is added after the shift, from whether the function is a sigmoid."""
     word_of: Callable[[str | int], Value] = lambda name: Const(0, 1)
+    """The word of a name, or of a number, in gemmlowp's steps."""
     registers: dict[str, Signal] = field(default_factory=dict)
+    """The registers that gemmlowp's steps write, by name."""

@@ -1,7 +1,7 @@
-"""Layer normalisation of a gate in integers: its raws twice in, once normalised out.
+"""Layer normalisation of a gate in integers: its raws come twice, and leave normalised once.
 
-One multiplier, one rounding shifter and one incrementer do everything, a product after the other;
-only the mean has a divider, a bit a cycle.
+One multiplier, one rounding shifter and one incrementer do everything, one product after the other.
+Only the mean has a divider of its own, which takes a bit a cycle.
 """
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
@@ -17,22 +17,23 @@ __all__ = ["MOST_UNITS", "LayerNorm"]
 MOST_UNITS = 4096
 
 ONE = 1 << 28
-"""1 in the Newton steps' words."""
+"""The number 1 in the words of the Newton iterations."""
 NEWTON_STEPS = 5
 HALF = 1 << 30
-"""Half of the unit of a product of which the upper word is kept."""
+"""Half of a unit, to be added to a product of which only the upper word is used."""
 HALF_OF_SQUARE_ROOT_OF_TWO = 1518500250
-"""In units of 2^-31."""
+"""The number in units of 2^-31."""
 MEAN_BITS = 26
-"""Bits of the mean's magnitude in units of 2^-10: at most 2^25."""
+"""Bits of the mean's magnitude in units of 2^-10, which is at most 2^25."""
 
 
 class LayerNorm(wiring.Component):
-    """One gate of `units` raws at a time: first all for their statistics, then all again.
+    """The normalisation of one gate of `units` raws at a time, each of which comes twice.
 
-    A gate is `units` beats with ``normalizes`` 0, of which only the value counts, then the same
-    values in the same order with ``normalizes`` 1, each of which gives a result; then the next gate
-    may follow. More beats of a kind than `units` are not allowed.
+    A gate is `units` beats with ``normalizes`` 0, of which only the value counts, for the
+    statistics. Then the same values come in the same order with ``normalizes`` 1, and each gives a
+    result. After them the next gate may follow. There must not be more than `units` beats of either
+    kind.
 
     Cycles, with a chunk of 16 or 8: 1 or 2 for each beat of statistics; then, from the first beat
     to normalise on, 88 + 2 * K or 120 + 2 * K plus R until it is at work, with K = ceil((32 +
@@ -47,23 +48,24 @@ class LayerNorm(wiring.Component):
     Parameters
     ----------
     units
-        Raws of a gate, from 1 to 4096.
+        Number of raws in a gate, from 1 to 4096.
     chunk
         Bits of the second factor that the multiplier takes a cycle: 8 or 16. The first has 32.
 
     Ports
     -----
     i
-        A raw: value, and what counts with normalizes only, its gain and bias.
+        A raw: ``value``; ``normalizes``; and its ``gain`` and ``bias``, which count with
+        ``normalizes`` only.
     o
         The normalised raw, in Q3.12.
     guard
-        Variance that stands in for one below 1, from 1 to 2^31 - 1. It and the next two hold still
-        from a gate's first beat until its last result is taken.
+        The variance that replaces one below 1, from 1 to 2^31 - 1. This port and the next two must
+        hold still from a gate's first beat until its last result is taken.
     multiplier
-        Upper 24 bits of the split multiplier from the gain's resolution to 2^-12.
+        The upper 24 bits of the split multiplier from the gain's resolution to 2^-12.
     shift
-        Its shift, from -31 to 30.
+        The shift of that multiplier, from -31 to 30.
     """
 
     def __init__(self, units: int, chunk: int = 16) -> None:
@@ -87,34 +89,36 @@ class LayerNorm(wiring.Component):
         m = Module()
         chunk = self.chunk
         beat = self.i.payload
-        # The sum of n raws has L bits more than a raw, that of their squares L more than a square.
+        # The sum of n raws has L bits more than a raw, and the sum of n squares L more than a
+        # square, where L is log2(n), rounded up.
         sum_growth = (self.units - 1).bit_length()
         square_bits = 31 + sum_growth
         word_steps = 32 // chunk
         square_steps = -(-(square_bits + 1) // chunk)
         steps = max(word_steps, square_steps)
 
-        # Control: the step of a product, whether its second factor pair is at work, whether the
-        # product is complete; the first beat of a gate; what is left of a loop.
+        # Control: the step of a product; whether its second pair of factors is being multiplied;
+        # whether the product is complete; whether the next beat is the first of a gate; and the
+        # rounds that a loop has left.
         step = Signal(range(steps))
         second = Signal()
         finishes = Signal()
         fresh = Signal(init=1)
         count = Signal(5, reset_less=True)
 
-        # Sum of the raws, above 10 places of fraction; the division turns it into its mean.
+        # The sum of the raws, above 10 places of fraction. The division turns it into the mean.
         mean = Signal(MEAN_BITS + sum_growth, reset_less=True)
         mean_is_negative = Signal(reset_less=True)
-        # Sum of the squares, then the variance.
+        # The sum of the squares, later the variance.
         squares = Signal(square_bits, reset_less=True)
         variance = squares[:31]
-        # Inverse square root, in the end as a split multiplier.
+        # The inverse square root, in the end as a split multiplier.
         root = Signal(31, reset_less=True)
         root_shift = Signal(signed(5), reset_less=True)
         value = Signal(signed(32), reset_less=True)
 
-        # What the state at work asks for: a step of multiplicand * word, with a second pair of
-        # factors a step of the difference.
+        # The step that the present state asks for: of multiplicand * word, or with a second pair of
+        # factors, of the difference of two such products.
         multiplicand = Signal(signed(32))
         word = Signal(steps * chunk)
         below_word = Signal()
@@ -126,10 +130,10 @@ class LayerNorm(wiring.Component):
         holds = Signal()
         adds_bias = Signal()
 
-        # Multiplication: 32 bits by a chunk, low chunks first, in Booth's digits, whose overlap
-        # makes each partial sum that of the signed low part. The widest sum is that of a deviation:
-        # two products of less than 2^31 * 2^(chunk - 1), of which the raw's lacks as much as the
-        # half adds; or that of all squares.
+        # Multiplication: 32 bits by a chunk, low chunks first, in Booth's digits. These overlap by
+        # a bit, so that after each chunk the sum is the product with the signed low part so far.
+        # The widest sum is either that of all squares, or that of a deviation: two products of less
+        # than 2^31 * 2^(chunk - 1), where the raw's stays below by as much as the half adds.
         width = max(32 + chunk, square_bits + 1)
         product = Signal(signed(width), reset_less=True)
         digits = Signal(signed(chunk))
@@ -150,8 +154,8 @@ class LayerNorm(wiring.Component):
         with m.Else():
             m.d.comb += addend.eq(product[chunk:].as_signed())
         total = carry_save_sum(m, [*rows, Addend(addend)], width, "total", constant)
-        # Places that the variance, or the rounding of a product by a gain, needs of what the steps
-        # have shifted out.
+        # The bits that the steps shift out, as far as the variance, or the rounding of a product by
+        # a gain, needs them.
         lost = (square_steps - 1) * chunk
         low_width = max(lost - 20, 8 if chunk == 8 else 0)
         low_places = Signal(low_width, reset_less=True)
@@ -164,7 +168,7 @@ class LayerNorm(wiring.Component):
             with m.Else():
                 m.d.sync += [second.eq(0), step.eq(Mux(is_last_step, 0, step + 1))]
 
-        # Finishing: a rounded shift of the upper word, or a tenth place rounded.
+        # A product is finished by a rounded shift of its upper word, or by rounding ten places off.
         distance = Signal(5)
         shifted = rounding_shift_right(
             m, product[chunk - 1 : chunk + 31].as_signed(), distance, 32, "shifted"
@@ -176,7 +180,7 @@ class LayerNorm(wiring.Component):
         result = wire(m, quotient + Cat(round_up, Const(0, 1)).as_signed(), "result")
         m.d.comb += self.o.payload.value.eq(saturate(m, result, 16, "normalised"))
 
-        # Sum of the raws; and its magnitude.
+        # One adder sums up the raws, and later negates the sum to its magnitude.
         total_so_far = mean[MEAN_BITS - 16 :]
         takes_magnitude = Signal()
         is_negative = wire(m, total_so_far[-1], "is_negative")
@@ -191,7 +195,7 @@ class LayerNorm(wiring.Component):
             m.d.comb += [base.eq(Mux(fresh, 0, total_so_far)), more.eq(beat.value)]
         next_sum = wire(m, (base + more)[: len(base)], "next_sum")
 
-        # Division: a bit of the quotient a cycle goes in below the dividend that is left.
+        # Division: a bit of the quotient a cycle, which moves into the register of the dividend.
         remainder = wire(m, mean[MEAN_BITS - 1 :], "remainder")
         reaches = wire(m, remainder >= self.units, "reaches")
         left_over = wire(m, Mux(reaches, remainder - self.units, remainder)[:sum_growth], "left")
@@ -204,7 +208,7 @@ class LayerNorm(wiring.Component):
             count_of_steps: int = word_steps,
             first_sum: Value | int = HALF,
         ) -> None:
-            """Ask for the steps of a product."""
+            """Set the inputs of the multiplier for a product, and count its steps."""
             m.d.comb += [
                 multiplicand.eq(first),
                 word.eq(by),
@@ -228,7 +232,7 @@ class LayerNorm(wiring.Component):
                     holds.eq(~fresh | (step != 0)),
                     self.i.ready.eq(~beat.normalizes & is_last_step),
                 ]
-                # These sums aren't finished one by one.
+                # The products go on into one sum, and are not finished one by one.
                 m.d.sync += finishes.eq(0)
                 with m.If(counts & is_last_step):
                     m.d.sync += [mean.eq(Cat(Const(0, MEAN_BITS - 16), next_sum)), fresh.eq(0)]
@@ -267,7 +271,8 @@ class LayerNorm(wiring.Component):
                     ]
                     m.next = "NORMALISE"
             with m.State("NORMALISE"):
-                # A power of four brings the variance to 2^29 to 2^31; 1 would take one more.
+                # Multiplied by a power of four, the variance is from 2^29 to 2^31. A variance of 1,
+                # which would take one power more, needs no root.
                 m.d.sync += [root.eq(ONE), count.eq(NEWTON_STEPS - 1)]
                 with m.If(variance[29:].any()):
                     m.next = "SQUARE"
@@ -276,8 +281,8 @@ class LayerNorm(wiring.Component):
                     m.next = "DEVIATION"
                 with m.Else():
                     m.d.sync += [variance.eq(variance << 2), root_shift.eq(root_shift - 1)]
-            # Newton's step for x = 1 / sqrt(w): (3x - w * x^3) / 2. Of all variances none takes x
-            # to 2^29, nor its cube to 2^31, so that nothing saturates.
+            # Newton's iteration for x = 1 / sqrt(w) is (3x - w * x^3) / 2. For no variance does x
+            # reach 2^29, or its cube 2^31, so that nothing saturates.
             with m.State("SQUARE"):
                 multiply(root, root)
                 with m.If(finishes):
@@ -289,15 +294,15 @@ class LayerNorm(wiring.Component):
                     m.d.sync += value.eq(result[:25] << 6)
                     m.next = "WEIGH"
             with m.State("WEIGH"):
-                # Half of the variance, rounded up: Booth's digits count the bit below as one. The
-                # product is negated, so that ties go down.
+                # The factor is half of the variance, rounded up, since Booth's digits count the bit
+                # below as one. The product is negated, so that ties go down.
                 multiply(value, variance[4:], first_sum=HALF - 1)
                 m.d.comb += [below_word.eq(variance[3]), negates.eq(1)]
                 with m.If(finishes):
                     m.d.sync += value.eq(result)
                     m.next = "CORRECT"
             with m.State("CORRECT"):
-                # (3x + 8) / 16 less what WEIGH has found, all in units of 2^(1 - chunk).
+                # (3x + 8) / 16 minus the result of WEIGH, all in units of 2^(1 - chunk).
                 rounding = Const(1 << (chunk - 2), chunk - 1)
                 multiply(
                     root,
@@ -316,7 +321,7 @@ class LayerNorm(wiring.Component):
                     m.d.sync += root.eq(result[:29])
                     m.next = "DEVIATION"
             with m.State("DEVIATION"):
-                # The root by 1024 times the raw, less the root by the mean.
+                # The root times 1024 times the raw, minus the root times the mean.
                 starts = wire(m, self.i.valid & beat.normalizes & ~root_shift[-1], "starts")
                 multiply(root, Mux(second, mean[:MEAN_BITS], beat.value << 10), starts)
                 m.d.comb += [
@@ -338,7 +343,8 @@ class LayerNorm(wiring.Component):
                     self.i.ready.eq(runs & is_last_step),
                 ]
                 with m.If(finishes):
-                    # A left shift comes first, a bit a cycle, as it wraps.
+                    # A left shift comes before the multiplication, as it wraps, and takes a cycle a
+                    # bit.
                     m.d.sync += [value.eq(result), count.eq(Mux(self.shift[-1], 0, self.shift))]
                     m.next = "REQUANTISE"
             with m.State("REQUANTISE"):

@@ -16,35 +16,39 @@ __all__ = ["SideBySideNeuron"]
 
 
 class SideBySideNeuron(wiring.Component):
-    """Beats of a unit's four input rows, then of its four recurrent rows, in; a unit out.
+    """The neuron that takes four rows at a time: a unit's input rows, then its recurrent rows.
 
-    Takes a beat a cycle. Sums are handed over with the last beat of their rows; the lanes wait
-    only where the sums before are still there.
+    It takes a beat a cycle, for all four gates at once. The four sums go to the update with the
+    last beat of their rows. The lanes wait only where the update still holds the sums before.
 
     Parameters
     ----------
     units
-        Units of the layer, which pass in turn.
+        Number of units in the layer, which pass in turn.
     weights
-        The weights of a row in a cycle.
+        The format of a row's weights in a beat.
     activation_width
         Bits of inputs and hidden values.
     sum_width
         Bits of a row's sum without its start value, up to 32.
     sums_wait
-        Whether four sums may wait behind those that are used, so that the lanes go on.
+        Whether four sums may wait in registers of their own until the update takes them, so that
+        the lanes go on.
     structure
-        "gates" or "fpga"; "plain" is "gates" with lanes of operators alone, left to synthesis.
+        "gates" or "fpga"; "plain" is "gates" with lanes that are written with operators alone and
+        left to synthesis.
 
     Ports
     -----
     i
         A beat: ``weights`` of each row, gates in the order of `SIDE_BY_SIDE`; ``activations``, a
-        word of `vectors`; ``first`` and ``last``, the ends of the rows; ``recurrent``.
+        word of `vectors`; ``first`` and ``last``, which mark the ends of the rows; and
+        ``recurrent``, whether they are the recurrent rows.
     row, cell_address
-        The number of the row, and of the unit, to be read next; after a layer's last the first.
+        The numbers of the row whose start value, and of the unit whose old cell, is read next.
+        After the layer's last one the first follows.
     fresh, reads_row, start, shift, nonzero, reads_cell, old_cell, cells, o, and the configuration
-        Those of :class:`fewbit.hdl.neuron.side_by_side_update.SideBySideUpdate`.
+        The ports of :class:`fewbit.hdl.neuron.side_by_side_update.SideBySideUpdate`.
     """
 
     def __init__(
@@ -124,7 +128,8 @@ class SideBySideNeuron(wiring.Component):
             *(update.i.payload.sums[k].eq(total) for k, total in enumerate(sums)),
             update.i.payload.recurrent.eq(recurrent),
         ]
-        # The cell is asked for while the recurrent rows are read, one or two after the first.
+        # The update asks for the cell while it reads a unit's recurrent rows, so that the row's
+        # number gives the unit.
         row = Signal(range(self._rows))
         with m.If(update.reads_row):
             m.d.sync += row.eq(Mux(row == self._rows - 1, 0, row + 1))

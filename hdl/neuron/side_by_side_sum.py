@@ -1,6 +1,6 @@
 # amaranth: UnusedElaboratable=no
-# What a sum is built of is no component of the circuit where only its products are used.
-"""Sums of a beat's products from values that were prepared when they were written."""
+# A sum whose products alone are used is never elaborated; no warning is wanted for that.
+"""Sums of a beat's products, from multiples of values that were prepared when they were written."""
 
 from amaranth.hdl import Cat, Const, Module, Value
 from amaranth.lib import data, wiring
@@ -26,7 +26,7 @@ __all__ = ["SideBySideSum", "vectors_of"]
 def vectors_of(
     weights: LaneWeights, activation_width: int, structure: LaneStructure = "gates"
 ) -> Vectors:
-    """How the vectors that these weights are multiplied with lie in memory."""
+    """Return the layout in memory of the vectors that such weights are multiplied by."""
     size = activation_width, weights.lanes
     if structure == "gates":
         if weights.weights in ("ternary", "binary") and weights.lanes % 2 == 0:
@@ -37,18 +37,18 @@ def vectors_of(
 
 
 class SideBySideSum(wiring.Component):
-    """``total = start + sum of weights * activations``, modulo 2**width; combinational.
+    """The combinational sum ``total = start + sum of weights * activations``, modulo 2**width.
 
     Parameters
     ----------
     weights
-        The lanes' weights.
+        The format of the lanes' weights.
     activation_width
         Bits of an activation.
     width
         Bits of the sum, up to 32.
     structure
-        "gates", where vectors are prepared; "fpga" or "plain", see :class:`LaneSum`.
+        "gates", where multiples of values are prepared; "fpga" or "plain", see :class:`LaneSum`.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class SideBySideSum(wiring.Component):
         return m
 
     def _add_pairs(self, m: Module, columns: Columns, pairs: list[data.View]) -> None:
-        """Add two products at a time: a value of the pair, its sum or difference, or nothing."""
+        """Add two products at a time: a prepared word of the pair, negated or not, or nothing."""
         width = self.activation_width + 1
         signs = self._signs(m)
         for index, pair in enumerate(pairs):
@@ -120,7 +120,7 @@ class SideBySideSum(wiring.Component):
                 selects = wire(m, condition, f"selects_{index}_{place}")
                 chosen = chosen | (word & selects.replicate(width))
             chosen = wire(m, chosen, f"chosen_{index}")
-            # The sign of the second one alone is its own.
+            # If the second weight alone is not 0, its own sign counts, else that of the first.
             negated = wire(
                 m, (counts & negates) | (second_alone & next_negates), f"negated_{index}"
             )
@@ -129,7 +129,7 @@ class SideBySideSum(wiring.Component):
             columns.add_signed(row[1:], 1)
 
     def _signs(self, m: Module) -> list[tuple[Value, Value]]:
-        """Of each weight whether it isn't 0, and whether it is negative."""
+        """Return for each weight whether it is not 0, and whether it is negative."""
         if self.lane_weights.weights == "binary":
             return [(Const(1, 1), ~weight) for weight in self.weights]
         if self.lane_weights.packing == "fields":
@@ -144,7 +144,7 @@ class SideBySideSum(wiring.Component):
     def _add_product(
         m: Module, columns: Columns, value: data.View, weight: Value, lane: int
     ) -> None:
-        """Add a product with a weight in digits from -4 to 4 (Booth, radix 8)."""
+        """Add a product with a weight in Booth's digits of radix 8, from -4 to 4."""
         width = len(value.thrice)
         once = Cat(value.once, value.once[-1].replicate(width - len(value.once)))
         twice = Cat(Const(0, 1), once[:-1])
@@ -153,7 +153,8 @@ class SideBySideSum(wiring.Component):
         for digit in range(-(-len(weight) // 3)):
             name = f"lane_{lane}_{digit}"
             below, low, middle, high = bits[3 * digit : 3 * digit + 4]
-            # A negative digit is the complement of one from 0 to 4.
+            # A negative digit selects the same multiple as the digit of the complemented bits,
+            # which is not negative; the multiple is then negated.
             x, y, z = (
                 wire(m, bit ^ high, f"{name}_{place}")
                 for place, bit in enumerate((below, low, middle))

@@ -1,7 +1,7 @@
 """The update of units whose four gates' rows end together: a row a cycle, eight cycles a unit.
 
-Every step has hardware of its own, so that nothing waits: the next unit's input rows are taken
-while the one before is finished. Scales are powers of two, so that rows are shifted only.
+Every operation has hardware of its own, so that none waits for another: the next unit's input rows
+are taken while a unit is finished. Scales are powers of two, so that a row is only shifted.
 """
 
 from itertools import pairwise
@@ -23,22 +23,23 @@ __all__ = ["SideBySideUpdate"]
 _SUM = 32
 _RAW = 16
 _HALVED = _SUM - 1
-"""Bits of a sum that is halved: a multiplier of 2^30 stands for one half."""
+"""Bits of half a sum. A scale's multiplier is 2^30, which stands for one half."""
 _ROUNDED = 17
-"""Bits of what is added to a raw of 16 bits before it saturates."""
+"""Bits of a rounded row that is added to a raw of 16 bits, before the sum saturates."""
 _PRODUCT_POINT = 15
-"""Bits of a product that every use of it drops."""
+"""Bits below the resolution of a product's result, which every use of it drops."""
 
 
 class SideBySideUpdate(wiring.Component):
-    """Sums of four gates' rows in; a unit's new hidden and cell raws out.
+    """The update of a unit: sums of four gates' rows in, its new hidden raw and cell raw out.
 
-    A unit's four input rows take four cycles from the one after they are handed over, and so do its
-    four recurrent rows; the cell follows the last of these by 2 cycles and the hidden value by 4.
-    Recurrent rows wait while the hidden value of the unit before does.
+    A unit's four input rows take four cycles, beginning with the one after they are handed over,
+    and so do its four recurrent rows. The cell follows the last recurrent row by 2 cycles and the
+    hidden value by 4. Recurrent rows wait as long as the hidden value of the unit before is not
+    taken.
 
     Bit for bit :func:`fewbit.golden.lstm.integer_step.update_unit` with double rounding by table,
-    of scales that are powers of two or 0.
+    for scales that are powers of two or 0.
 
     Parameters
     ----------
@@ -52,22 +53,25 @@ class SideBySideUpdate(wiring.Component):
     Ports
     -----
     i
-        The sums of four rows, gates in the order of
-        `SIDE_BY_SIDE`, and whether the rows are the recurrent ones.
+        The sums of four rows, gates in the order of `SIDE_BY_SIDE`, and whether the rows are the
+        recurrent ones.
     fresh
-        The sums of recurrent rows count as 0.
+        Whether the sums of recurrent rows count as 0, as at reset.
     reads_row
-        ``start``, ``shift`` and ``nonzero`` must be those of the next row from the next cycle on.
+        Whether ``start``, ``shift`` and ``nonzero`` must be those of the next row from the next
+        cycle on.
     start, shift, nonzero
-        What a row's sum starts from; the shift of its scale, -31 to 30; whether its scale isn't 0.
+        A row's start value; the shift of its scale, from -31 to 30; and whether its scale is not
+        0.
     reads_cell, old_cell
-        ``old_cell`` must be the unit's in the cycle after ``reads_cell``.
+        The unit's old cell, which must be there in the cycle after ``reads_cell``.
     cells
-        The new cell, valid for a cycle; it waits for nothing.
+        The new cell, which is valid for one cycle and must be taken in it.
     o
         The new hidden raw.
     cell_integer_bits, cell_clip
-        As in the neuron's contract.
+        The integer bits of cells, and the magnitude to which they saturate, as in the neuron's
+        contract.
     """
 
     def __init__(
@@ -103,7 +107,8 @@ class SideBySideUpdate(wiring.Component):
         m = Module()
         count = len(SIDE_BY_SIDE)
 
-        # Four sums wait; one is taken a cycle. Nothing interrupts the recurrent rows of a unit.
+        # Four sums wait, of which one is taken a cycle. A unit's recurrent rows follow each other
+        # without a pause, since the datapath below relies on their order in time.
         sums = [
             Signal(signed(self.sum_width), name=f"sum_{k}", reset_less=True) for k in range(count)
         ]
@@ -128,7 +133,8 @@ class SideBySideUpdate(wiring.Component):
         with m.If(takes):
             m.d.sync += place.eq(place + 1)
 
-        # What happens in this cycle, by the recurrent row that is taken or was taken before.
+        # The operations of this cycle follow from the recurrent row that is taken, or was taken one
+        # to three cycles before.
         takes_recurrent = wire(m, takes & recurrent, "takes_recurrent")
         activates_g = wire(m, takes_recurrent & is_last, "activates_g")
         keeps = wire(m, takes_recurrent & (place == SIDE_BY_SIDE.index("g")), "keeps")
@@ -142,7 +148,8 @@ class SideBySideUpdate(wiring.Component):
             m.d.sync += result_waits.eq(0)
         m.d.comb += self.reads_cell.eq(takes_recurrent & (place == SIDE_BY_SIDE.index("i")))
 
-        # A row's sum becomes steps of the gate, on top of what the unit's input row has given.
+        # A row's sum is requantised to the gate's resolution. A recurrent row's is added to that of
+        # the unit's input row.
         parts = [Signal(signed(_RAW), name=f"part_{k}", reset_less=True) for k in range(count)]
         total = wire(m, sums[0][:] & (~(recurrent & self.fresh)).replicate(self.sum_width), "total")
         gate = self._requantise(m, total, parts[0][:] & recurrent.replicate(_RAW))
@@ -151,7 +158,7 @@ class SideBySideUpdate(wiring.Component):
                 kept.eq(after) for kept, after in zip(parts, [*parts[1:], gate], strict=True)
             ]
 
-        # What is activated, and afterwards the result.
+        # The register of the raw that is activated, and at last of the result.
         raw = Signal(signed(_RAW), reset_less=True)
         values = [Signal(signed(_RAW), name=f"value_{k}", reset_less=True) for k in range(2)]
         m.submodules.interpolation = interpolation = Interpolation(self.structure, clocked=False)
@@ -162,7 +169,7 @@ class SideBySideUpdate(wiring.Component):
         ]
         m.d.sync += [values[0].eq(interpolation.result), values[1].eq(values[0])]
 
-        # f times the cell, i times g, o times tanh of the cell.
+        # The products: f times the cell, i times g, and o times tanh of the cell.
         factor = wire(m, Mux(keeps, self.old_cell, values[1]).as_signed(), "factor")
         finished = self._multiply(m, factor, values[0], keeps, adds, exposes)
         with m.If(takes_recurrent | adds | exposes):
@@ -176,7 +183,7 @@ class SideBySideUpdate(wiring.Component):
         return m
 
     def _requantise(self, m: Module, total: Value, before: Value) -> Signal:
-        """Steps of the gate from a row's sum, added to others; saturated to 16 bits."""
+        """Requantise a row's sum to the gate's raw, add `before`, and saturate to 16 bits."""
         row = wire(
             m, _sum(m, [self.start, total.as_signed()], _SUM, "row", self.structure), "row_sum"
         )
@@ -195,8 +202,9 @@ class SideBySideUpdate(wiring.Component):
             Mux(goes_right, halved[_HALVED:], doubled[_HALVED:]),
         )
         shifted = _shift(m, wire(m, word, "row_word"), distance, _HALVED, "row_shifted")
-        # Of two roundings in turn, the first one's ties up make what is one below a tie a tie of
-        # the second: of a sum of at least 0, whose ties go up, too. The first alone: ties up.
+        # The sum is rounded twice. The first rounding takes what lies half a unit below a tie up to
+        # that tie. The second one rounds ties of sums of at least 0 up, and so rounds this up as
+        # well. Without a right shift there is only the first one, whose ties go up.
         only_halves = wire(m, ~distance.any(), "only_halves")
         round_up = wire(
             m,
@@ -219,14 +227,19 @@ class SideBySideUpdate(wiring.Component):
             _sum(m, terms, _ROUNDED + 1, "gate", self.structure),
             "gate_exact",
         )
-        # Far beyond, the sign is that of the quotient, whatever is added.
+        # Far outside the range, the sign is that of the quotient, whatever is added.
         word = Cat(exact[:-1], Mux(beyond, quotient[-1], exact[-1])).as_signed()
         return saturate(m, wire(m, word, "gate_sum"), _RAW, "gate_raw", beyond)
 
     def _multiply(
         self, m: Module, first: Value, second: Value, keeps: Value, adds: Value, exposes: Value
     ) -> Signal:
-        """What becomes of a product: the new cell, or the hidden raw where it is exposed."""
+        """Return the result of a product: the new cell, or the hidden raw.
+
+        The first product of a unit, where `keeps` is 1, is only stored, and the second one is added
+        to it for the new cell, where `adds` is 1. The third one, where `exposes` is 1, is the
+        hidden raw.
+        """
         width = 2 * _RAW - 1
         if self.structure == "gates":
             columns = Columns(m, width, "product")
@@ -234,7 +247,7 @@ class SideBySideUpdate(wiring.Component):
             product = columns.sum().as_signed()
         else:
             product = wire(m, (first * second)[:width].as_signed(), "product")
-        # A hidden raw is the half of the product, ties up, shifted by what is left.
+        # A hidden raw is half of the product, ties up, which is then shifted to the raw's width.
         last = _RAW - self.hidden_width
         distance = Signal(range(max(6, last) + 1), name="product_distance")
         with m.If(adds):
@@ -265,19 +278,19 @@ class SideBySideUpdate(wiring.Component):
 
 
 class _Shifted(NamedTuple):
-    """A word after a right shift, and what has been dropped."""
+    """A word after a right shift, with a summary of the bits that were shifted out."""
 
     quotient: Signal
     guard: Signal
-    """The bit below the quotient."""
+    """The highest bit that was shifted out."""
     any: Signal
-    """Whether a bit below that one is 1."""
+    """Whether any bit below the guard is 1."""
     all: Signal
-    """Whether all bits below that one are 1, also where there is none."""
+    """Whether all bits below the guard are 1, which holds if there is none."""
 
 
 def _shift(m: Module, word: Value, distance: Value, width: int, name: str) -> _Shifted:
-    """``word`` shifted right; its lowest bit is the guard before, its highest one the sign."""
+    """Shift a signed word to the right, of which the lowest bit is the guard at distance 0."""
     sign = word[-1]
     some: list[Value] = []
     every: list[Value] = []
@@ -298,7 +311,7 @@ def _shift(m: Module, word: Value, distance: Value, width: int, name: str) -> _S
 
 
 def _sum(m: Module, terms: list[Value], width: int, name: str, structure: Structure) -> Value:
-    """Sum of signed words and unsigned bits, signed, modulo 2**width."""
+    """Return the signed sum of signed words and unsigned bits, modulo 2**width."""
     if structure == "fpga":
         return sum(terms[1:], terms[0])[:width].as_signed()
     columns = Columns(m, width, name)

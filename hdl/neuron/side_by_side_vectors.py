@@ -1,7 +1,8 @@
-"""How vectors of inputs and hidden values lie in memory where lanes are side by side.
+"""Layouts in memory of the vectors of a neuron whose gates' rows are added side by side.
 
-Values arrive one by one and are read a word of all lanes at a time, by all rows that are added side
-by side. What each of these would make of a value can be made once, when it is written.
+Values arrive one by one. They are read a word at a time, with a value for each lane, and all rows
+that are added side by side use the same word. So multiples and sums of values that each row would
+compute can be computed once, when a value is written, and stored with it.
 """
 
 from abc import ABC, abstractmethod
@@ -19,53 +20,53 @@ __all__ = ["PairedVectors", "PlainVectors", "TripledVectors", "Vectors"]
 
 @dataclass(frozen=True)
 class Vectors(ABC):
-    """What is held of vectors, by words of all lanes.
+    """A layout of vectors: the bits that are stored for each group of neighbouring values.
 
     Parameters
     ----------
     width
         Bits of a value.
     lanes
-        Values of a word.
+        Number of values in a word.
     """
 
     width: int
     lanes: int
     group: ClassVar[int] = 1
-    """Values that are held together."""
+    """Number of values that are stored together."""
 
     @property
     @abstractmethod
     def element(self) -> Shape:
-        """What is held of a group."""
+        """The shape of the bits that are stored for a group."""
 
     def gather(self, m: Module, writer: Writer, length: int, name: str) -> Writer:
-        """What is written of a group when its last value comes.
+        """Turn the writer of single values into that of groups, which writes with the last value.
 
         Parameters
         ----------
         m
             The module.
         writer
-            The vector's values, in order: an enable for each lane.
+            The writer of the vector's values, in order, with an enable for each lane.
         length
-            Values of the vector.
+            Number of values in the vector.
         name
-            What the names of signals begin with.
+            The beginning of the names of signals.
 
         Returns
         -------
-        An enable for each group, and the group's values.
+        The writer of a group's values, with an enable for each group of a word.
         """
         del m, length, name
         return writer
 
     @abstractmethod
     def prepare(self, m: Module, values: Value) -> Value:
-        """What is held of a group's values, the values themselves lowest."""
+        """Return the bits that are stored for a group's values, the values themselves lowest."""
 
     def raws(self, word: Value) -> Value:
-        """The values of a word."""
+        """Return the values themselves of a word."""
         size, values = self.element.width, self.group * self.width
         places = range(0, len(word), size)
         return Cat(word[place : place + values] for place in places)
@@ -73,7 +74,7 @@ class Vectors(ABC):
 
 @dataclass(frozen=True)
 class PlainVectors(Vectors):
-    """The values themselves."""
+    """A layout that stores the values themselves and nothing else."""
 
     @property
     def element(self) -> Shape:
@@ -85,16 +86,16 @@ class PlainVectors(Vectors):
 
 @dataclass(frozen=True)
 class PairedVectors(Vectors):
-    """Two neighbours with their sum and their difference.
+    """A layout that stores two neighbours with their sum and their difference.
 
-    So two products with weights of -1, 0 and 1 are one of these four, negated or not, or 0.
+    The sum of two products with weights of -1, 0 and 1 is one of these four, negated or not, or 0.
     """
 
     group: ClassVar[int] = 2
 
     @property
     def layout(self) -> data.StructLayout:
-        """The members of an element."""
+        """The named parts of the bits that are stored for a group."""
         raw, wider = signed(self.width), signed(self.width + 1)
         return data.StructLayout({"first": raw, "second": raw, "sum": wider, "difference": wider})
 
@@ -105,7 +106,8 @@ class PairedVectors(Vectors):
     def gather(self, m: Module, writer: Writer, length: int, name: str) -> Writer:
         value = writer.data
         first = Signal(self.width, name=f"{name}_first", reset_less=True)
-        # Amaranth writes an expression out for every bit that is taken of it, but a signal once.
+        # A slice of an expression repeats the whole expression in the Verilog, a slice of a signal
+        # does not.
         enables = wire(m, writer.enable, f"{name}_enables")
         firsts, seconds = enables[::2], enables[1::2]
         is_first = wire(m, firsts.any(), f"{name}_is_first")
@@ -113,8 +115,8 @@ class PairedVectors(Vectors):
             m.d.sync += first.eq(value)
         enable, left, right = seconds, first, value
         if length % 2:
-            # The last one has no neighbour: each first one is written with a 0, and the second
-            # one, if there is one, writes both.
+            # The last value has no neighbour, so that every first value is at once written with a
+            # 0. If a second one follows, it writes both.
             enable = wire(m, firsts | seconds, f"{name}_pair_enables")
             left = Mux(is_first, value, first)
             right = value & (~is_first).replicate(self.width)
@@ -129,11 +131,14 @@ class PairedVectors(Vectors):
 
 @dataclass(frozen=True)
 class TripledVectors(Vectors):
-    """A value and three times the value, of which digits from -4 to 4 are shifts."""
+    """A layout that stores each value and three times the value.
+
+    Products with digits from -4 to 4 are shifts of these two.
+    """
 
     @property
     def layout(self) -> data.StructLayout:
-        """The members of an element."""
+        """The named parts of the bits that are stored for a group."""
         return data.StructLayout({"once": signed(self.width), "thrice": signed(self.width + 2)})
 
     @property

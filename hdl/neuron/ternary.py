@@ -1,6 +1,6 @@
 # amaranth: UnusedElaboratable=no
 # A neuron that is never elaborated says so; that its parts are not either is no news.
-"""The neuron of ternary, binary or power-of-two weights: lanes of additions, and the update."""
+"""The neuron of ternary, binary or power-of-two weights: lanes of additions, then the update."""
 
 from collections.abc import Callable
 
@@ -33,16 +33,16 @@ _PRODUCTS: dict[type, Callable[..., RowProducts]] = {
     Int12MacContract: Int12Products,
     TernaryAccumulateContract: TernaryProducts,
 }
-"""The products of the accumulate units' contracts."""
+"""The circuits of products, by the contracts of the accumulate units that use them."""
 
 
 class LaneSum(wiring.Component):
-    """``total = start + sum of weights * activations``, modulo 2^32; combinational.
+    """The combinational sum ``total = start + sum of weights * activations``, modulo 2^32.
 
     Parameters
     ----------
     weights
-        The lanes' weights.
+        The format of the lanes' weights.
     activation_width
         Bits of an activation.
     structure
@@ -84,16 +84,16 @@ class LaneSum(wiring.Component):
 
 
 def hidden_scale(contract: TernaryLstmNeuronContract) -> tuple[Const, Const]:
-    """Upper 24 bits of the last requantisation's multiplier, and its shift."""
+    """Return the upper 24 bits of the last requantisation's multiplier, and its shift."""
     multiplier, shift, _ = contract.last_scale_of({})
     return Const(multiplier >> SIGNIFICAND_POSITION, 24), Const(shift, signed(6))
 
 
 class TernaryLstmNeuron(wiring.Component):
-    """One hidden unit at a time, from its weights to its new state.
+    """The neuron of few-bit weights by itself: a hidden unit at a time, from weights to new state.
 
-    Takes a beat a cycle, as :class:`fewbit.hdl.neuron.int8.IntegerLayerNeuron`, of which it is one
-    with lanes of additions.
+    It is a :class:`fewbit.hdl.neuron.integer.IntegerLayerNeuron` with lanes of additions, which
+    takes a beat a cycle.
 
     Bit for bit :class:`fewbit.golden.neuron.ternary.TernaryLstmNeuronContract`, which says what
     each port means.
