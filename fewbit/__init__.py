@@ -42,7 +42,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Return what takes a heavy import, once somebody asks for it."""
+    """Import and return a name whose module is heavy, when it is first asked for."""
     if name == "ParameterError":
         from fewbit.golden.parameter import ParameterError
 

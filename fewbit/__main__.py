@@ -1,4 +1,4 @@
-"""``python -m fewbit`` is the ``fewbit`` command."""
+"""The ``fewbit`` command as ``python -m fewbit``."""
 
 import sys
 

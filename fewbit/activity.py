@@ -52,13 +52,13 @@ class Activity:
     beats: int
     """The beats over which the mean is taken."""
     combinational: float
-    """The share of combinational cells."""
+    """The share of the outputs of combinational cells."""
     flip_flops: float
     """The share of the outputs of flip-flops."""
     clock: float
     """The share of the clock pins, two toggles a cycle: × 2 GE each, or × the energy of the pin."""
     toggles: float
-    """The toggles of all cell outputs in a beat, not weighed."""
+    """The toggles of all cell outputs in a beat, without weights."""
 
     @property
     def without_clock(self) -> float:
@@ -114,11 +114,12 @@ def measure_activity(
     mapped
         The design's netlist.
     arrays
-        Codes of the operands, shape (runs, beats) or (runs, beats, lanes); of configuration
+        Codes of the operands, shape (runs, beats) or (runs, beats, lanes), and of configuration
         operands, shape (1,) or (1, lanes). Each run starts from reset; its first cycles, before the
         first result, are not counted.
     delay
-        ``zero``: settled values only; ``unit``: also glitches, where all cells are equally slow.
+        ``zero`` counts settled values only; ``unit`` also counts glitches, as if all cells were
+        equally slow.
 
     Raises
     ------
@@ -156,7 +157,7 @@ def measure_activity(
         bits[operand.name] = np.broadcast_to(constant, (runs, cycles, operand.width))
     inputs = {name: pack_runs(planes) for name, planes in bits.items()}
 
-    # Zero delay first: it shows when results come, and whether they are right.
+    # The first simulation has no delays: it shows when results come, and whether they are right.
     everything_counted = simulation.run(inputs, runs, streaming)
     outputs = {name: unpack_runs(words, runs) for name, words in everything_counted.outputs.items()}
     if not outputs[i_ready][:, streaming].all():
@@ -206,7 +207,7 @@ def check_process(liberty: Path) -> None:
 
 
 def _energies(simulation: GateLevelSimulation, library: Library) -> tuple[Reals, float]:
-    """Return the femtojoules of a toggle of each cell output, and of a cycle of all clock pins."""
+    """Return the femtojoules of a toggle of each cell output, and of a clock cycle of all pins."""
     half_square = (library.voltage or math.nan) ** 2 / 2
 
     def taken(pin: Pin) -> float:

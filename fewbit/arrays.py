@@ -1,4 +1,4 @@
-"""Arrays that a user hands over, as they are or as ``.npy`` files, and those handed back."""
+"""A user's arrays, as Python objects or as ``.npy`` files, and the arrays that are written."""
 
 import io
 import math
@@ -13,7 +13,7 @@ from fewbit.errors import UsageError, write_bytes
 
 __all__ = ["as_sequences", "read_array", "write_array"]
 
-# As numpy writes it; the numbers after the magic are the version and the header's length.
+# The header as numpy writes it: after the magic come the version and the header's length.
 _MAGIC = b"\x93NUMPY"
 _LENGTH_BYTES = {b"\x01\x00": 2, b"\x02\x00": 4}
 _LONGEST_HEADER = 1 << 16
@@ -29,7 +29,7 @@ def as_sequences(x: npt.ArrayLike) -> npt.NDArray[Any]:
     Raises
     ------
     UsageError
-        If they are anything else, or none.
+        If it is anything else, or there are no numbers in it.
     """
     try:
         array = np.asarray(x)
@@ -50,7 +50,8 @@ def _are_sequences(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
 def read_array(path: Path) -> npt.NDArray[Any]:
     """Read real numbers or integers of shape (batch, time, values) from an ``.npy`` file.
 
-    Nothing in the file is evaluated, and no memory taken before its size is known to be right.
+    Nothing in the file is evaluated, and no memory is allocated before its size is known to be
+    right.
 
     Raises
     ------
@@ -108,7 +109,7 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
     Raises
     ------
     UsageError
-        If it can't be written.
+        If the file can't be written.
     """
     content = io.BytesIO()
     np.save(content, array, allow_pickle=False)

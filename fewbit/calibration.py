@@ -1,4 +1,4 @@
-"""The precision of an int8 model chosen per step: threshold and hold found on sequences."""
+"""A search for the thresholds and holds by which an int8 model chooses its precision."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ __all__ = ["calibrate_network", "row_of", "tries"]
 
 
 def tries(network: Network) -> int:
-    """Return the largest number of settings that are tried in a network."""
+    """Return the largest number of settings that a search in a network tries."""
     return settings_count() * len(network.nodes)
 
 
@@ -43,22 +43,24 @@ def calibrate_network(
     x
         Calibration sequences, shape (batch, time, inputs): raws, or reals with `real`.
     name
-        What errors call the model, such as its file's name in quotes.
+        The name of the model in errors, such as its file's name in quotes.
     tolerance
-        Largest loss, in raws of the output: root of its mean square deviation from that of the
-        same model with all 8 bits at every step. 0 if neither it nor `share` is given.
+        Largest loss, in raws of the output: the root mean square of its deviation from the output
+        of the same model with all 8 bits in every time step. 0 by default, unless there is a
+        `share`.
     share
-        Smallest share of steps with 4 bits, in place of a tolerance.
+        Smallest share of time steps with 4 bits, in place of a tolerance.
     group
-        Neighbouring units that share a mode.
+        Number of neighbouring units that share a mode.
     signal
-        What is compared with the threshold.
+        The quantity that is compared with the threshold: the change of the cell, or the output
+        gate.
     offsets
         Whether the layers get offsets.
     real
         Whether `x` are reals, to be quantised.
     done
-        Called after every setting.
+        A function that is called after every setting.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What is claimed of circuits: each with a definition, written from the contract alone.
+"""Claims about circuits: each with a definition, which is written from the contract alone.
 
 A definition is a circuit of its own: case tables of the formats' reals as integers, plain products,
 shifts and sums of integers wide enough to lose nothing, and rounding by comparison with the middle
@@ -33,35 +33,38 @@ class Claim:
 
     design: str
     statement: str
-    """What is claimed, in a few words."""
+    """The claim in a few words."""
     operands: tuple[Operand, ...]
     results: tuple[Operand, ...]
     unit: Callable[[], str]
-    """Verilog of the unit that the circuit holds."""
+    """A function that returns the Verilog of the unit in the circuit."""
     circuit: str
-    """Body of the circuit's module, which instantiates the unit with the clock ``clk``."""
+    """The body of the circuit's module, which instantiates the unit with the clock ``clk``."""
     definition: str
-    """Body of the definition's module."""
+    """The body of the definition's module."""
     exposed: tuple[str, ...] = ()
-    """Wires of the unit that become ports of it, for the circuit to read."""
+    """The wires of the unit that become ports, so that the circuit can read them."""
 
     @property
     def inputs(self) -> int:
-        """Bits of all operands: the claim is about 2**inputs inputs."""
+        """The number of bits of all operands: the claim is about 2**inputs inputs."""
         return sum(operand.width for operand in self.operands)
 
 
 def claims_of(design: ConfiguredDesign) -> list[Claim]:
-    """Return what can be proven of a design with its parameters; nothing for most designs."""
+    """Return the claims that can be proven of a design with its parameters; most have none."""
     claims = _CLAIMS.get(design.design.name)
     return claims(design) if claims else []
 
 
-# Pieces of Verilog.
+# Parts of Verilog that several definitions use.
 
 
 def _instance(heading: str, contract: Contract, connections: Mapping[str, str]) -> str:
-    """Return an instance of a unit whose streams always flow, connected as said or by name."""
+    """Return an instance of a unit whose streams always flow.
+
+    A port is connected as `connections` says, or else with the wire of its name.
+    """
     (i_valid, _), (_, o_ready) = contract.handshakes["i"], contract.handshakes["o"]
     fields = (*contract.operands, *contract.results)
     ports = {"clk": "clk", "rst": "1'b0", i_valid: "1'b1", o_ready: "1'b1"}
@@ -71,7 +74,7 @@ def _instance(heading: str, contract: Contract, connections: Mapping[str, str]) 
 
 
 def _table(name: str, width: int, entries: Sequence[int]) -> str:
-    """Return a Verilog function of an index that gives its entry."""
+    """Return a Verilog function from an index to the entry at it."""
     bits = (len(entries) - 1).bit_length()
     lines = [f"    {bits}'d{k}: {name} = {width}'d{entry};" for k, entry in enumerate(entries)]
     header = f"function [{width - 1}:0] {name}; input [{bits - 1}:0] code; case (code)"
@@ -112,7 +115,7 @@ def _places(*names: str) -> str:
 
 
 def _floatsd8_mac(design: ConfiguredDesign) -> list[Claim]:
-    """Claim every product of the unit as generated, and its sum at widths for a solver."""
+    """Claim every product of the generated unit, and its sum at widths that a solver can handle."""
     return [
         _floatsd8_product(design),
         _small_sum(design.name, magnitude_bits=3, window=None),
@@ -128,12 +131,12 @@ def _floatsd8_product(design: ConfiguredDesign) -> Claim:
     if not isinstance(weight_format, FloatSD8) or not isinstance(activation_format, Minifloat):
         raise TypeError(f"{design.name} has other operands than FloatSD8 and a small float.")
     lanes = weights.lanes or 1
-    # Units of the smallest numbers: 2**-bias of a weight, an activation's smallest subnormal. A
-    # term's exponent of 0 stands for one place less.
+    # The units are the smallest numbers: 2**-bias for a weight, and the smallest subnormal for an
+    # activation. An exponent of 0 in a term stands for one place less.
     fraction = weight_format.bias + activation_format.bias + activation_format.mantissa_bits
     weight_unit = Fraction(2) ** -weight_format.bias
     activation_unit = Fraction(2) ** (weight_format.bias - fraction)
-    # At most 18 * 2**7 times 7 * 2**31, and a sign.
+    # A term is at most 18 * 2**7 times 7 * 2**31, and has a sign.
     product = Operand("product", FixedPoint(47, fraction), "of each lane", lanes)
     exponent = Operand("exponent", FixedPoint(6, signed=False), "of each lane's term", lanes)
     operands = [
@@ -145,8 +148,8 @@ def _floatsd8_product(design: ConfiguredDesign) -> Claim:
             Operand("other_weights", weight_format, "of all other lanes", lanes - 1),
             Operand("other_activations", activation_format, "of all other lanes", lanes - 1),
         ]
-    # A unit for each lane. What is the same in all of them, as it should be, is merged before the
-    # solver sees it.
+    # There is a unit for each lane. Logic that is the same in all of them, as it should be, is
+    # merged before the solver sees it.
     circuit: list[str] = []
     for lane in range(lanes):
         term = [f"{name}_{lane}" for name in ("product", "exponent", "sign")]
@@ -194,7 +197,7 @@ def _floatsd8_product(design: ConfiguredDesign) -> Claim:
 
 
 def _between(own: str, others: str, lane: int, lanes: int) -> str:
-    """Return codes of 8 bits: one lane's own, around it the lanes of ``others``, in their order."""
+    """Return the codes of 8 bits of all lanes: `own` in one lane, those of `others` around it."""
     left = [f"{others}[{8 * index} +: 8]" for index in range(lanes - 1)]
     return f"{{{', '.join(reversed([*left[:lane], own, *left[lane:]]))}}}"
 
@@ -202,7 +205,7 @@ def _between(own: str, others: str, lane: int, lanes: int) -> str:
 def _small_sum(design: str, magnitude_bits: int, window: int | None) -> Claim:
     """Claim the sum of the core that adds a unit's products, at widths of a few bits."""
     accumulator_format = Minifloat(3, 2, bias=3, ieee=True)
-    # So that terms and accumulator reach above and below each other.
+    # With this offset, terms and accumulator reach above and below each other.
     terms, exponent_bits, place = 2, 3, 7
     contract = TermSumContract(
         accumulator_format, terms, magnitude_bits, exponent_bits, place, window
@@ -217,9 +220,9 @@ def _small_sum(design: str, magnitude_bits: int, window: int | None) -> Claim:
         transaction="beat",
     ).configure()
     mantissa_bits = accumulator_format.mantissa_bits
-    # Its top exponent is read as one more octave.
+    # The accumulator's top exponent is read as one more octave.
     finite = Minifloat(accumulator_format.exponent_bits, mantissa_bits, accumulator_format.bias)
-    # Places of the window below the lowest unit keep every shift to the left.
+    # The window's places below the lowest unit make every shift one to the left.
     spare = window or 0
     unit_real = Fraction(2) ** -(place + spare)
     starts = _multiples(finite, unit_real)
@@ -288,12 +291,12 @@ def _small_sum(design: str, magnitude_bits: int, window: int | None) -> Claim:
 
 
 def _floatsd8_encode(design: ConfiguredDesign) -> list[Claim]:
-    """Claim the nearest weight, told by the middle of every two neighbours."""
+    """Claim that the weight is the nearest one, by the middle of every two neighbours."""
     contract = design.contract
     result = contract.results[0].format
     values = [Fraction(value) for value in result.values.tolist() if value >= 0]
     codes = [int(code) for code in result.encode([float(value) for value in values])]
-    # Fine enough for the smallest subnormal number and half of the smallest weight.
+    # The unit is fine enough for the smallest subnormal number and half of the smallest weight.
     unit = min(Fraction(2) ** -24, values[1])
     numbers = _multiples(ACCUMULATOR_FORMAT, unit)
     width = max(numbers).bit_length()
@@ -320,7 +323,7 @@ def _floatsd8_decode(design: ConfiguredDesign) -> list[Claim]:
 
 
 def _floatsd8_activate(design: ConfiguredDesign) -> list[Claim]:
-    """Claim both functions, told by where the golden ones change over all their inputs."""
+    """Claim both functions, by the inputs at which the golden ones change."""
     magnitudes = np.arange(2**15)
     gate, _ = sigmoid_floatsd8(magnitudes | 2**15)
     definition = [
@@ -333,7 +336,7 @@ def _floatsd8_activate(design: ConfiguredDesign) -> list[Claim]:
 
 
 def _selected_lanes(design: ConfiguredDesign, levels: str) -> list[Claim]:
-    """Claim a row of one beat at small widths; the full ones are too many inputs for a solver."""
+    """Claim a row of one beat at small widths, as a solver can't handle the inputs of full ones."""
     lanes, width, total = 3, 4, 8
     sizes: dict[str, Value] = {
         "lanes": lanes,
@@ -386,7 +389,7 @@ def _whole(design: ConfiguredDesign, claim: str, definition: Sequence[str]) -> C
 
 
 def _steps(name: str, width: int, index: str, entries: Sequence[int]) -> str:
-    """Return Verilog of ``name``, the entry at ``index``, told by where the entries change."""
+    """Return Verilog of ``name``, the entry at ``index``, by the indices where entries change."""
     lines = [f"reg [{width - 1}:0] {name};", "always @* begin", f"    {name} = {entries[0]};"]
     for position, (before, entry) in enumerate(pairwise(entries), start=1):
         if entry != before:

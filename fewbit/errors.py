@@ -1,4 +1,4 @@
-"""A user's mistake, told in one sentence; files written whole or not at all."""
+"""The error of a user's mistake, and functions that write a file whole or not at all."""
 
 import os
 from pathlib import Path
@@ -12,12 +12,12 @@ class UsageError(Exception):
 
 
 def check_target(path: Path) -> Path:
-    """Return the path, or refuse it if no file can be written there. Nothing is made.
+    """Return the path, or refuse it if no file can be written there; nothing is created.
 
     Raises
     ------
     UsageError
-        If it is a folder, or its folder is none or can't be written.
+        If it is a folder, or the folder that it is in is none or can't be written.
     """
     if path.name in ("", "..") or path.is_dir():
         raise UsageError(f"'{path}' is a folder; name a file in it.")
@@ -37,7 +37,7 @@ def write_text(path: Path, text: str) -> None:
     Raises
     ------
     UsageError
-        If it can't be written.
+        If the file can't be written.
     """
     write_bytes(path, text.encode())
 
@@ -48,7 +48,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises
     ------
     UsageError
-        If it can't be written.
+        If the file can't be written.
     """
     partial: Path | None = None
     try:
@@ -56,7 +56,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         with NamedTemporaryFile(dir=path.parent, prefix=".fewbit-", delete=False) as file:
             partial = Path(file.name)
             file.write(content)
-        # A temporary file is its owner's alone; a written one is as the user's other files.
+        # Only its owner may read a temporary file. It gets the permissions of any new file.
         mask = os.umask(0)
         os.umask(mask)
         partial.chmod(0o666 & ~mask)

@@ -1,4 +1,4 @@
-"""Verilog, data sheet and what else goes with a design; for a layer, also of a given model."""
+"""Verilog, data sheets and other files of a design, or of the layers that run a model."""
 
 import dataclasses
 import io
@@ -28,7 +28,7 @@ __all__ = ["data_sheet", "generate", "generate_model"]
 
 
 def data_sheet(configured: ConfiguredDesign) -> dict[str, Any]:
-    """Return all that an integrator needs to know of a design, ready for JSON."""
+    """Return all that an integrator needs to know about a design, ready for JSON."""
     contract, timing = configured.contract, configured.timing
     formats = {
         operand.name: {
@@ -66,12 +66,12 @@ def _number(text: str) -> int | str:
 
 
 def generate(designs: Sequence[ConfiguredDesign], folder: Path) -> list[Path]:
-    """Write ``DESIGN.v``, ``DESIGN.json`` and what else a design has to a folder; all, or none.
+    """Write ``DESIGN.v``, ``DESIGN.json`` and a design's other files to a folder; all, or none.
 
     Parameters
     ----------
     designs
-        The designs, each of another name.
+        The designs, whose names must differ.
     folder
         The folder. It is made if it is missing.
 
@@ -112,13 +112,13 @@ def generate_model(
     design
         The layer's design.
     settings
-        Parameters that the model doesn't say: see :func:`fewbit.hdl.systems.configure_for`.
+        The parameters that the model leaves open: see :func:`fewbit.hdl.systems.configure_for`.
     folder
-        Where to write to.
+        The folder to write to.
     network
         The model.
     image_inside
-        Whether the circuits hold the parameters for good.
+        Whether the circuits hold the constants for good.
 
     Raises
     ------
@@ -152,12 +152,12 @@ def generate_model(
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """A layer of a model, to be generated."""
+    """A layer of a model that is about to be generated."""
 
     configured: ConfiguredDesign
     image: bytes
     constants: bytes
-    """The integers of the image, as an archive."""
+    """The integers of the image, as an ``.npz`` archive."""
 
     @property
     def name(self) -> str:
@@ -178,7 +178,7 @@ def _job(
     *,
     image_inside: bool,
 ) -> _Job:
-    # Layers of one model may be used side by side: their modules have names of their own.
+    # Layers of one model may be used side by side, so that their modules need different names.
     name = f"{design.name}{'' if number is None else number}"
     with told():
         configured, image = configure_for(lstm, settings, design=design.name, name=name)
@@ -191,7 +191,7 @@ def _job(
 
 
 def _network(network: Network, jobs: Sequence[_Job]) -> bytes:
-    """Return how the layers are connected, and what their raws or codes mean, as JSON."""
+    """Return the connections of the layers, and the meaning of their raws or codes, for JSON."""
     nodes = [
         {
             "layer": job.name,

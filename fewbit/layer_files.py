@@ -1,4 +1,4 @@
-"""What goes with a layer's Verilog: a C header, and what the data sheet says of it."""
+"""The C header of a layer, and the sections of its data sheet on cycles and the image."""
 
 from typing import Any
 
@@ -85,7 +85,7 @@ def _parameters(contract: LayerContract) -> str:
 
 
 def cycles_section(step: StepCycles) -> dict[str, Any]:
-    """Return the cycles of a time step as the data sheet gives them."""
+    """Return the section of the data sheet on the cycles of a time step."""
     sheet = {} if step.least_cycles is None else {"cycles_low": step.least_cycles}
     return {
         "beats": step.beats,
@@ -100,7 +100,7 @@ def cycles_section(step: StepCycles) -> dict[str, Any]:
 
 
 def _formula(step: StepCycles) -> str:
-    """Return the sum that gives the cycles of a step, in words."""
+    """Return the formula of a time step's cycles, a sum over its phases, as text."""
     terms: list[str] = []
     for phase in step.phases:
         terms.append(f"{phase.first} for the first group of neurons")
@@ -116,7 +116,7 @@ def _formula(step: StepCycles) -> str:
 
 
 def image_section(plan: Plan) -> dict[str, Any]:
-    """Return the image as the data sheet describes it."""
+    """Return the section of the data sheet on the image."""
     return {
         "size": plan.size,
         "byte_order": "little; the checksum big",

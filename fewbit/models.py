@@ -1,4 +1,4 @@
-"""Models of every kind of file, opened by the end of the name."""
+"""Readers and writers of models; the ending of a file's name decides which reader opens it."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -27,12 +27,12 @@ _REMEDIES = {
 
 @contextmanager
 def told() -> Generator[None]:
-    """Tell a fault of a file or an argument within as a user's mistake.
+    """Turn a fault of a file or an argument in the body into a user's mistake.
 
     Raises
     ------
     UsageError
-        For any ValueError, whose text is one sentence already.
+        In place of any ValueError, with the same text, which is one sentence already.
     """
     try:
         yield
@@ -41,12 +41,12 @@ def told() -> Generator[None]:
 
 
 def check_network(network: object) -> Network:
-    """Return the network, or refuse anything else that a user may take for one.
+    """Return the network, or refuse another object that a user may take for one.
 
     Raises
     ------
     UsageError
-        If it is no network.
+        If the object is no network.
     """
     if not isinstance(network, Network):
         raise UsageError(
@@ -58,16 +58,16 @@ def check_network(network: object) -> Network:
 def open_model(
     path: Path, lstm: str | None = None, activation: ActivationKind | None = None
 ) -> Imported:
-    """Read the network of a model file, with what its reader warns of.
+    """Read the network of a model file, and return it with the reader's warnings.
 
     Parameters
     ----------
     path
         A file whose name ends in .tflite, .safetensors, .onnx or .npz.
     lstm
-        Which LSTM of a foreign file; see its reader in `golden`.
+        The LSTM to read from a foreign file; see the file's reader in `golden`.
     activation
-        Of all layers of an integer network, in place of its own.
+        The way in which all layers of an integer network activate, in place of its own.
 
     Raises
     ------

@@ -1,11 +1,12 @@
 """Proofs that a generated circuit equals its definition, for every input.
 
-The circuit is the generated Verilog itself, with valid and ready high and its registers made wires:
-a pipeline without feedback becomes the function that it computes. The definition is a second
-circuit, written from the contract and from nothing of the first: see `fewbit.claims`. A SAT solver
-looks for an input on which the two differ.
+The circuit is the generated Verilog itself, with valid and ready high and wires in place of its
+registers: so a pipeline without feedback becomes the function that it computes. The definition is a
+second circuit, which is written from the contract alone: see `fewbit.claims`. A SAT solver looks
+for an input on which the two differ.
 
-Each proof also runs on a copy that is wrong in one bit for one single input, and must find it.
+Each proof also runs on a copy that is wrong in one bit for one single input, and must find that
+input.
 """
 
 import re
@@ -28,7 +29,7 @@ from fewbit.sim import yosys
 __all__ = ["METHOD", "Proof", "claims_of_all", "prove", "prove_all"]
 
 METHOD = "SAT"
-"""Yosys's ``sat`` on the miter of circuit and definition; it calls MiniSat."""
+"""The method's name: Yosys's ``sat``, which calls MiniSat, on the miter of both circuits."""
 
 _SCRIPT = """\
 read_verilog unit.v
@@ -49,9 +50,9 @@ opt -full
 check -assert
 sat -prove trigger 0 -show-ports miter
 """
-# Enables and resets, all constant, vanish before the registers do; 'opt' must make no new ones. A
-# register that feeds itself would leave a loop, about which a solver's answer means nothing:
-# 'check' refuses it.
+# Enables and resets are constant, and are removed before the registers are; 'opt' must make no new
+# ones. A register that feeds itself would leave a loop, about which a solver's answer means
+# nothing: 'check' refuses it.
 
 _TRANSPARENT = """\
 (* techmap_celltype = "$dff" *)
@@ -71,13 +72,13 @@ _REFUTED = "SAT proof finished - model found: FAIL!"
 
 @dataclass(frozen=True)
 class Proof:
-    """What became of a claim."""
+    """The outcome of the attempt to prove a claim."""
 
     claim: Claim
     counterexample: tuple[str, ...]
-    """An input that the claim is wrong about, in codes and reals; empty if it is proven."""
+    """An input for which the claim is false, in codes and reals; empty if it is proven."""
     broken_counterexample: tuple[str, ...]
-    """The input that the broken copy is wrong about; empty if it wasn't found."""
+    """The input on which the broken copy is wrong; empty if the solver has not found it."""
     seconds: float
 
     @property
@@ -87,12 +88,12 @@ class Proof:
 
     @property
     def broken_copy_refuted(self) -> bool:
-        """Return whether the broken copy was found out."""
+        """Return whether the solver has found the fault in the broken copy."""
         return bool(self.broken_counterexample)
 
     @property
     def row(self) -> dict[str, Any]:
-        """Return a row for JSON."""
+        """Return the proof as a row for JSON."""
         return {
             "design": self.claim.design,
             "property": self.claim.statement,
@@ -112,14 +113,14 @@ def claims_of_all(designs: Sequence[ConfiguredDesign], *, skip: bool = False) ->
     Parameters
     ----------
     designs
-        With their parameters.
+        The designs with their parameters.
     skip
-        Whether designs of which nothing can be proven are passed over.
+        Whether designs without claims are passed over.
 
     Raises
     ------
     UsageError
-        If there is nothing to prove of one, and it isn't passed over.
+        If a design has no claims, and is not passed over.
     """
     claims = {design.name: claims_of(design) for design in designs}
     without = [name for name, found in claims.items() if not found]
@@ -134,7 +135,7 @@ def prove(claim: Claim) -> Proof:
     Raises
     ------
     fewbit.sim.yosys.YosysError
-        If Yosys is missing, or refuses the circuit, or it is more than a plain pipeline.
+        If Yosys is missing, or refuses the circuit, which must be a plain pipeline.
     """
     started = time.perf_counter()
     unit = claim.unit()
@@ -153,11 +154,11 @@ def prove_all(
     Parameters
     ----------
     claims
-        What to prove.
+        The claims to prove.
     jobs
-        Claims to work on at a time.
+        The number of claims to work on at a time.
     done
-        Called with each proof as it comes.
+        A function that is called with each proof when it is there.
     """
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         futures = [pool.submit(prove, claim) for claim in claims]
@@ -171,10 +172,10 @@ def prove_all(
 
 
 def _differing_input(claim: Claim, unit: str, fault: str) -> tuple[str, ...]:
-    """Return lines about an input on which circuit and definition differ; none if there is no such.
+    """Return lines about an input on which circuit and definition differ, or none if all agree.
 
-    ``fault`` is an expression of the inputs; where it is 1, the lowest bit of the first result is
-    turned over.
+    ``fault`` is an expression of the inputs. Where it is 1, the lowest bit of the first result is
+    inverted.
     """
     inputs = [f"input [{operand.width - 1}:0] {operand.name}" for operand in claim.operands]
     outputs = [f"output [{result.width - 1}:0] {result.name}" for result in claim.results]
@@ -214,7 +215,7 @@ endmodule
 
 
 def _single_input(claim: Claim) -> str:
-    """Return an expression that is 1 for one input, which the claim's name decides, else 0."""
+    """Return an expression that is 1 for a single input, which the claim's name determines."""
     seed = zlib.crc32(f"{claim.design}: {claim.statement}".encode())
     rng = np.random.default_rng(seed)
     tests: list[str] = []

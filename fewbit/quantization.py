@@ -1,4 +1,4 @@
-"""A real model to a quantised one, calibrated on sequences."""
+"""The quantisation of a real model, calibrated on sequences."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -33,13 +33,13 @@ def quantize_network(
     x
         Calibration sequences, reals of shape (batch, time, inputs).
     name
-        What errors call the real model, such as its file's name in quotes.
+        The name of the real model in errors, such as its file's name in quotes.
     to
-        Name of a number system, a key of `fewbit.golden.systems.SYSTEMS`.
+        The name of a number system, a key of `fewbit.golden.systems.SYSTEMS`.
     options
-        Those given, by the names of the system's options.
+        The options that the user has set, by the names of the system's options.
     done
-        Called after every layer.
+        A function that is called after every layer.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def quantize_network(
 
 
 def _by_keyword(system: NumberSystem, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the quantiser's keywords, or refuse an option that the system does not have."""
+    """Return options as the quantiser's keywords; refuse one that the system does not have."""
     known = {option.name: option for option in system.options}
     given: dict[str, Any] = {}
     for name, value in options.items():

@@ -16,7 +16,7 @@ LARGEST_COUNT = 10**8
 """The largest number of results that vectors or a regression take."""
 
 LARGEST_SEED = 2**32 - 1
-"""The largest seed of vectors and stalls."""
+"""The largest seed of operands and pauses."""
 
 
 def check_count(count: int, seed: int) -> None:
@@ -33,7 +33,7 @@ def check_count(count: int, seed: int) -> None:
 
 
 def reference_vectors(configured: ConfiguredDesign, count: int, seed: int) -> dict[str, np.ndarray]:
-    """Return codes of every operand, configuration and result by port name, for ``count`` results.
+    """Return the codes of operands, configuration and results by port name, for ``count`` results.
 
     An array has the shape (beats,) or (beats, lanes), and the smallest unsigned type that holds its
     codes.

@@ -1,4 +1,4 @@
-"""Regressions: cocotb benches of several designs side by side."""
+"""Regressions, which run the cocotb benches of several designs side by side."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -28,17 +28,17 @@ def regress(
     Parameters
     ----------
     designs
-        With their parameters, each of another name.
+        The designs with their parameters, whose names must differ.
     simulator
         ``verilator`` or ``icarus``.
     seed, count
-        Seed of all vectors and stalls; results to compare at full rate.
+        The seed of all operands and pauses, and the number of results to compare at full rate.
     jobs
-        Designs to build and run at a time, each in processes of its own.
+        The number of designs to build and run at a time, each in processes of its own.
     folder
-        Where builds are kept for the next time.
+        The folder of the builds, which stay there for the next time.
     done
-        Called with each outcome as it comes.
+        A function that is called with each outcome when it is there.
     """
     check_tools(simulator)
     check_target(folder / simulator / "build")

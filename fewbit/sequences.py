@@ -1,4 +1,4 @@
-"""Sequences through a trained model, in the golden model or in the generated layer."""
+"""Runs of sequences through a trained model, by the golden model or the generated layer."""
 
 import math
 import time
@@ -26,21 +26,21 @@ __all__ = [
 
 BackendKind = Literal["golden", "rtl"]
 BACKENDS = ("golden", "rtl")
-# Sequences that the golden model takes at a time: enough for its speed, and little memory.
+# The golden model takes so many sequences at a time: enough to be fast, with little memory.
 _CHUNK = 256
 
 
 @dataclass(frozen=True)
 class Run:
-    """The output of a network, and how long it took.
+    """The output of a network, and the speed at which it came.
 
     Parameters
     ----------
     output
-        Shape (batch, time, outputs): raws or codes of the type that the model's layers have, or
-        float64 where reals were asked for.
+        The output, shape (batch, time, outputs): raws or codes of the type that the model's layers
+        have, or float64 where reals were asked for.
     steps_per_second
-        Time steps of all sequences, through all layers.
+        The time steps of all sequences, each through all layers, that were run in a second.
     """
 
     output: npt.NDArray[Any]
@@ -48,19 +48,19 @@ class Run:
 
 
 def make_backend(kind: BackendKind, settings: Mapping[str, Any]) -> Backend:
-    """Return what runs the layers.
+    """Return the backend that runs the layers.
 
     Parameters
     ----------
     kind
-        The golden model, or the generated layer.
+        The kind of backend: the golden model, or the generated layer.
     settings
-        Parameters of the generated layer that the model doesn't say, by name.
+        The parameters of the generated layer that the model leaves open, by name.
 
     Raises
     ------
     UsageError
-        If there is no such backend, or settings are given to the golden model.
+        If there is no such backend, or there are settings for the golden model.
     """
     if kind not in BACKENDS:
         raise UsageError(f"The backend must be {' or '.join(BACKENDS)}, not {kind!r}.")
@@ -79,21 +79,21 @@ def chunks_of(x: npt.NDArray[Any], kind: BackendKind) -> int:
 
 
 def check_sequences(name: str, network: Network, x: npt.NDArray[Any], *, quantised: bool) -> None:
-    """Refuse sequences that a model doesn't take, and a real model where it must be quantised.
+    """Refuse sequences that do not suit a model, and a real model where it must be quantised.
 
     Parameters
     ----------
     name
-        What errors call the model, such as its file's name in quotes.
+        The name of the model in errors, such as its file's name in quotes.
     network, x
-        The model, and sequences of shape (batch, time, inputs).
+        The model, and the sequences, of shape (batch, time, inputs).
     quantised
         Whether the model must be a quantised one.
 
     Raises
     ------
     UsageError
-        With the remedy.
+        If the sequences or the model are refused; the text says the remedy.
     """
     if x.shape[2] != network.inputs:
         raise UsageError(
@@ -121,17 +121,17 @@ def run_sequences(
     network
         The model.
     x
-        Shape (batch, time, inputs): raws or codes as the network's first layers read them, or reals
-        with `real` or for a real network.
+        The sequences, shape (batch, time, inputs): raws or codes as the network's first layers read
+        them, or reals with `real` or for a real network.
     name
-        What errors call the model, such as its file's name in quotes.
+        The name of the model in errors, such as its file's name in quotes.
     kind, settings
         See `make_backend`.
     real
-        Whether reals go in and come out of a quantised network: quantised to the format of its
-        input, made real again by what wrote the output.
+        Whether a quantised network takes and returns reals: they are quantised to the format of its
+        input, and the output is decoded from that of its last layer.
     done
-        Called after every layer of every part, see `chunks_of`.
+        A function that is called after every layer of every part, see `chunks_of`.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def run_sequences(
         output = np.zeros((*x.shape[:2], network.width), network.nodes[0].lstm.writes.dtype)
         start = time.perf_counter()
         first = 0
-        # A real network may overflow: what comes of it is in the output.
+        # A real network may overflow; the output shows it, and no warning is needed.
         with np.errstate(over="ignore", invalid="ignore"):
             for part in parts:
                 output[first : first + len(part)] = run(network, part, backend, done)
@@ -159,12 +159,12 @@ def run_sequences(
 
 
 def as_input(network: Network, x: npt.NDArray[Any], *, real: bool) -> npt.NDArray[Any]:
-    """Return what a network reads of a user's array: checked, and with `real` quantised.
+    """Return a user's array as a network's input: checked, and with `real` quantised.
 
     Raises
     ------
     ValueError
-        If a number is out of range or of another kind than the network's.
+        If a number is out of range, or its type is not that of the network's input.
     """
     if not network.quantised:
         given = x.astype(np.float64)
@@ -181,7 +181,7 @@ def as_input(network: Network, x: npt.NDArray[Any], *, real: bool) -> npt.NDArra
             f"The sequences must be integer {noun} from {low} to {high}, not {x.dtype}; for real "
             "numbers give --real."
         )
-    # An array of the other type may hold nothing out of range, and yet mean something else.
+    # An array of another type may be in range and yet mean something else, so that it is refused.
     signed = dtype.kind == "i"
     other = np.dtype(f"{'u' if signed else 'i'}{dtype.itemsize}")
     if x.dtype == other:
@@ -199,7 +199,7 @@ def as_input(network: Network, x: npt.NDArray[Any], *, real: bool) -> npt.NDArra
 
 
 def _made_real(network: Network, output: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return the reals of the output, each node's by what wrote it."""
+    """Return the reals of the output, decoded from the format of the node that wrote them."""
     parts: list[npt.NDArray[np.float64]] = []
     first = 0
     for index in network.outputs:

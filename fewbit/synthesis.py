@@ -1,4 +1,4 @@
-"""Area of a design by Yosys: gate equivalents, FPGA resources, or a Liberty process."""
+"""The area of a design by Yosys: in gate equivalents, FPGA resources, or a process's cells."""
 
 import json
 import re
@@ -33,7 +33,7 @@ module with_reset (input D, C, R, output Q);
     DFFR _TECHMAP_REPLACE_ (.D(D), .CK(C), .R(R), .Q(Q));
 endmodule
 """
-# dfflibmap knows no synchronous reset, so the library's cell for it is mapped by name.
+# dfflibmap does not map synchronous resets, so that the library's cell for them is mapped by name.
 
 _ABC_SCRIPTS = {
     "area": "strash;ifraig;scorr;dc2;dc2;dch;amap;topo",
@@ -50,9 +50,9 @@ opt -undriven -fine
 techmap
 opt -full
 """
-# Up to here as Yosys's own 'synth', but that only memories without a write port become logic, and
-# that no ABC runs before the registers are mapped: in the WebAssembly build, ABC on a module of
-# several clock enables ends the whole program.
+# These steps are those of Yosys's own 'synth', with two differences. Only memories without a write
+# port become logic; and ABC does not run before the registers are mapped, since in the WebAssembly
+# build ABC on a module with several clock enables ends the whole program.
 
 _GATES = (
     _GENERIC
@@ -110,7 +110,7 @@ tee -q -o stat.json stat -json
 
 @dataclass(frozen=True)
 class _Family:
-    """An FPGA family: its command, and which cells count as what."""
+    """An FPGA family: its Yosys command, and the resource that each of its cells counts as."""
 
     command: str
     no_dsp: str
@@ -167,26 +167,27 @@ MAPPINGS = tuple(_ABC_SCRIPTS)
 
 @dataclass(frozen=True)
 class Mapped:
-    """A design as cells of a library."""
+    """A design that is mapped to the cells of a library."""
 
     configured: ConfiguredDesign
     netlist: dict[str, Any]
-    """The module as Yosys writes it in JSON."""
+    """The module as Yosys writes it to JSON."""
     library: Path
-    """Liberty file of the cells."""
+    """The Liberty file of the cells."""
     is_process: bool
-    """Whether the cells are a process's, and not gate equivalents."""
+    """Whether the cells are those of a process, and not the project's own."""
     figures: dict[str, Any]
-    """What :func:`synthesize` gives for the target ``gates``, areas in the library's unit."""
+    """The figures of :func:`synthesize` for the target ``gates``, with areas in the library's
+    unit."""
 
 
 def check_choices(target: str, liberty: Path | None, mapping: str, *, dsp: bool) -> None:
-    """Refuse what `synthesize` can't do, before any work.
+    """Refuse arguments that `synthesize` can't work with, before any work.
 
     Parameters
     ----------
     target, liberty, mapping, dsp
-        As `synthesize` takes them.
+        The arguments of `synthesize` of the same names.
 
     Raises
     ------
@@ -222,11 +223,11 @@ def synthesize(
     target
         ``gates`` for areas in NAND2 equivalents, an FPGA family, or ``liberty``.
     liberty
-        Liberty file of the process, for ``liberty`` only.
+        The Liberty file of the process, for ``liberty`` only.
     dsp
-        Whether multipliers may go to the FPGA's DSP blocks.
+        Whether multipliers may use the FPGA's DSP blocks.
     mapping
-        What ``gates`` are chosen for: "area", or "delay", fewest gates in a row first.
+        The goal for ``gates``: "area", or "delay" for the fewest gates in a row.
 
     Returns
     -------
@@ -240,7 +241,7 @@ def synthesize(
     Raises
     ------
     UsageError
-        If `check_choices` refuses them, or the Liberty file is missing or can't be used.
+        If `check_choices` refuses the arguments, or the Liberty file is missing or can't be used.
     """
     check_choices(target, liberty, mapping, dsp=dsp)
     row: dict[str, Any] = {
@@ -268,16 +269,17 @@ def map_to_cells(
     liberty: Path | None = None,
     mapping: str = "area",
 ) -> Mapped:
-    """Map a design to a netlist: of cells in NAND2 equivalents, or of a process.
+    """Map a design to a netlist of the project's own cells, in NAND2 equivalents, or of a process.
 
     Parameters
     ----------
     configured
         The design with its parameters.
     liberty
-        Liberty file of the process; None for the project's own cells.
+        The Liberty file of the process; None for the project's own cells.
     mapping
-        As that of :func:`synthesize`; a process is mapped by ABC's own script.
+        The goal, as in :func:`synthesize`. It has no effect on a process, which is mapped by ABC's
+        own script.
 
     Raises
     ------
@@ -304,8 +306,8 @@ def map_to_cells(
 def plain_gates(configured: ConfiguredDesign) -> float:
     """Return gate equivalents of a design's logic by Yosys's plain ``abc -g``, without flip-flops.
 
-    Gates and their areas are those that other projects' circuits were measured with: NAND and NOR
-    1, NOT 0.67, AND and OR 1.33, XOR, XNOR and MUX 2.33. The target ``gates`` optimises harder.
+    The gates' areas are those by which other projects measured their circuits: NAND and NOR 1, NOT
+    0.67, AND and OR 1.33, XOR, XNOR and MUX 2.33. The target ``gates`` optimises harder.
     """
     script = _PLAIN.format(name=configured.name)
     texts = yosys.run(script, {"design.v": verilog_of(configured)}, ("stat.json",))
@@ -314,13 +316,13 @@ def plain_gates(configured: ConfiguredDesign) -> float:
 
 
 def _map_to_process(name: str, inputs: Mapping[str, str | Path], liberty: Path) -> dict[str, str]:
-    """Return the netlist of a process's cells, by ABC's own script where the library allows."""
+    """Return a netlist of a process's cells, by ABC's own script where the library allows it."""
     outputs = ("stat.json", "netlist.json")
     try:
         return yosys.run(_LIBERTY.format(name=name, script=""), inputs, outputs)
     except yosys.YosysError:
-        # ABC's script sizes gates and buffers nets, which takes delays and a buffer; a library
-        # without them can still be mapped to.
+        # ABC's own script sizes gates and buffers nets, for which the library must have delays
+        # and a buffer. For a library without them there is a plainer script.
         script = f" -script +{_ABC_SCRIPTS['area']}"
         try:
             return yosys.run(_LIBERTY.format(name=name, script=script), inputs, outputs)
@@ -334,7 +336,7 @@ def check_liberty(path: Path) -> Path:
     Raises
     ------
     UsageError
-        If it is no file, can't be read, is too large, or holds something else.
+        If it is no file, can't be read, is too large, or is no Liberty library.
     """
     if not path.is_file():
         raise UsageError(f"Liberty file '{path}' is not a file; give the path of a .lib file.")
@@ -354,7 +356,7 @@ def check_liberty(path: Path) -> Path:
 
 
 def _cells(liberty: Path) -> dict[str, str]:
-    """Return the text that follows the name of each cell of a library."""
+    """Return the text after the name of each cell of a library, by the name."""
     text = liberty.read_text(encoding="utf-8", errors="replace")
     parts = re.split(r"\bcell\s*\(\s*\"?([\w.$]+)\"?\s*\)", text)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
@@ -370,7 +372,7 @@ def _registers(cells: Mapping[str, str]) -> frozenset[str]:
 
 
 def _check_areas(liberty: Path, cells: Mapping[str, str], netlist: Mapping[str, Any]) -> None:
-    """Refuse a library that gives a cell of a netlist no area: Yosys would count it as 0."""
+    """Refuse a library in which a cell of the netlist has no area: Yosys would count it as 0."""
     for name in sorted({cell["type"] for cell in netlist["cells"].values()} & set(cells)):
         if not re.search(r"\barea\s*:\s*\"?\s*\+?\.?\d", cells[name]):
             raise UsageError(

@@ -1,4 +1,4 @@
-"""What the arguments of several commands are, and how they are checked before any work."""
+"""Arguments that several commands have, and their checks before any work."""
 
 import argparse
 import math
@@ -28,7 +28,7 @@ __all__ = [
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one sentence, without the usage text."""
+    """A parser whose errors are one sentence, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
         sentence = message[0].upper() + message[1:]
@@ -37,18 +37,18 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True)
 class Command:
-    """A command: what it takes, and what it does.
+    """A command of the command line, with its arguments and its work.
 
     Parameters
     ----------
     name
         The word after ``fewbit``.
     summary
-        What it does, in a few words.
+        The purpose of the command, in a few words.
     add_arguments
-        Adds its arguments to its parser.
+        A function that adds the command's arguments to its parser.
     run
-        Does the work, given the arguments, and returns the exit status.
+        A function that takes the parsed arguments, does the work and returns the exit status.
     """
 
     name: str
@@ -65,9 +65,9 @@ def add_designs(command: argparse.ArgumentParser, fewest: int = 0, most: int | N
     command
         The command's parser.
     fewest, most
-        How many must be named; all designs are taken where none must be and none is.
+        The numbers of designs that must and may be named. If none must be, naming none means all.
     """
-    # How many there are is checked in settle: some may have been read as settings.
+    # Their number is checked in settle, since some may have been read as settings.
     command.set_defaults(fewest=fewest, most=most)
     command.add_argument(
         "designs",
@@ -96,7 +96,7 @@ def add_json(command: argparse.ArgumentParser) -> None:
 
 
 def count(text: str) -> int:
-    """Return the whole number from 1 to 10^8 that an argument's text gives."""
+    """Return the whole number from 1 to 10^8 that is an argument's text."""
     value = int(text) if text.isascii() and text.isdigit() else 0
     if not 1 <= value <= LARGEST_COUNT:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 10^8, not {text}")
@@ -104,7 +104,7 @@ def count(text: str) -> int:
 
 
 def real(text: str) -> float:
-    """Return the finite number of at least 0 that an argument's text gives."""
+    """Return the finite number of at least 0 that is an argument's text."""
     try:
         value = float(text)
     except ValueError:
@@ -115,7 +115,7 @@ def real(text: str) -> float:
 
 
 def number_or_none(text: str) -> int | str:
-    """Return a whole number of at most 18 digits, or the word none, of an argument's text."""
+    """Return an argument's text as a whole number of at most 18 digits, or the word "none"."""
     if text != "none" and not re.fullmatch(r"-?[0-9]{1,18}", text):
         raise argparse.ArgumentTypeError(
             f"must be a whole number of at most 18 digits, or none, not '{text}'"
@@ -124,7 +124,7 @@ def number_or_none(text: str) -> int | str:
 
 
 def seed(text: str) -> int:
-    """Return the whole number from 0 to 2^32 - 1 that an argument's text gives."""
+    """Return the whole number from 0 to 2^32 - 1 that is an argument's text."""
     if not (text.isascii() and text.isdigit() and int(text) <= LARGEST_SEED):
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2^32 - 1, not {text}")
     return int(text)
@@ -161,12 +161,12 @@ def settle(options: argparse.Namespace) -> None:
     options.settings = dict(word.split("=", 1) for word in words if "=" in word)
     options.designs = [find(name) for name in dict.fromkeys(names)] or list(DESIGNS.values())
     if getattr(options, "model", None) is not None:
-        # The model says most of the parameters.
+        # The model determines most of the parameters.
         return
     options.designs = [design.configure(options.settings) for design in options.designs]
 
 
 def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
-    """Return what the user gave of some options, by name."""
+    """Return those of some options that the user has set, with their values."""
     found = {name: getattr(options, name) for name in names}
     return {name: value for name, value in found.items() if value is not None}

@@ -1,4 +1,4 @@
-"""``fewbit calibrate``: finds where 4 bits of an int8 model's weights do."""
+"""``fewbit calibrate``: finds where 4 bits of an int8 model's weights are enough."""
 
 import argparse
 from pathlib import Path

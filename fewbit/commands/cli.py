@@ -1,9 +1,9 @@
-"""The ``fewbit`` command.
+"""The ``fewbit`` command, which hands its arguments to one of its subcommands.
 
-Exit status: 0 all well, 1 a check failed, 2 wrong use or a missing tool. A user's mistake is one
-sentence on standard error, never a traceback.
+The exit status is 0 if all is well, 1 if a check failed, and 2 after wrong use or if a tool is
+missing. A user's mistake is one sentence on standard error, never a traceback.
 
-Adding a command is one module beside this one and one entry of `COMMANDS`.
+A new command is one module beside this one and one entry of `COMMANDS`.
 """
 
 import os
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Interrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of a pipe went away, as `| head` does; nothing is left to say.
+        # The reader of a pipe has closed it, as `| head` does, so that no message can be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

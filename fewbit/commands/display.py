@@ -1,4 +1,4 @@
-"""What commands show and write: tables, progress, and rows as JSON."""
+"""Output of the commands: tables, progress, and rows as JSON."""
 
 import json
 import sys
@@ -17,13 +17,13 @@ __all__ = ["console", "figure", "progress", "table_of", "write_json"]
 
 
 def figure(value: float) -> str:
-    """Return a number with commas between thousands, and one place if it is no integer."""
+    """Return a number as text, with commas between thousands, and one decimal if it needs any."""
     return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
 
 
 def console() -> Console:
     """Return standard output, as wide as the terminal."""
-    # A pipe has no width of its own: let no figure be cut there.
+    # A pipe has no width. It gets a large one, so that no figure is cut off.
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 
@@ -46,9 +46,9 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     Parameters
     ----------
     what
-        What is done, in a word.
+        The work in progress, in a word.
     total
-        Calls of the function given that make a whole.
+        The number of calls of the returned function that fill the bar.
     """
     columns: Iterable[Any] = (
         TextColumn(what),
@@ -65,6 +65,6 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def write_json(path: Path | None, engine: str, rows: list[dict[str, Any]]) -> None:
-    """Write rows as JSON, with the name and version of what made them; nothing without a path."""
+    """Write rows as JSON, with the name and version of their engine; without a path do nothing."""
     if path is not None:
         write_text(path, json.dumps({"engine": engine, "rows": rows}, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""What the commands share that open a model and write one."""
+"""Arguments and checks of the commands that open a model or write one."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ __all__ = ["add_model", "enough_memory", "layers_in_words", "open_network"]
 
 
 def add_model(command: argparse.ArgumentParser, endings: str) -> None:
-    """Add a model's file, whose name ends as given, and which of its LSTMs is meant."""
+    """Add the argument of a model's file, and the option that picks one of the file's LSTMs."""
     command.add_argument("model", type=Path, metavar="MODEL", help=f"a {endings} file")
     command.add_argument(
         "--lstm", metavar="NAME", help="which LSTM of the file, by name or index; commas between"
@@ -22,8 +22,8 @@ def add_model(command: argparse.ArgumentParser, endings: str) -> None:
 
 
 def open_network(options: argparse.Namespace) -> Network:
-    """Open the model named, and tell its warnings."""
-    # Quantising has an activation, too, but not in place of one that the model has.
+    """Open the model that the user has named, and show the reader's warnings."""
+    # The option of `quantize` of the same name is for the new model, not for the one that is read.
     activation = None if options.command == "quantize" else options.activation
     imported = open_model(options.model, options.lstm, activation)
     for warning in imported.warnings:
@@ -32,13 +32,13 @@ def open_network(options: argparse.Namespace) -> Network:
 
 
 def layers_in_words(network: Network) -> str:
-    """Return how many layers a network has, such as "2 layers"."""
+    """Return the number of a network's layers in words, such as "2 layers"."""
     return f"{network.layers} layer{'s' * (network.layers > 1)}"
 
 
 @contextmanager
 def enough_memory(advice: str) -> Iterator[None]:
-    """Tell a lack of memory within as a user's mistake, with advice."""
+    """Turn a lack of memory in the body into a user's mistake, with advice."""
     try:
         yield
     except MemoryError as error:

@@ -27,7 +27,7 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     from fewbit.proofs import METHOD, claims_of_all, prove_all
 
-    # Nobody named all of them.
+    # Without names all designs are meant, and those without claims are passed over.
     wanted = claims_of_all(options.designs, skip=len(options.designs) == len(DESIGNS))
     yosys.warm_up()
     with progress("Proving", len(wanted)) as advance:

@@ -36,9 +36,9 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _add_option(command: argparse.ArgumentParser, name: str, options: Mapping[str, Option]) -> None:
-    """Add an option of the quantisers of some number systems, each with its own entry."""
+    """Add an option that the quantisers of some number systems have, with a help text for each."""
     choices = tuple(dict.fromkeys(word for each in options.values() for word in each.choices))
-    # Systems that say the same are named together.
+    # Systems whose help texts are the same are named together.
     by_help: dict[str, list[str]] = {}
     for system, option in options.items():
         by_help.setdefault(option.help, []).append(system)

@@ -48,7 +48,7 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _layer_parameters() -> dict[str, dict[str, Parameter]]:
-    """Return parameters of layers that the models leave open, by name and design."""
+    """Return the parameters of layers that a model leaves open, by parameter and design."""
     found: dict[str, dict[str, Parameter]] = {}
     for system in SYSTEMS.values():
         design = DESIGNS.get(system.design)
@@ -76,7 +76,7 @@ def _add_parameter(
 
 
 def _rate(value: float) -> str:
-    """Return a whole number, or two digits: a simulator may take minutes for a step."""
+    """Return a rate as text, below 10 with two digits: a simulator may take minutes for a step."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 

@@ -1,4 +1,4 @@
-"""What all calls from Python share: plug-ins loaded once, and errors in the words of Python."""
+"""The frame of all calls from Python, which loads plug-ins once and rewords errors for Python."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Result = TypeVar("_Result")
 
 
 def in_python(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Make a function's errors name keywords where those of the command name options."""
+    """Wrap a function so that its errors name keywords instead of the command's options."""
 
     @functools.wraps(function)
     def wrapper(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
@@ -37,7 +37,7 @@ def in_python(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _
 
 @functools.cache
 def load_plugins_once() -> None:
-    """Register what installed packages add, as the command does; the first call alone works."""
+    """Register the additions of installed packages, as the command does; later calls do nothing."""
     from fewbit.hdl.systems import load_plugins
 
     load_plugins()

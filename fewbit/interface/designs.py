@@ -1,4 +1,4 @@
-"""Designs from Python: found, generated, simulated, measured and proven."""
+"""Functions for designs from Python: find, generate, simulate, measure and prove them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["designs", "find", "generate", "prove", "regress", "synthesize", "vec
 
 
 def _entry(design: str | Design) -> Design:
-    """Return the registry's entry of a name."""
+    """Return the registry's entry for a name, or the entry itself."""
     from fewbit.hdl import designs as registry
     from fewbit.hdl.design import Design
 
@@ -41,7 +41,7 @@ def _entry(design: str | Design) -> Design:
 
 
 def _configured(design: AnyDesign, parameters: dict[str, Value]) -> ConfiguredDesign:
-    """Return a design with its parameters, however the user named it."""
+    """Return a design with its parameters, whether the user passed a name, an entry or a design."""
     from fewbit.hdl.design import ConfiguredDesign
 
     if not isinstance(design, ConfiguredDesign):

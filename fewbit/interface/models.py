@@ -1,4 +1,4 @@
-"""Trained models from Python: read, quantised, run and written."""
+"""Functions for trained models from Python: read, quantise, run and write them."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def load(
 ) -> Network:
     """Read a trained model: a .tflite, .safetensors, .onnx or .npz file.
 
-    What the reader has to say about the file, such as a part that it leaves out, is given as a
-    warning.
+    If the reader leaves out a part of the file, or has another remark, it issues a warning.
 
     Parameters
     ----------
     path
         The file.
     lstm
-        Which LSTM of a file of several, by name or index; several with commas between them.
+        The LSTM to read from a file of several, by name or index; for more than one, with commas
+        between them.
     activation
         The approximation of sigmoid and tanh in an integer model, in place of the model's own.
 
@@ -50,7 +50,7 @@ def load(
     load_plugins_once()
     imported = open_model(Path(path), None if lstm is None else str(lstm), activation)
     for warning in imported.warnings:
-        # The caller's line is two frames up, beyond the wrapper.
+        # The warning shows the caller's line, which is two frames up, beyond the wrapper.
         warnings.warn(f"{warning}.", stacklevel=3)
     return imported.network
 
@@ -136,7 +136,7 @@ def run(
         for a quantised one.
     backend
         ``golden`` for the golden model, or ``rtl`` for the generated layer in compiled simulation,
-        whose numbers are the same. What is compiled stays in ``build/bulk`` for the next time.
+        whose numbers are the same. The compiled circuit stays in ``build/bulk`` for the next time.
     real
         Whether a quantised network takes and gives real numbers: `x` is rounded to its input's
         format, and the output decoded.
