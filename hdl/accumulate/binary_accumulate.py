@@ -5,7 +5,6 @@ from amaranth.hdl import Module, Mux, Value
 from fewbit.golden.accumulate.binary_accumulate import BinaryAccumulateContract
 from fewbit.hdl.accumulate.rows import Beat, Lane, RowAccumulate, SelectedProducts
 from fewbit.hdl.arithmetic import wire
-from fewbit.hdl.structure import LaneStructure
 
 __all__ = ["BinaryAccumulate", "BinaryProducts"]
 
@@ -33,18 +32,8 @@ class BinaryProducts(SelectedProducts):
 class BinaryAccumulate(RowAccumulate):
     """The sum of a row of binary weights times activations, for a beat each cycle.
 
-    The sum follows the last beat of a row by one cycle. While it waits, the unit stalls. Bit for
-    bit :meth:`fewbit.golden.accumulate.binary_accumulate.BinaryAccumulateContract.compute`.
-
-    Parameters
-    ----------
-    contract
-        The unit's contract; by default one with default parameters.
-    structure
-        "gates", "fpga" or "plain", see :mod:`fewbit.hdl.accumulate.rows`.
+    Bit for bit :meth:`fewbit.golden.accumulate.binary_accumulate.BinaryAccumulateContract.compute`.
     """
 
-    def __init__(
-        self, contract: BinaryAccumulateContract | None = None, structure: LaneStructure = "gates"
-    ) -> None:
-        super().__init__(BinaryProducts(contract or BinaryAccumulateContract(), structure))
+    contract_type = BinaryAccumulateContract
+    products_type = BinaryProducts

@@ -5,7 +5,6 @@ from amaranth.hdl import Cat, Const, Module, Value
 from fewbit.golden.accumulate.int12_mac import Int12MacContract
 from fewbit.hdl.accumulate.rows import Beat, RowAccumulate, RowProducts
 from fewbit.hdl.arithmetic import wire
-from fewbit.hdl.structure import LaneStructure
 from fewbit.hdl.sums.addends import Addend, product_addends, sum_of_addends
 from fewbit.hdl.sums.columns import Columns
 
@@ -44,21 +43,11 @@ class Int12Products(RowProducts):
 class Int12Mac(RowAccumulate):
     """The sum of a row of signed 12-bit weights times activations, for a beat each cycle.
 
-    The sum follows the last beat of a row by one cycle. While it waits, the unit stalls. Bit for
-    bit :meth:`fewbit.golden.accumulate.int12_mac.Int12MacContract.compute`.
-
-    Parameters
-    ----------
-    contract
-        The unit's contract; by default one with default parameters.
-    structure
-        "gates", "fpga" or "plain", see :mod:`fewbit.hdl.accumulate.rows`.
+    Bit for bit :meth:`fewbit.golden.accumulate.int12_mac.Int12MacContract.compute`.
     """
 
-    def __init__(
-        self, contract: Int12MacContract | None = None, structure: LaneStructure = "gates"
-    ) -> None:
-        super().__init__(Int12Products(contract or Int12MacContract(), structure))
+    contract_type = Int12MacContract
+    products_type = Int12Products
 
 
 def add_product(

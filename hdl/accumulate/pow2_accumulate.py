@@ -5,7 +5,6 @@ from amaranth.hdl import Cat, Module, Mux, Value
 from fewbit.golden.accumulate.pow2_accumulate import Pow2AccumulateContract
 from fewbit.hdl.accumulate.rows import Beat, Lane, RowAccumulate, SelectedProducts
 from fewbit.hdl.arithmetic import wire
-from fewbit.hdl.structure import LaneStructure
 
 __all__ = ["Pow2Accumulate", "Pow2Products"]
 
@@ -59,18 +58,8 @@ class Pow2Products(SelectedProducts):
 class Pow2Accumulate(RowAccumulate):
     """The sum of a row of weights 0 and ±2**-e times activations, for a beat each cycle.
 
-    The sum follows the last beat of a row by one cycle. While it waits, the unit stalls. Bit for
-    bit :meth:`fewbit.golden.accumulate.pow2_accumulate.Pow2AccumulateContract.compute`.
-
-    Parameters
-    ----------
-    contract
-        The unit's contract; by default one with default parameters.
-    structure
-        "gates", "fpga" or "plain", see :mod:`fewbit.hdl.accumulate.rows`.
+    Bit for bit :meth:`fewbit.golden.accumulate.pow2_accumulate.Pow2AccumulateContract.compute`.
     """
 
-    def __init__(
-        self, contract: Pow2AccumulateContract | None = None, structure: LaneStructure = "gates"
-    ) -> None:
-        super().__init__(Pow2Products(contract or Pow2AccumulateContract(), structure))
+    contract_type = Pow2AccumulateContract
+    products_type = Pow2Products

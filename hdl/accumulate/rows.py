@@ -1,7 +1,7 @@
 """The common part of units that sum rows: the stream, the registers, the sum of the lanes."""
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
@@ -81,14 +81,21 @@ class RowAccumulate(wiring.Component):
 
     Parameters
     ----------
-    products
-        The products of a beat.
+    contract
+        The unit's contract; by default one with default parameters.
+    structure
+        "gates", "fpga" or "plain", see :mod:`fewbit.hdl.structure`.
     """
 
-    def __init__(self, products: RowProducts) -> None:
-        self.products = products
-        self.contract = products.contract
-        self.structure: LaneStructure = products.structure
+    contract_type: ClassVar[type[RowAccumulateContract]]
+    products_type: ClassVar[type[RowProducts]]
+
+    def __init__(
+        self, contract: RowAccumulateContract | None = None, structure: LaneStructure = "gates"
+    ) -> None:
+        self.contract = contract or self.contract_type()
+        self.structure: LaneStructure = structure
+        self.products = self.products_type(self.contract, structure)
         super().__init__(
             {
                 "i": In(stream_of(self.contract.operands)),

@@ -6,7 +6,6 @@ from fewbit.golden.accumulate.ternary_accumulate import TernaryAccumulateContrac
 from fewbit.hdl.accumulate.packing import Digit, unpack_dense
 from fewbit.hdl.accumulate.rows import Beat, Lane, RowAccumulate, SelectedProducts
 from fewbit.hdl.arithmetic import wire
-from fewbit.hdl.structure import LaneStructure
 
 __all__ = ["TernaryAccumulate", "TernaryProducts"]
 
@@ -56,18 +55,8 @@ class TernaryProducts(SelectedProducts):
 class TernaryAccumulate(RowAccumulate):
     """The sum of a row of ternary weights times activations, for a beat each cycle.
 
-    The sum follows the last beat of a row by one cycle. While it waits, the unit stalls. Bit for
-    bit :meth:`fewbit.golden.accumulate.ternary_accumulate.TernaryAccumulateContract.compute`.
-
-    Parameters
-    ----------
-    contract
-        The unit's contract; by default one with default parameters.
-    structure
-        "gates", "fpga" or "plain", see :mod:`fewbit.hdl.accumulate.rows`.
+    Bit for bit its contract in :mod:`fewbit.golden.accumulate.ternary_accumulate`.
     """
 
-    def __init__(
-        self, contract: TernaryAccumulateContract | None = None, structure: LaneStructure = "gates"
-    ) -> None:
-        super().__init__(TernaryProducts(contract or TernaryAccumulateContract(), structure))
+    contract_type = TernaryAccumulateContract
+    products_type = TernaryProducts

@@ -21,9 +21,8 @@ __all__ = ["FloatSD8LstmLayer"]
 class _FloatSD8Neurons(Neurons):
     """The neurons of the FloatSD8 LSTM with their configuration."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places[FloatSD8LstmLayerContract]) -> None:
         contract = places.contract
-        assert isinstance(contract, FloatSD8LstmLayerContract)
         neurons = [
             FloatSD8LayerNeuron(contract.lanes, contract.window) for _ in range(contract.neurons)
         ]

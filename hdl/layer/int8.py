@@ -3,6 +3,7 @@
 """The layer of the integer LSTM."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from amaranth.hdl import Cat, Module, Value
 from amaranth.lib import wiring
@@ -21,8 +22,10 @@ from fewbit.hdl.structure import Structure
 
 __all__ = ["Int8LstmLayer", "Int8Neurons", "places_of", "step_cycles", "update_of"]
 
+_Layer = TypeVar("_Layer", bound=Int8LstmLayerContract)
 
-def places_of(contract: Int8LstmLayerContract, registers: int = 0) -> Places:
+
+def places_of(contract: _Layer, registers: int = 0) -> Places[_Layer]:
     """Return the places of the integer LSTM's layer: values of 8 bits, cells of 16 bits."""
     return Places(contract, activation_width=8, cell_width=16, registers=registers)
 
@@ -46,7 +49,7 @@ class Int8Neurons(Neurons):
 
     def __init__(
         self,
-        places: Places,
+        places: Places[Int8LstmLayerContract],
         structure: Structure,
         products: Sequence[wiring.Component] = (),
         *,
@@ -54,7 +57,6 @@ class Int8Neurons(Neurons):
         tells_output_gate: bool = False,
     ) -> None:
         contract = places.contract
-        assert isinstance(contract, Int8LstmLayerContract)
         self.structure: Structure = structure
         update = update_of(contract)
         integer_neurons = [

@@ -28,9 +28,8 @@ __all__ = ["DynamicInt8LstmLayer"]
 class _DynamicNeurons(Int8Neurons):
     """The neurons of the integer LSTM whose weights can be taken by halves."""
 
-    def __init__(self, places: Places, structure: Structure) -> None:
+    def __init__(self, places: Places[DynamicInt8LstmLayerContract], structure: Structure) -> None:
         contract = places.contract
-        assert isinstance(contract, DynamicInt8LstmLayerContract)
         # With start values of three bytes, the sum of the longest row stays below 2^24: a product
         # is at most 2^14, and a little more in LOW. With four bytes sums may wrap.
         accumulator_width = 25 if contract.start_bytes == 3 else 32

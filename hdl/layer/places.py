@@ -7,6 +7,7 @@ memory takes the bytes of its own place from that bus.
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from typing import Any, Generic, TypeVar
 
 from amaranth.hdl import Cat, Value
 from amaranth.lib import wiring
@@ -34,8 +35,11 @@ class Place(IntEnum):
     """Only in a layer that counts passes, where the image's places begin one later."""
 
 
+Layer_co = TypeVar("Layer_co", bound=LayerContract[Any], covariant=True)
+
+
 @dataclass(frozen=True, eq=False)
-class Places:
+class Places(Generic[Layer_co]):
     """All places of a layer, in the order in which a packet fills them.
 
     Parameters
@@ -49,7 +53,7 @@ class Places:
         Such a layer also counts passes, which follow the state in its answer.
     """
 
-    contract: LayerContract
+    contract: Layer_co
     activation_width: int
     cell_width: int
     registers: int = 0

@@ -47,9 +47,8 @@ class SideBySideNeurons(Neurons):
         "gates", "fpga" or "plain", see :mod:`fewbit.hdl.structure`.
     """
 
-    def __init__(self, places: Places, structure: LaneStructure) -> None:
+    def __init__(self, places: Places[TernaryLstmLayerContract], structure: LaneStructure) -> None:
         contract = places.contract
-        assert isinstance(contract, TernaryLstmLayerContract)
         self.neuron = SideBySideNeuron(
             contract.hidden,
             contract.lane_weights,

@@ -25,9 +25,8 @@ __all__ = ["TernaryLstmLayer"]
 class _TernaryNeurons(Neurons):
     """The neurons that add the rows of a unit's gates one after the other."""
 
-    def __init__(self, places: Places, structure: LaneStructure) -> None:
+    def __init__(self, places: Places[TernaryLstmLayerContract], structure: LaneStructure) -> None:
         contract = places.contract
-        assert isinstance(contract, TernaryLstmLayerContract)
         self.contract = contract
         update = update_of(contract)
         own: Structure = "fpga" if structure == "fpga" else "gates"
