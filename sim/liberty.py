@@ -1,6 +1,7 @@
 """Cells of a Liberty file: areas, pins, capacitances and logic functions.
 
-The reader reads what a gate-level simulation needs and skips the rest, such as tables of delays.
+The reader reads what a gate-level simulation needs, and the mean energy of power tables. It skips
+the rest, such as tables of delays.
 Functions are parsed and never run as code, because the file may come from any source.
 """
 
@@ -29,7 +30,7 @@ _STATEMENT = re.compile(
     re.S,
 )
 _BRACE = re.compile(rf"[{{}}]|{_STRING}|/\*.*?\*/|//[^\n]*", re.S)
-_SKIPPED = frozenset(("timing", "internal_power", "leakage_power", "wire_load"))
+_NOT_PARSED = frozenset(("timing", "internal_power", "leakage_power", "wire_load"))
 _TABLE = re.compile(
     rf"\b(rise_power|fall_power|power)\s*\([^()]*\)\s*\{{((?:{_STRING}|[^{{}}\"])*)\}}", re.S
 )
@@ -166,7 +167,7 @@ def _parse(text: str) -> _Group:
             stack.pop()
         elif value is not None:
             stack[-1].values[name] = value.strip().strip('"')
-        elif opening and name in _SKIPPED:
+        elif opening and name in _NOT_PARSED:
             end = _end_of_group(text, position)
             if name == "internal_power":
                 stack[-1].tables.append(text[position:end])

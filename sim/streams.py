@@ -76,7 +76,10 @@ def pauses(rng: random.Random, share: float, burst: int = 1) -> Iterator[bool]:
 
 
 def until_full(rng: random.Random) -> Sink:
-    """Return a sink that waits until the circuit is full, takes a few beats, and waits again."""
+    """Return a sink that stalls until the circuit is full, takes a few beats, and stalls again.
+
+    The circuit is full when it offers a result and has taken no beat for `QUIET_CYCLES`.
+    """
     open_cycles = 0
 
     def ready(valid: bool, quiet: int) -> bool:

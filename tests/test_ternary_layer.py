@@ -26,9 +26,9 @@ from fewbit.golden.systems import layer_of
 from fewbit.hdl.accumulate.packing import unpack_dense
 from fewbit.hdl.designs import find
 from fewbit.hdl.layer.ternary_cycles import step_cycles
+from fewbit.hdl.memory_writer import Writer
 from fewbit.hdl.neuron.side_by_side_sum import SideBySideSum
 from fewbit.hdl.neuron.ternary import LaneSum
-from fewbit.hdl.writer import Writer
 from fewbit.layer_files import cycles_section
 from fewbit.sim.bulk import BulkSimulation, compare
 from fewbit.sim.layer import LayerBackend

@@ -283,7 +283,8 @@ def synthesize(
     dsp
         Whether an FPGA's DSP blocks may be used.
     mapping
-        ``area``, or ``delay`` for the fewest gates in a row, which only ``gates`` takes.
+        ``area``, or ``delay`` for the smallest depth in gates, which only the target ``gates``
+        takes.
     parameters
         Parameters that differ from their defaults.
 

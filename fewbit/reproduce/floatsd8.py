@@ -126,7 +126,8 @@ def compare_macs(
     mapped: dict[tuple[str, Path | None, int | None], Mapped] = {}
     names = f"{baseline.name} {unit.name}"
 
-    def cells(design: Design, process: Path | None, products: int | None = None) -> Mapped:
+    def mapped_once(design: Design, process: Path | None, products: int | None = None) -> Mapped:
+        """Return a design mapped to cells, with so many products or, if None, its default."""
         is_default = products == design.configure().parameters["products"]
         key = design.name, process, None if is_default else products
         if key not in mapped:
@@ -135,7 +136,7 @@ def compare_macs(
         return mapped[key]
 
     def area_in_gates() -> list[Finding]:
-        figures = [cells(design, None).figures for design in (baseline, unit)]
+        figures = [mapped_once(design, None).figures for design in (baseline, unit)]
         whole, logic = (
             {
                 design.name: float(row[name])
@@ -164,7 +165,7 @@ def compare_macs(
     def area_in_process() -> list[Finding]:
         assert liberty is not None
         areas = {
-            design.name: float(cells(design, liberty).figures["area_ge"])
+            design.name: float(mapped_once(design, liberty).figures["area_ge"])
             for design in (baseline, unit)
         }
         how = f"fewbit synth {names} --target liberty --liberty {liberty}"
@@ -193,7 +194,7 @@ def compare_macs(
     def power(process: Path | None, delay: Delay) -> list[Finding]:
         activities = {}
         for design in (baseline, unit):
-            netlist = cells(design, process, operands.weights.shape[2])
+            netlist = mapped_once(design, process, operands.weights.shape[2])
             contract = netlist.configured.contract
             flat = encode_operands(
                 contract,

@@ -62,8 +62,9 @@ def _exponential_of_negative(raw: Raws, integer_bits: int) -> Raws:
 
     The raws have `integer_bits` integer bits.
 
-    The remainder in [-1/4, 0) goes through a polynomial of degree 4 around -1/8; each higher bit
-    of the distance contributes a constant factor.
+    A raw is a remainder in [-1/4, 0) minus a distance, which is a multiple of 1/4. The exponential
+    of the remainder is a polynomial of degree 4 around -1/8; each bit 2^k of the distance that is 1
+    multiplies it by the constant exp(-2^k).
     """
     fraction = 15 - integer_bits
     quarter = 1 << (fraction - 2)

@@ -73,7 +73,7 @@ GateOrder = Literal["in_turn", "side_by_side"]
 
 
 START_BYTES = 4
-_HALF = 1 << 30
+_HALF_OF_Q31 = 1 << 30
 """The multiplier of a scale that is a power of two."""
 NONZERO = 6
 """Bit of a shift's byte that is 1 unless the row's scale is 0, where scales are powers of two."""
@@ -294,7 +294,7 @@ class TernaryLstmLayerContract(LayerContract[TernaryLstm]):
         scale = "a row's scale, from its sum to the gate, is multiplier / 2^31 * 2^shift"
         multipliers = multipliers_field(rows, scale)
         if self.scales == "powers_of_two":
-            multipliers = Field(rows, 0, _HALF, f"{scale}; 0 or 2^30", _HALF)
+            multipliers = Field(rows, 0, _HALF_OF_Q31, f"{scale}; 0 or 2^30", _HALF_OF_Q31)
         fields = {
             "input_weights": Field((*rows, self.inputs), *ends, listed),
             "recurrent_weights": Field((*rows, self.hidden), *ends, listed),
@@ -309,11 +309,16 @@ class TernaryLstmLayerContract(LayerContract[TernaryLstm]):
         }
 
     def _start_bits(self, part: str, gate: int) -> tuple[Bits, ...]:
-        """Return the bits of each unit's start value and scale for a row."""
+        """Return the layout of a unit's record in the memory of starts, for one row.
+
+        A start value of 32 bits, then the scale: any scale takes the bits of a multiplier and a
+        shift. A power of two takes a byte: the shift, a bit that is 1 unless the scale is 0, and a
+        bit 0.
+        """
         start = Bits(8 * START_BYTES, "bias" if part == "input" else "", (gate,))
         if self.scales == "any":
             return start, *split_bits(f"{part}_", (gate,))
-        multiplier = Bits(1, f"{part}_multipliers", (gate,), right=_HALF.bit_length() - 1)
+        multiplier = Bits(1, f"{part}_multipliers", (gate,), right=_HALF_OF_Q31.bit_length() - 1)
         return start, Bits(NONZERO, f"{part}_shifts", (gate,)), multiplier, Bits(7 - NONZERO)
 
     def check_fit(self, constants: TernaryLstm) -> None:
@@ -391,7 +396,7 @@ def _codes_of(weights: LaneWeights) -> Codes:
 
 
 def _has_powers_of_two(model: TernaryLstm) -> bool:
-    return bool(np.isin(model.multipliers, (0, _HALF)).all())
+    return bool(np.isin(model.multipliers, (0, _HALF_OF_Q31)).all())
 
 
 def random_model(layer: TernaryLstmLayerContract, rng: np.random.Generator) -> TernaryLstm:
@@ -401,7 +406,7 @@ def random_model(layer: TernaryLstmLayerContract, rng: np.random.Generator) -> T
     typical = float(np.sqrt((levels.astype(np.float64) ** 2).mean())) * 2.0**layer.activation_width
     scales: dict[str, Raws] = {}
     for part, length in zip(PARTS, (layer.inputs, layer.hidden), strict=True):
-        multipliers = np.full(rows, _HALF)
+        multipliers = np.full(rows, _HALF_OF_Q31)
         if layer.scales == "any":
             multipliers = rng.integers(1 << 23, 1 << 24, rows) << SIGNIFICAND_POSITION
         # Sums of uniform raws are about a quarter of this; up to 2^14 a gate does not saturate.

@@ -468,6 +468,11 @@ class Int8Lstm(Lstm):
         return FastSteps.of(self.constants)
 
     def _peephole_constants(self, weights: npt.NDArray[np.int16]) -> dict[str, Any]:
+        """Return the constants of the peepholes.
+
+        A gate's multiplier takes cell raws times weights to raws of the gate, before its norm if it
+        has one.
+        """
         assert self.peephole_weight_scales is not None
         gates = [index for index, name in enumerate(self.gates) if name != "g"]
         with np.errstate(over="ignore", under="ignore"):

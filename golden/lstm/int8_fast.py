@@ -285,7 +285,8 @@ class FastSteps:
     def finish(self, state: "State") -> None:
         """Compute the rest of a time step after `sum_gates`, in place.
 
-        Gates with 2^15 added are indices into the tables.
+        `sum_gates` has added 2^15 to the raws in `state.gates`, which makes them indices into the
+        tables.
         """
         constants = self._constants
         gates, cell = state.gates, state.flat_cell

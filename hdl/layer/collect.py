@@ -60,7 +60,7 @@ class Collect(wiring.Component):
     gate, group, gate_writes, gate_value
         A value of a gate to be stored: the gate, the group, a bit for each neuron that is 1 for the
         one whose value it is, and the value.
-    takes_unit, ends_group
+    takes_unit, ends_task
         Whether the result of a unit is taken, and not that of a neuron which has none in the last
         group; and whether the last result of a group's task is taken.
     taken
@@ -102,7 +102,7 @@ class Collect(wiring.Component):
                 "gate_writes": Out(neurons),
                 "gate_value": Out(fields.get("value", 1)),
                 "takes_unit": Out(1),
-                "ends_group": Out(1),
+                "ends_task": Out(1),
                 "taken": Out(taken_layout(places, result)),
             }
         )
@@ -191,7 +191,7 @@ class Collect(wiring.Component):
             self.vectors.lane.eq(lane),
             self.vectors.value.eq(result),
             self.takes_unit.eq(collects & ~is_padding),
-            self.ends_group.eq(collects & (neuron == count - 1)),
+            self.ends_task.eq(collects & (neuron == count - 1)),
             self.taken.neuron.eq(neuron),
             *(self.taken[name].eq(value) for name, value in values.items()),
         ]

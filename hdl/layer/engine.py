@@ -37,8 +37,9 @@ Feed = PlainFeed | HalvesFeed | OneMemoryFeed
 class LayerEngine(wiring.Component):
     """A layer of a number system: packets in, packets out.
 
-    The lanes take a word of weights a cycle, while the next input vector comes in and the last
-    results leave. Between time steps they wait until the last unit's new hidden value is there.
+    While the neurons are ready, the lanes take a word of weights a cycle; meanwhile the next input
+    vector comes in. At the end of each phase, and so of each time step, the lanes wait until its
+    last result is collected and, where gates are stored, normalised.
 
     Parameters
     ----------
@@ -87,9 +88,9 @@ class LayerEngine(wiring.Component):
         for part in (feed, neurons, cells, answer):
             _copy(m, front.bus, part.bus, front.bus.signature.members)
 
-        # The page of the input vector that the time step in progress, or the next one, uses.
+        # The page that the time step in progress, or the next one, reads of both vectors. New
+        # hidden values go to the other one.
         page = Signal()
-        hidden_page = Signal()
         busy = Signal()
         phase = Signal.like(issue.phase, name="phase")
         phase_is_done: Value = collect.phase_is_collected
@@ -115,7 +116,7 @@ class LayerEngine(wiring.Component):
         with m.If(next_phase):
             m.d.sync += phase.eq(phase + 1)
         with m.If(ends):
-            m.d.sync += [phase.eq(0), page.eq(~page), hidden_page.eq(~hidden_page), busy.eq(0)]
+            m.d.sync += [phase.eq(0), page.eq(~page), busy.eq(0)]
         with m.If(begins):
             m.d.sync += busy.eq(1)
         fresh = wire(m, front.fresh | front.starts.bit_select(page, 1), "starts_at_reset")
@@ -134,7 +135,6 @@ class LayerEngine(wiring.Component):
             issue.phase.eq(phase),
             # Inputs of the feed.
             feed.page.eq(page),
-            feed.hidden_page.eq(hidden_page),
             feed.write_page.eq(front.write_page),
             feed.busy.eq(busy),
             feed.begins.eq(begins),
@@ -212,10 +212,11 @@ class LayerEngine(wiring.Component):
         """Connect the part that chooses the precision with those that it watches or steers."""
         _copy(m, front.bus, precision.bus, front.bus.signature.members)
         _copy(m, front, precision, ("register_writes", "loaded"))
-        _copy(m, collect, precision, ("takes_unit", "ends_group", "taken"))
+        _copy(m, collect, precision, ("takes_unit", "taken"))
         m.d.comb += [
             precision.group.eq(issue.o.payload.group),
             precision.collected_group.eq(collect.group),
+            precision.ends_group.eq(collect.ends_task),
             issue.low.eq(precision.low),
             self.feed.low.eq(precision.low),
             answer.passes.eq(precision.passes),

@@ -19,15 +19,15 @@ from fewbit.hdl.formats import HasPorts
 from fewbit.hdl.layer.image import ImageStore
 from fewbit.hdl.layer.issue import issue_layout
 from fewbit.hdl.layer.places import Place, Places
-from fewbit.hdl.writer import Writer
+from fewbit.hdl.memory_writer import Writer
 
 __all__ = [
     "Activations",
     "PlainFeed",
     "add_starts",
+    "delay_with_read",
     "feed_ports",
     "hidden_writer",
-    "hold",
     "masked",
     "memory",
     "offer",
@@ -67,8 +67,8 @@ def feed_ports(
         fields to ``first``, ``last``, ``recurrent`` and ``segment``.
     bus
         The bytes of packets, see `Places.bus`.
-    page, hidden_page, write_page
-        The page of the input vector that the time step in progress uses, the page of its old hidden
+    page, write_page
+        The page that the time step in progress reads of the input vector and of the old hidden
         vector, and the page that the next input vector goes to.
     busy, begins
         Whether a time step is in progress, and whether one begins with the next cycle.
@@ -105,7 +105,6 @@ def feed_ports(
         "o": Out(stream.Signature(data.StructLayout({**shared, **beat}))),
         "bus": In(places.bus),
         "page": In(1),
-        "hidden_page": In(1),
         "write_page": In(1),
         "busy": In(1),
         "begins": In(1),
@@ -119,7 +118,9 @@ def feed_ports(
     }
 
 
-def hold(m: Module, i: wiring.PureInterface, flags: Mapping[str, Value]) -> dict[str, Signal]:
+def delay_with_read(
+    m: Module, i: wiring.PureInterface, flags: Mapping[str, Value]
+) -> dict[str, Signal]:
     """Delay flags of a beat by a cycle, so that they come together with the words read for it."""
     held = {name: Signal(len(value), name=name, reset_less=True) for name, value in flags.items()}
     with m.If(i.ready):
@@ -139,7 +140,9 @@ def offer(m: Module, i: wiring.PureInterface, o: wiring.PureInterface) -> Value:
     with m.If(i.ready):
         m.d.sync += waits.eq(i.valid)
     beat = i.payload
-    held = hold(m, i, {name: beat[name] for name in ("first", "last", "recurrent", "segment")})
+    held = delay_with_read(
+        m, i, {name: beat[name] for name in ("first", "last", "recurrent", "segment")}
+    )
     m.d.comb += [o.payload[name].eq(value) for name, value in held.items()]
     return wire(m, i.valid & i.ready, "issues")
 
@@ -150,9 +153,7 @@ def hidden_writer(places: Places, feed: HasPorts) -> Writer:
     loads = places.values(feed.bus, Place.HIDDEN)
     lanes = range(places.schedule.lanes)
     enable = Cat(results.to_hidden & (results.lane == lane) for lane in lanes) | loads.enable
-    address = Mux(
-        feed.busy, Cat(~feed.hidden_page, results.word), Cat(feed.hidden_page, loads.address)
-    )
+    address = Mux(feed.busy, Cat(~feed.page, results.word), Cat(feed.page, loads.address))
     value = Mux(feed.busy, results.value, loads.data)[: places.activation_width]
     return Writer(enable, address, value)
 
@@ -169,7 +170,7 @@ def add_starts(
     port = store.memory(m, "starts").read_port()
     m.d.comb += [port.addr.eq(beat.start), port.en.eq(issues & beat.first_word)]
     starts = beat.starts & ~(beat.recurrent & feed.fresh)
-    held = hold(m, feed.i, {"takes_start": starts, "takes_gate": beat.starts_from_gate})
+    held = delay_with_read(m, feed.i, {"takes_start": starts, "takes_gate": beat.starts_from_gate})
     width = len(port.data) // schedule.neurons
     values: list[Value] = []
     for index in range(schedule.neurons):
@@ -203,7 +204,7 @@ class Activations(wiring.Component):
         vector's last; these flags are taken where ``advances`` is 1.
     read
         The word that was read, or zeros where no vector counts.
-    bus, page, hidden_page, write_page, busy, saves, saved, results
+    bus, page, write_page, busy, saves, saved, results
         See `feed_ports`.
     """
 
@@ -214,7 +215,7 @@ class Activations(wiring.Component):
         self.masks_padding = masks_padding
         schedule = places.schedule
         ports = feed_ports(places, segments, {})
-        shared = ("bus", "page", "hidden_page", "write_page", "busy", "saves", "saved", "results")
+        shared = ("bus", "page", "write_page", "busy", "saves", "saved", "results")
         self.parts: tuple[Part, ...] = ("input", "recurrent")
         if any(row.part == "inner" for row in schedule.rows):
             self.parts = (*self.parts, "inner")
@@ -244,7 +245,7 @@ class Activations(wiring.Component):
         m.submodules.hidden_vector = hidden
         hidden_writer(places, self).connect(m, hidden.write_port(granularity=width))
         ports = {"input": inputs.read_port(), "recurrent": hidden.read_port()}
-        old = Cat(self.hidden_page, Mux(self.busy, self.word, self.bus.word))
+        old = Cat(self.page, Mux(self.busy, self.word, self.bus.word))
         m.d.comb += [
             ports["input"].addr.eq(Cat(self.page, self.word)),
             ports["input"].en.eq(self.reads_input),
@@ -299,7 +300,7 @@ class PlainFeed(wiring.Component):
     places
         The layer's places.
     segments
-        Names of the neuron's programs.
+        Names of the segments of the neuron's program.
     masks_padding
         See `Activations`. It is needed where padding with weights of zero is not enough: no code of
         a weight is zero, or the exponent of the activation counts all the same.
@@ -368,5 +369,5 @@ def connect_vectors(m: Module, feed: HasPorts, activations: Activations) -> None
     """Connect the ports by which vectors are written, and by which a state is read."""
     for name in activations.bus.signature.members:
         m.d.comb += getattr(activations.bus, name).eq(getattr(feed.bus, name))
-    for name in ("page", "hidden_page", "write_page", "busy", "saves", "results"):
+    for name in ("page", "write_page", "busy", "saves", "results"):
         m.d.comb += getattr(activations, name).eq(getattr(feed, name))

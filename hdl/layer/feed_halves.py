@@ -8,7 +8,14 @@ from amaranth.lib.wiring import In, Out
 
 from fewbit.hdl.accumulate.int8_halves import HALVES
 from fewbit.hdl.arithmetic import wire
-from fewbit.hdl.layer.feed import Activations, add_starts, connect_vectors, feed_ports, hold, offer
+from fewbit.hdl.layer.feed import (
+    Activations,
+    add_starts,
+    connect_vectors,
+    delay_with_read,
+    feed_ports,
+    offer,
+)
 from fewbit.hdl.layer.image import ImageStore
 from fewbit.hdl.layer.places import BYTE, Place, Places
 
@@ -81,7 +88,7 @@ class HalvesFeed(wiring.Component):
     places
         The layer's places.
     segments
-        Names of the neuron's programs.
+        Names of the segments of the neuron's program.
 
     Ports
     -----
@@ -164,7 +171,7 @@ class HalvesFeed(wiring.Component):
             "raises_first": low | ~i.odd,
             "raises_second": low | i.odd,
         }
-        held = hold(m, self.i, flags)
+        held = delay_with_read(m, self.i, flags)
         sums = [
             each.kept & held[f"adds_{part}"].replicate(len(each.kept))
             for part, each in self._add_sums(m).items()

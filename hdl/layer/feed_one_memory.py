@@ -8,12 +8,19 @@ from amaranth.lib.memory import Memory
 
 from fewbit.golden.layer.schedule import chunks
 from fewbit.hdl.arithmetic import wire
-from fewbit.hdl.layer.feed import feed_ports, hidden_writer, hold, masked, offer, page_words
+from fewbit.hdl.layer.feed import (
+    delay_with_read,
+    feed_ports,
+    hidden_writer,
+    masked,
+    offer,
+    page_words,
+)
 from fewbit.hdl.layer.image import ImageStore
 from fewbit.hdl.layer.places import Place, Places
+from fewbit.hdl.memory_writer import Writer
 from fewbit.hdl.neuron.side_by_side_vectors import Vectors
 from fewbit.hdl.selection import bits_of
-from fewbit.hdl.writer import Writer
 
 __all__ = ["OneMemoryFeed"]
 
@@ -32,7 +39,7 @@ class OneMemoryFeed(wiring.Component):
     vectors
         The layout of the values in the memory.
     segments
-        Names of the neuron's programs.
+        Names of the segments of the neuron's program.
     masks_padding
         Whether the lanes beyond the end of a vector read as code 0, whatever the memory holds.
 
@@ -99,7 +106,7 @@ class OneMemoryFeed(wiring.Component):
         def of_hidden(place: Value) -> Value:
             return place | (0 if inputs_are_second else second)
 
-        old = Cat(self.hidden_page, Mux(self.busy, i.word, self.bus.word))
+        old = Cat(self.page, Mux(self.busy, i.word, self.bus.word))
         reads_input = wire(m, i.input & self.busy, "reads_input")
         reads = issues & i.reads_word
         m.d.comb += [
@@ -133,7 +140,9 @@ class OneMemoryFeed(wiring.Component):
         }
         if not rests:
             return word
-        held = hold(m, self.i, {f"fills_{part}": takes[part] & ~i.last_word for part in rests})
+        held = delay_with_read(
+            m, self.i, {f"fills_{part}": takes[part] & ~i.last_word for part in rests}
+        )
         recurrent = self.o.payload.recurrent
         counts: list[Value] = [Const(1, 1)] * (schedule.lanes // vectors.group)
         for part, rest in rests.items():

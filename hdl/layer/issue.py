@@ -41,9 +41,9 @@ def issue_layout(schedule: Schedule, segments: Sequence[str]) -> StructLayout:
     ``new_cell``            the row takes a cell that this time step has written
     ``needs_cell``          the row needs the unit's cell
     ``first``, ``last``     the beat is the first, or the last, of its sum
-    ``segment``             the number of the neuron's program that takes the row
+    ``segment``             the number of the segment of the neuron's program
     ``group``               the number of the units that the neurons take now
-    ``ends_group``          the beat is the last of the group's
+    ``ends_group``          the beat is the group's last one in this time step
     ======================  ========================================================================
 
     Where rows can be taken by halves, two words in a beat, there are also ``odd``, the lowest bit
@@ -81,7 +81,7 @@ class Issue(wiring.Component):
     schedule
         The rows, in order.
     segments
-        Names of the neuron's programs in the order of their numbers.
+        Names of the segments of the neuron's program, in the order of their numbers.
 
     Ports
     -----
@@ -134,7 +134,7 @@ class Issue(wiring.Component):
         firsts, ends = bounds(
             sum(len(task.rows) for task in phase.tasks) for phase in schedule.phases
         )
-        ends_group = wire(m, row.matches(*ends), "ends_group")
+        is_last_row = wire(m, row.matches(*ends), "is_last_row")
         is_last_group = Signal()
         first_row = Signal.like(row)
         groups = [schedule.groups(phase) for phase in schedule.phases]
@@ -177,7 +177,7 @@ class Issue(wiring.Component):
                 if not turn_bits:
                     with m.If(has_start):
                         m.d.sync += start.eq(start + 1)
-                with m.If(ends_group):
+                with m.If(is_last_row):
                     m.d.sync += group.eq(group + 1)
                     with m.If(is_last_group):
                         m.d.sync += [issuing.eq(0), group.eq(0)]

@@ -62,7 +62,7 @@ class Neurons(wiring.Component):
     """
 
     segments: tuple[str, ...] = ("",)
-    """Names of the neurons' programs in the order of their numbers."""
+    """Names of the segments of the neurons' program, in the order of their numbers."""
 
     def __init__(self, places: Places, neurons: Sequence[wiring.Component]) -> None:
         self.places = places

@@ -17,7 +17,7 @@ from fewbit.golden.layer.contract import LayerContract
 from fewbit.golden.layer.image import CHECKSUM_BYTES, Plan
 from fewbit.golden.layer.packets import PASSES_SIZE, value_bytes
 from fewbit.golden.layer.schedule import Schedule
-from fewbit.hdl.writer import Writer
+from fewbit.hdl.memory_writer import Writer
 
 __all__ = ["BYTE", "Place", "Places"]
 

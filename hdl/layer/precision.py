@@ -52,7 +52,8 @@ class Precision(wiring.Component):
     low
         Whether the group is in mode LOW: the high halves of its weights alone are multiplied.
     collected_group, takes_unit, ends_group, taken
-        See :class:`fewbit.hdl.layer.collect.Collect`.
+        See `group`, `takes_unit`, `ends_task` and `taken` of
+        :class:`fewbit.hdl.layer.collect.Collect`; a group has one task.
     observed_group, observed
         A group, and its old cells in the next cycle, see :class:`fewbit.hdl.layer.cells.Cells`.
     passes

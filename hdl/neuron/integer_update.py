@@ -585,7 +585,10 @@ class IntegerUpdate(wiring.Component):
         return m
 
     def _needs_rows(self, position: Signal, beyond: int) -> Value:
-        """Return whether the segment uses a row, from `beyond` operations after this one on."""
+        """Return whether the segment at `position` has a row still to use.
+
+        The operations that count are those from `beyond` after `position` on.
+        """
         program = self._program
         places: list[int] = []
         for start, segment in zip(program.starts(), program.segments.values(), strict=True):

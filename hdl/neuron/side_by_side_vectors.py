@@ -13,7 +13,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import data
 
 from fewbit.hdl.arithmetic import wire
-from fewbit.hdl.writer import Writer
+from fewbit.hdl.memory_writer import Writer
 
 __all__ = ["PairedVectors", "PlainVectors", "TripledVectors", "Vectors"]
 
