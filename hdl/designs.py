@@ -233,7 +233,7 @@ INT8_LSTM_NEURON = Design(
 
 INT8_LSTM_LAYER = Design(
     name="int8_lstm_layer",
-    summary="a layer of an integer LSTM with its parameters and state: packets in, packets out",
+    summary="a layer of an integer LSTM with its weights and state: packets in, packets out",
     contract=int8_layer,
     parameters=int8_layer_parameters(),
     component=_int8_layer,
@@ -254,7 +254,7 @@ FLOATSD8_LSTM_NEURON = Design(
 
 FLOATSD8_LSTM_LAYER = Design(
     name="floatsd8_lstm_layer",
-    summary="a layer of a FloatSD8 LSTM with its parameters and state: packets in, packets out",
+    summary="a layer of a FloatSD8 LSTM with its weights and state: packets in, packets out",
     contract=FloatSD8LstmLayerContract,
     parameters=parameters_of(FloatSD8LstmLayerContract),
     component=FloatSD8LstmLayer,
@@ -274,7 +274,7 @@ TERNARY_LSTM_NEURON = Design(
 
 TERNARY_LSTM_LAYER = Design(
     name="ternary_lstm_layer",
-    summary="a layer of an LSTM of few-bit weights with its parameters and state",
+    summary="a layer of an LSTM of few-bit weights with its weights and state",
     contract=TernaryLstmLayerContract,
     parameters=parameters_of(TernaryLstmLayerContract),
     component=TernaryLstmLayer,

@@ -37,7 +37,7 @@ class _FloatSD8Neurons(Neurons):
 
 
 class FloatSD8LstmLayer(LayerEngine):
-    """A layer of the FloatSD8 LSTM with its parameters and its state.
+    """A layer of the FloatSD8 LSTM with its weights and its state.
 
     Bit for bit :class:`fewbit.golden.layer.floatsd8.FloatSD8LstmLayerContract`, which says what the
     packets mean.

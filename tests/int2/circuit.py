@@ -87,7 +87,7 @@ class Int2LstmLayer(LayerEngine):
 
 DESIGN = Design(
     name="int2_lstm_layer",
-    summary="a layer of an LSTM of 2-bit weights with its parameters and state",
+    summary="a layer of an LSTM of 2-bit weights with its weights and state",
     contract=Int2LstmLayerContract,
     parameters=parameters_of(Int2LstmLayerContract),
     component=Int2LstmLayer,

@@ -45,7 +45,7 @@ WEIGHTS_IN_A_BYTE = 4
 
 @dataclass(frozen=True)
 class Int2LstmLayerContract(LayerContract[Int2Lstm]):
-    """A layer of 2-bit weights with its parameters and its state; bit for bit `Int2Lstm.step`."""
+    """A layer of 2-bit weights with its weights and its state; bit for bit `Int2Lstm.step`."""
 
     inputs: int = inputs_parameter()
     hidden: int = hidden_parameter()
