@@ -1,10 +1,16 @@
 """The error of a user's mistake, and functions that write a file whole or not at all."""
 
 import os
+import secrets
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
-__all__ = ["UsageError", "check_target", "write_bytes", "write_text"]
+from fewbit.golden.words import shown
+
+__all__ = ["UsageError", "check_target", "refusal", "write_bytes", "write_files", "write_text"]
+
+_LONGEST_PATH = 300
 
 
 class UsageError(Exception):
@@ -31,6 +37,12 @@ def check_target(path: Path) -> Path:
     return path
 
 
+def refusal(error: OSError) -> str:
+    """Return the sentence about what the system refused, which names the file if there is one."""
+    place = "" if error.filename is None else f" {shown(error.filename, _LONGEST_PATH)}"
+    return f"The system refused{place}: {error.strerror or error}."
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all, and its folder if it is missing.
 
@@ -39,7 +51,7 @@ def write_text(path: Path, text: str) -> None:
     UsageError
         If the file can't be written.
     """
-    write_bytes(path, text.encode())
+    write_files({path: text.encode()})
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -50,20 +62,65 @@ def write_bytes(path: Path, content: bytes) -> None:
     UsageError
         If the file can't be written.
     """
-    partial: Path | None = None
+    write_files({path: content})
+
+
+def write_files(files: Mapping[Path, bytes]) -> None:
+    """Write all files or none, each whole, and their folders if they are missing.
+
+    All are written under other names first, so that only renaming may fail in between; files that
+    were replaced by then are put back.
+
+    Raises
+    ------
+    UsageError
+        If a file can't be written.
+    """
+    for path in files:
+        check_target(path)
+    mark = f".fewbit-{os.getpid()}-{secrets.token_hex(8)}"
+    drafts = {path: path.with_name(f"{mark}-{number}") for number, path in enumerate(files)}
+    kept = {path: path.with_name(f"{mark}-{number}-old") for number, path in enumerate(files)}
+    replaced: list[Path] = []
+    path = next(iter(files), Path())
     try:
-        check_target(path).parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=path.parent, prefix=".fewbit-", delete=False) as file:
-            partial = Path(file.name)
-            file.write(content)
-        # Only its owner may read a temporary file. It gets the permissions of any new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o666 & ~mask)
-        partial.replace(path)
-    except OSError as error:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
-        raise UsageError(
-            f"File '{path}' can't be written ({error.strerror}); choose another place."
-        ) from error
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Mode x: another's file, or a link, is never written through.
+            with drafts[path].open("xb") as file:
+                file.write(content)
+        for path in files:
+            if len(files) > 1:
+                with suppress(FileNotFoundError):
+                    path.rename(kept[path])
+            replaced.append(path)
+            drafts[path].replace(path)
+    except BaseException as error:
+        for each in replaced if len(files) > 1 else ():
+            with suppress(OSError):
+                _put_back(each, kept[each], drafts[each])
+        if isinstance(error, OSError):
+            raise UsageError(
+                f"File '{path}' can't be written ({error.strerror}); choose another place."
+            ) from error
+        raise
+    else:
+        _remove(kept.values())
+    finally:
+        _remove(drafts.values())
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _put_back(path: Path, old: Path, draft: Path) -> None:
+    """Undo the replacement of a file, which may have been on the way."""
+    try:
+        old.replace(path)
+    except FileNotFoundError:
+        # There was none before; a draft that is still there has not come to its place.
+        if not draft.exists():
+            path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fewbit.errors import UsageError, check_target, write_bytes
+from fewbit.errors import UsageError, check_target, write_files
 from fewbit.golden.layer.contract import LayerContract
 from fewbit.golden.layer.image import program
 from fewbit.golden.lstm.contract import Lstm
@@ -227,6 +227,5 @@ def _files(configured: ConfiguredDesign, folder: Path) -> dict[Path, bytes]:
 
 
 def _write(files: Mapping[Path, bytes]) -> list[Path]:
-    for path, content in files.items():
-        write_bytes(path, content)
+    write_files(files)
     return list(files)
