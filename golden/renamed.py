@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-__all__ = ["FLAGS", "PARAMETERS", "VALUES", "new_choice", "new_name", "new_parameter"]
+__all__ = ["FLAGS", "KEYWORDS", "PARAMETERS", "VALUES", "new_choice", "new_name", "new_parameter"]
 
 PARAMETERS: Mapping[str, str] = {"gates": "gate_order"}
 """New names of designs' parameters by their old names."""
@@ -13,6 +13,9 @@ VALUES: Mapping[tuple[str, str], str] = {("scales", "fixed"): "any"}
 FLAGS: Mapping[str, str] = {"--fixed": "--image-inside", "--gates": "--gate-order"}
 """New names of the command line's options by their old names."""
 
+KEYWORDS: Mapping[str, str] = {"fixed": "image_inside", "parameters_inside": "image_inside"}
+"""New names of the keywords of `fewbit.generate` by their old names."""
+
 
 def new_name(old: str, new: str) -> str:
     """Return the sentence that refuses an old name."""
@@ -21,11 +24,11 @@ def new_name(old: str, new: str) -> str:
 
 def new_choice(name: str, value: object, choices: Collection[str]) -> str | None:
     """Return the sentence that refuses the old name of a choice; None for any other value."""
-    new = VALUES.get((name, str(value)))
+    new = VALUES.get((name, value)) if isinstance(value, str) and value not in choices else None
     return new_name(f"{name} '{value}'", f"'{new}'") if new in choices else None
 
 
 def new_parameter(name: str, known: Collection[str]) -> str | None:
     """Return the sentence that refuses the old name of a parameter; None for any other name."""
-    new = PARAMETERS.get(name)
+    new = PARAMETERS.get(name) if name not in known else None
     return new_name(f"Parameter '{name}'", f"'{new}'") if new in known else None
