@@ -19,8 +19,8 @@ LARGEST_SEED = 2**32 - 1
 """The largest seed of operands and pauses."""
 
 
-def check_count(count: int, seed: int) -> None:
-    """Refuse a number of results, or a seed, that is out of range.
+def check_count(count: object, seed: object) -> tuple[int, int]:
+    """Return a number of results and a seed, or refuse one that is out of range.
 
     Raises
     ------
@@ -28,8 +28,10 @@ def check_count(count: int, seed: int) -> None:
         If the count is not a whole number from 1 to 10^8, or the seed not one from 0 to 2^32 - 1.
     """
     with told():
-        check_whole("count", count, 1, LARGEST_COUNT)
-        check_whole("seed", seed, 0, LARGEST_SEED)
+        return (
+            check_whole("count", count, 1, LARGEST_COUNT),
+            check_whole("seed", seed, 0, LARGEST_SEED),
+        )
 
 
 def reference_vectors(configured: ConfiguredDesign, count: int, seed: int) -> dict[str, np.ndarray]:

@@ -1,12 +1,13 @@
 """Checks of arguments: whole numbers, choices, types and shapes of arrays."""
 
 from numbers import Integral
-from typing import Any
+from typing import Any, SupportsInt, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from fewbit.golden.renamed import new_choice
+from fewbit.golden.words import shown
 
 __all__ = [
     "as_raws",
@@ -16,6 +17,8 @@ __all__ = [
     "check_whole",
     "freeze_array",
     "freeze_integer",
+    "freeze_whole",
+    "is_whole",
 ]
 
 
@@ -35,18 +38,37 @@ def check_shape(array: npt.NDArray[Any], name: str, shape: tuple[int, ...]) -> N
         raise ValueError(f"{name} must have the shape {wanted}, not {array.shape}.")
 
 
-def check_whole(name: str, value: object, minimum: int, maximum: int) -> None:
-    """Refuse a parameter unless it is a whole number in a range.
+def is_whole(value: object) -> TypeGuard[SupportsInt]:
+    """Return whether a value is a whole number, Python's or numpy's, and no bool."""
+    return not isinstance(value, bool) and isinstance(value, Integral)
+
+
+def check_whole(name: str, value: object, minimum: int, maximum: int) -> int:
+    """Return a whole number as Python's, or refuse what is none or out of range.
 
     Raises
     ------
     ValueError
         If it is no whole number, or lies outside ``minimum...maximum``.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
-        raise ValueError(
-            f"{name} must be a whole number from {minimum} to {maximum}, not {value!r}."
-        )
+    if is_whole(value) and minimum <= int(value) <= maximum:
+        return int(value)
+    given = int(value) if is_whole(value) else value
+    raise ValueError(
+        f"{name} must be a whole number from {minimum} to {maximum}, not {shown(given)}."
+    )
+
+
+def freeze_whole(instance: object, name: str, minimum: int, maximum: int) -> None:
+    """Replace a frozen instance's field by what `check_whole` returns.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number, or lies outside ``minimum...maximum``.
+    """
+    number = check_whole(name, getattr(instance, name), minimum, maximum)
+    object.__setattr__(instance, name, number)
 
 
 def freeze_array(
@@ -78,11 +100,11 @@ def freeze_integer(instance: object, name: str, low: int, high: int) -> None:
         If the field is no integer, or lies outside ``low...high``.
     """
     value: object = getattr(instance, name)
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ValueError(f"{name} must be an integer, not {value!r}.")
+    if not is_whole(value):
+        raise ValueError(f"{name} must be an integer, not {shown(value)}.")
     number = int(value)
     if not low <= number <= high:
-        raise ValueError(f"{name} must be from {low} to {high}, not {number}.")
+        raise ValueError(f"{name} must be from {low} to {high}, not {shown(number)}.")
     object.__setattr__(instance, name, number)
 
 
@@ -94,12 +116,12 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     ValueError
         If the value is not among `choices`.
     """
-    renamed = new_choice(name, value, choices)
-    if renamed is not None:
-        raise ValueError(renamed)
-    if value not in choices:
-        listed = " or ".join(f'"{choice}"' for choice in choices)
-        raise ValueError(f"{name} must be {listed}, not {value!r}.")
+    if isinstance(value, str) and value in choices:
+        return
+    listed = " or ".join(f'"{choice}"' for choice in choices)
+    raise ValueError(
+        new_choice(name, value, choices) or f"{name} must be {listed}, not {shown(value)}."
+    )
 
 
 def as_raws(raw: npt.ArrayLike, name: str, low: int, high: int) -> npt.NDArray[np.int64]:

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
-from fewbit.golden.checks import check_choice, check_whole
+from fewbit.golden.checks import check_choice, check_whole, is_whole
 from fewbit.golden.renamed import new_choice
+from fewbit.golden.words import plain
 
 __all__ = [
     "Parameter",
@@ -102,28 +103,29 @@ class Parameter:
         return self.check(int(text))
 
     def check(self, value: Value) -> Value:
-        """Return the value, or refuse one that the parameter does not take."""
+        """Return the value, a whole number as Python's, or refuse one that is not allowed."""
         if value is None and self.none_means:
             return value
         if self.choices:
-            valid = value in self.choices
-        else:
-            valid = isinstance(value, int) and not isinstance(value, bool)
-            if isinstance(value, int) and self.minimum is not None and self.maximum is not None:
-                valid = valid and self.minimum <= value <= self.maximum
-        if not valid:
-            raise self._refuse(value)
-        return value
+            if isinstance(value, str) and value in self.choices:
+                return value
+        elif is_whole(value):
+            value = int(value)
+            assert self.minimum is not None
+            assert self.maximum is not None
+            if self.minimum <= value <= self.maximum:
+                return value
+        raise self._refuse(value)
 
     def _refuse(self, value: object) -> ParameterError:
-        shown = "none" if value is None else value or repr(value)
+        given = "none" if value is None else plain(value)
         return ParameterError(
             new_choice(self.name, value, self.choices)
-            or f"Parameter '{self.name}' must be {self.allowed}, not {shown}."
+            or f"Parameter '{self.name}' must be {self.allowed}, not {given}."
         )
 
-    def check_field(self, name: str, value: object) -> None:
-        """Refuse a value of a contract's field that this parameter does not take.
+    def check_field(self, name: str, value: Any) -> Value:
+        """Return the value of a contract's field, a whole number as Python's, or refuse it.
 
         Raises
         ------
@@ -131,13 +133,13 @@ class Parameter:
             If the parameter does not take the value.
         """
         if value is None and self.none_means:
-            return
+            return None
         if not self.choices:
             assert self.minimum is not None
             assert self.maximum is not None
-            check_whole(name, value, self.minimum, self.maximum)
-        else:
-            check_choice(name, value, self.choices)
+            return check_whole(name, value, self.minimum, self.maximum)
+        check_choice(name, value, self.choices)
+        return value
 
 
 def parameter(
@@ -182,13 +184,15 @@ def parameters_of(contract: type, **defaults: Value) -> tuple[Parameter, ...]:
 def check_parameters(contract: object) -> None:
     """Refuse a contract with a parameter out of its range; its ``__post_init__`` calls this.
 
+    Whole numbers of numpy become Python's.
+
     Raises
     ------
     ValueError
         If a parameter doesn't take the value that its field has.
     """
     for name, said in _said(type(contract)):
-        said.check_field(name, getattr(contract, name))
+        object.__setattr__(contract, name, said.check_field(name, getattr(contract, name)))
 
 
 def field_names(contract: type) -> dict[str, str]:

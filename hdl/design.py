@@ -10,6 +10,7 @@ from amaranth.lib import wiring
 from fewbit.golden.contract import Contract
 from fewbit.golden.parameter import Parameter, ParameterError, Value, field_names
 from fewbit.golden.renamed import new_parameter
+from fewbit.golden.words import shown
 from fewbit.hdl.layer.cycles import StepCycles
 
 __all__ = ["ConfiguredDesign", "Design", "Parameter", "ParameterError", "Timing", "Value"]
@@ -120,7 +121,8 @@ class Design:
             if each not in known:
                 has = f"it has {', '.join(known)}" if known else "it has none"
                 raise ParameterError(
-                    new_parameter(each, known) or f"{self.name} has no parameter '{each}'; {has}."
+                    new_parameter(each, known)
+                    or f"{self.name} has no parameter {shown(each)}; {has}."
                 )
 
     def configure(

@@ -32,6 +32,7 @@ from fewbit.golden.neuron.floatsd8 import FloatSD8LstmNeuronContract
 from fewbit.golden.neuron.int8 import Int8LstmNeuronContract
 from fewbit.golden.neuron.ternary import TernaryLstmNeuronContract
 from fewbit.golden.parameter import parameters_of
+from fewbit.golden.words import shown
 from fewbit.hdl.accumulate.binary_accumulate import BinaryAccumulate
 from fewbit.hdl.accumulate.float_mac import FloatMac, Multiplier
 from fewbit.hdl.accumulate.float_sum import Objective
@@ -374,5 +375,5 @@ def find(name: str) -> Design:
         If there is no such design.
     """
     if name not in DESIGNS:
-        raise ParameterError(f"There is no design '{name}'; there are {', '.join(DESIGNS)}.")
+        raise ParameterError(f"There is no design {shown(name)}; there are {', '.join(DESIGNS)}.")
     return DESIGNS[name]

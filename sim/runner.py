@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from fewbit.golden.words import plain
 from fewbit.hdl.design import ConfiguredDesign
 from fewbit.sim.bench_stream import VECTOR_SETS
 from fewbit.sim.verilog import verilog_of
@@ -78,8 +79,8 @@ def check_tools(simulator: str) -> None:
     ValueError
         If there is no such simulator.
     """
-    if simulator not in SIMULATORS:
-        raise ValueError(f"simulator must be {' or '.join(SIMULATORS)}, not {simulator}.")
+    if not isinstance(simulator, str) or simulator not in SIMULATORS:
+        raise ValueError(f"simulator must be {' or '.join(SIMULATORS)}, not {plain(simulator)}.")
     if simulator == "icarus":
         needed = {"iverilog": "iverilog", "vvp": "iverilog"}
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fewbit.golden.accumulate.rows import RowAccumulateContract, accumulator_width_parameter
-from fewbit.golden.checks import check_whole
+from fewbit.golden.checks import freeze_whole
 from fewbit.golden.formats import Format
 from fewbit.golden.operands import Operand
 from fewbit.golden.parameter import parameter
@@ -38,7 +38,7 @@ class Pow2(Format):
     width: int = field(init=False)
 
     def __post_init__(self) -> None:
-        check_whole("exponent_bits", self.exponent_bits, 0, 3)
+        freeze_whole(self, "exponent_bits", 0, 3)
         object.__setattr__(self, "width", self.exponent_bits + 2)
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fewbit.golden.accumulate.float_sum import round_sum, split
-from fewbit.golden.checks import check_whole
+from fewbit.golden.checks import freeze_whole
 from fewbit.golden.contract import Contract, random_codes
 from fewbit.golden.formats import FixedPoint, Minifloat
 from fewbit.golden.operands import FLAG, Operand, checked
@@ -56,12 +56,12 @@ class TermSumContract(Contract):
     window: int | None
 
     def __post_init__(self) -> None:
-        check_whole("terms", self.terms, 1, 64)
-        check_whole("magnitude_bits", self.magnitude_bits, 1, 24)
-        check_whole("exponent_bits", self.exponent_bits, 1, 8)
-        check_whole("place", self.place, -256, 256)
+        freeze_whole(self, "terms", 1, 64)
+        freeze_whole(self, "magnitude_bits", 1, 24)
+        freeze_whole(self, "exponent_bits", 1, 8)
+        freeze_whole(self, "place", -256, 256)
         if self.window is not None:
-            check_whole("window", self.window, 1, 48)
+            freeze_whole(self, "window", 1, 48)
         if not self.accumulator_format.ieee:
             raise ValueError(
                 "The accumulator must be a format of IEEE 754's kind, which saturates below its"

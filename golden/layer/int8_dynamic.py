@@ -408,8 +408,7 @@ def int8_layer(
     ValueError
         If a parameter is out of its range, or doesn't go with the others.
     """
-    DYNAMIC.check_field(DYNAMIC.name, dynamic)
-    if dynamic:
+    if DYNAMIC.check_field(DYNAMIC.name, dynamic):
         return DynamicInt8LstmLayerContract(signal=signal, image=image, **parameters)
     if signal != "cell_change":
         raise ValueError(

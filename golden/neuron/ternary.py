@@ -15,7 +15,7 @@ from fewbit.golden.accumulate.pow2_accumulate import Pow2, Pow2AccumulateContrac
 from fewbit.golden.accumulate.ternary_accumulate import TernaryAccumulateContract
 from fewbit.golden.activation.integer import ActivationKind, activation_parameter
 from fewbit.golden.arithmetic import split_multiplier
-from fewbit.golden.checks import check_choice, check_whole
+from fewbit.golden.checks import check_choice, freeze_whole
 from fewbit.golden.formats import TERNARY, Binary, FixedPoint
 from fewbit.golden.lstm.ternary import (
     HIGHEST_ACTIVATION_WIDTH,
@@ -77,10 +77,10 @@ class LaneWeights:
     packing: PackingKind = "fields"
 
     def __post_init__(self) -> None:
-        check_whole("lanes", self.lanes, 1, MOST_LANES)
+        freeze_whole(self, "lanes", 1, MOST_LANES)
         check_choice("weights", self.weights, WEIGHTS)
         check_choice("packing", self.packing, get_args(PackingKind))
-        check_whole("exponents", self.exponents, 1, MOST_EXPONENTS if self.weights == "pow2" else 1)
+        freeze_whole(self, "exponents", 1, MOST_EXPONENTS if self.weights == "pow2" else 1)
         if self.packing != "fields" and self.weights != "ternary":
             raise ValueError(
                 f"Only ternary weights have packing dense, not {self.weights} ones; take packing"

@@ -69,7 +69,7 @@ class LayerNorm(wiring.Component):
     """
 
     def __init__(self, units: int, chunk: int = 16) -> None:
-        check_whole("units", units, 1, MOST_UNITS)
+        units = check_whole("units", units, 1, MOST_UNITS)
         if chunk not in (8, 16):
             raise ValueError(f"chunk must be 8 or 16, not {chunk}.")
         self.units = units
