@@ -52,3 +52,8 @@ def __getattr__(name: str) -> object:
 
         return generator_version().removeprefix("fewbit ")
     raise AttributeError(f"module 'fewbit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return all names of the package, those included that are not imported yet."""
+    return sorted({*globals(), *__all__})

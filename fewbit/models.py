@@ -11,6 +11,7 @@ from fewbit.golden.activation.integer import ActivationKind
 from fewbit.golden.checks import check_choice
 from fewbit.golden.files.network import load_network, save_network
 from fewbit.golden.network import Imported, Network
+from fewbit.golden.words import option_name, shown
 
 __all__ = ["archive_target", "check_network", "open_model", "save_model", "told"]
 
@@ -50,7 +51,7 @@ def check_network(network: object) -> Network:
     """
     if not isinstance(network, Network):
         raise UsageError(
-            f"The network must be a Network, as fewbit.load returns it, not {network!r:.80}."
+            f"The network must be a Network, as fewbit.load returns it, not {shown(network)}."
         )
     return network
 
@@ -86,7 +87,9 @@ def open_model(
             return read_tflite(path, lstm=lstm, activation=activation or "gemmlowp")
         if ending == ".npz":
             if lstm is not None:
-                raise UsageError("A .npz model has no LSTMs to choose from; leave --lstm out.")
+                raise UsageError(
+                    f"A .npz model has no LSTMs to choose from; leave {option_name('lstm')} out."
+                )
             imported = Imported(load_network(path))
         elif ending == ".safetensors":
             from fewbit.golden.files.torch import read_safetensors
@@ -142,6 +145,7 @@ def _with_activation(path: Path, network: Network, activation: ActivationKind) -
     except ValueError as error:
         title = network.nodes[0].lstm.title
         raise UsageError(
-            f"'{path}' is a {title} model, which has no such choice; leave --activation."
+            f"'{path}' is a {title} model, which has no such choice; leave"
+            f" {option_name('activation')}."
         ) from error
     return Network(nodes, network.outputs)

@@ -9,7 +9,9 @@ import numpy.typing as npt
 from fewbit.errors import UsageError
 from fewbit.golden.network import Network
 from fewbit.golden.parameter import ParameterError
+from fewbit.golden.renamed import new_choice
 from fewbit.golden.systems import SYSTEMS, NumberSystem, options_by_name
+from fewbit.golden.words import option_name, plain, shown
 from fewbit.models import told
 
 __all__ = ["quantize_network"]
@@ -49,8 +51,8 @@ def quantize_network(
     """
     if network.quantised:
         raise UsageError(f"{name[0].upper()}{name[1:]} is quantised already; give a real model.")
-    if to not in SYSTEMS:
-        raise UsageError(f"There is no number system '{to}'; there are {', '.join(SYSTEMS)}.")
+    if not isinstance(to, str) or to not in SYSTEMS:
+        raise UsageError(f"There is no number system {shown(to)}; there are {', '.join(SYSTEMS)}.")
     system = SYSTEMS[to]
     given = _by_keyword(system, options or {})
     with told(), np.errstate(over="ignore", invalid="ignore"):
@@ -62,7 +64,7 @@ def _by_keyword(system: NumberSystem, options: Mapping[str, Any]) -> dict[str, A
     known = {option.name: option for option in system.options}
     given: dict[str, Any] = {}
     for name, value in options.items():
-        flag = f"--{name.replace('_', '-')}"
+        flag = option_name(name)
         option = known.get(name)
         if option is None:
             known_by = options_by_name().get(name)
@@ -71,12 +73,14 @@ def _by_keyword(system: NumberSystem, options: Mapping[str, Any]) -> dict[str, A
                 raise UsageError(f"The quantiser to {system.name} has no option '{name}'; {has}.")
             *others, last = known_by
             listed = f"{', '.join(others)} or {last}" if others else last
-            raise UsageError(f"{flag} goes with --to {listed}; leave it out.")
-        number = None if value == "none" and option.none_means else value
+            raise UsageError(f"{flag} goes with {option_name('to')} {listed}; leave it out.")
         try:
-            given[option.keyword or name] = option.parameter.check(number)
+            given[option.keyword or name] = option.parameter.take(value)
         except ParameterError as error:
             low = "" if option.choices else "from "
             allowed = option.parameter.allowed
-            raise UsageError(f"{flag} must be {low}{allowed}, not {value}.") from error
+            raise UsageError(
+                new_choice(name, value, option.choices)
+                or f"{flag} must be {low}{allowed}, not {plain(value)}."
+            ) from error
     return given

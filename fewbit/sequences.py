@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 from fewbit.errors import UsageError
 from fewbit.golden.network import NETWORK_INPUT, Backend, Network, golden_backend, run
+from fewbit.golden.renamed import new_parameter
+from fewbit.golden.words import command_name, option_name, shown
+from fewbit.hdl.designs import DESIGNS
 from fewbit.models import told
 
 __all__ = [
@@ -62,14 +65,20 @@ def make_backend(kind: BackendKind, settings: Mapping[str, Any]) -> Backend:
     UsageError
         If there is no such backend, or there are settings for the golden model.
     """
-    if kind not in BACKENDS:
-        raise UsageError(f"The backend must be {' or '.join(BACKENDS)}, not {kind!r}.")
+    if not isinstance(kind, str) or kind not in BACKENDS:
+        raise UsageError(f"The backend must be {' or '.join(BACKENDS)}, not {shown(kind)}.")
     if kind == "rtl":
         from fewbit.sim.layer import LayerBackend
 
         return LayerBackend(settings)
     if settings:
-        raise UsageError(f"The golden model has no {' and '.join(settings)}; choose --backend rtl.")
+        own = [each.name for design in DESIGNS.values() for each in design.all_parameters]
+        renamed = (new_parameter(name, own) for name in settings)
+        raise UsageError(
+            next(filter(None, renamed), "")
+            or f"The golden model has no {' and '.join(settings)};"
+            f" choose {option_name('backend')} rtl."
+        )
     return golden_backend
 
 
@@ -101,7 +110,9 @@ def check_sequences(name: str, network: Network, x: npt.NDArray[Any], *, quantis
         )
     if quantised and not network.quantised:
         title = name[0].upper() + name[1:]
-        raise UsageError(f"{title} is a real model; quantise it first with 'fewbit quantize'.")
+        raise UsageError(
+            f"{title} is a real model; quantise it first with {command_name('quantize')}."
+        )
 
 
 def run_sequences(
@@ -138,8 +149,8 @@ def run_sequences(
     UsageError
         If the input doesn't fit the model, or the backend doesn't go with it.
     """
-    check_sequences(name, network, x, quantised=kind == "rtl")
     backend = make_backend(kind, settings or {})
+    check_sequences(name, network, x, quantised=kind == "rtl")
     with told():
         given = as_input(network, x, real=real)
         parts = np.array_split(given, chunks_of(given, kind))
@@ -179,7 +190,7 @@ def as_input(network: Network, x: npt.NDArray[Any], *, real: bool) -> npt.NDArra
     if x.dtype.kind == "f":
         raise ValueError(
             f"The sequences must be integer {noun} from {low} to {high}, not {x.dtype}; for real "
-            "numbers give --real."
+            f"numbers give {option_name('real')}."
         )
     # An array of another type may be in range and yet mean something else, so that it is refused.
     signed = dtype.kind == "i"
@@ -193,7 +204,7 @@ def as_input(network: Network, x: npt.NDArray[Any], *, real: bool) -> npt.NDArra
     if lowest < low or highest > high:
         raise ValueError(
             f"The sequences must be {noun} from {low} to {high}, not "
-            f"{lowest if lowest < low else highest}; for real numbers give --real."
+            f"{lowest if lowest < low else highest}; for real numbers give {option_name('real')}."
         )
     return x.astype(dtype)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fewbit.errors import UsageError
+from fewbit.golden.words import option_name, plain, shown
 from fewbit.hdl.design import ConfiguredDesign
 from fewbit.sim import yosys
 from fewbit.sim.verilog import verilog_of
@@ -194,16 +195,20 @@ def check_choices(target: str, liberty: Path | None, mapping: str, *, dsp: bool)
     UsageError
         If the target or the mapping is unknown, or two of them don't go together.
     """
+    if not isinstance(target, str) or target not in TARGETS:
+        raise UsageError(f"Target must be one of {', '.join(TARGETS)}, not {plain(target)}.")
     if dsp and target in ("gates", "liberty"):
-        raise UsageError(f"Target {target} has no DSP blocks; leave --dsp out.")
-    if target not in TARGETS:
-        raise UsageError(f"Target must be one of {', '.join(TARGETS)}, not {target}.")
+        raise UsageError(f"Target {target} has no DSP blocks; leave {option_name('dsp')} out.")
     if (target == "liberty") != (liberty is not None):
-        raise UsageError("Target liberty and --liberty FILE go together; give both or neither.")
-    if mapping not in MAPPINGS:
-        raise UsageError(f"Mapping must be one of {', '.join(MAPPINGS)}, not '{mapping}'.")
+        raise UsageError(
+            f"Target liberty and {option_name('liberty')} go together; give both or neither."
+        )
+    if not isinstance(mapping, str) or mapping not in MAPPINGS:
+        raise UsageError(f"Mapping must be one of {', '.join(MAPPINGS)}, not {shown(mapping)}.")
     if mapping != "area" and target != "gates":
-        raise UsageError(f"Target {target} is mapped for area only; leave --mapping out.")
+        raise UsageError(
+            f"Target {target} is mapped for area only; leave {option_name('mapping')} out."
+        )
 
 
 def synthesize(

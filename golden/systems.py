@@ -42,6 +42,7 @@ from fewbit.golden.lstm.ternary import (
 )
 from fewbit.golden.parameter import Parameter, Value
 from fewbit.golden.quantize import floatsd8, int8, ternary_lstm
+from fewbit.golden.words import command_name
 
 if TYPE_CHECKING:
     from fewbit.golden.network import Network
@@ -312,7 +313,9 @@ def system_of(model: Lstm) -> NumberSystem:
         if type(model) is system.lstm:
             return system
     if not model.is_quantised:
-        raise ValueError("The model is a real one; quantise it first with 'fewbit quantize'.")
+        raise ValueError(
+            f"The model is a real one; quantise it first with {command_name('quantize')}."
+        )
     raise ValueError(f"No number system is registered for {type(model).__name__}; register one.")
 
 

@@ -164,7 +164,7 @@ def test_liberty_and_its_target_go_together(capsys):
     status, _, err = run(capsys, "synth", "ternary_accumulate", "--target", "liberty")
     assert (status, err) == (
         2,
-        "Target liberty and --liberty FILE go together; give both or neither.\n",
+        "Target liberty and --liberty go together; give both or neither.\n",
     )
 
 

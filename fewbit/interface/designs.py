@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fewbit.errors import UsageError
-from fewbit.interface.calls import in_python, load_plugins_once
+from fewbit.golden.words import shown
+from fewbit.interface.calls import (
+    as_path,
+    check_flag,
+    in_python,
+    load_plugins_once,
+    refuse_old_keywords,
+)
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import numpy.typing as npt
 
@@ -35,7 +43,7 @@ def _entry(design: str | Design) -> Design:
         return design
     if not isinstance(design, str):
         raise UsageError(
-            f"The design must be a name, or what fewbit.find returns, not {design!r:.80}."
+            f"The design must be a name, or what fewbit.find returns, not {shown(design)}."
         )
     return registry.find(design)
 
@@ -54,6 +62,7 @@ def _configured(design: AnyDesign, parameters: dict[str, Value]) -> ConfiguredDe
     return design
 
 
+@in_python
 def designs() -> tuple[Design, ...]:
     """Return all designs, those of installed plug-ins included, in the order of ``fewbit designs``.
 
@@ -73,6 +82,7 @@ def designs() -> tuple[Design, ...]:
     return tuple(DESIGNS.values())
 
 
+@in_python
 def find(name: str, /, **parameters: Value) -> ConfiguredDesign:
     """Return the design of a name, with all its parameters set and checked.
 
@@ -141,7 +151,10 @@ def generate(
     from fewbit.models import check_network
     from fewbit.sim import yosys
 
-    folder = Path(out)
+    folder = as_path("out", out)
+    check_flag("image_inside", image_inside)
+    entry = design.design if isinstance(design, ConfiguredDesign) else _entry(design)
+    refuse_old_keywords(parameters, [each.name for each in entry.all_parameters])
     if model is None:
         if image_inside:
             raise UsageError("'image_inside' goes with 'model'; give the model, too.")
@@ -153,7 +166,7 @@ def generate(
             f"The model gives the parameters of {design.name}; name the design, and add those that"
             " the model leaves open."
         )
-    entry, network = _entry(design), check_network(model)
+    network = check_network(model)
     yosys.warm_up()
     return generation.generate_model(entry, parameters, folder, network, image_inside=image_inside)
 
@@ -191,7 +204,7 @@ def vectors(
     """
     from fewbit.reference_vectors import check_count, reference_vectors
 
-    check_count(count, seed)
+    count, seed = check_count(count, seed)
     return reference_vectors(_configured(design, parameters), count, seed)
 
 
@@ -250,11 +263,12 @@ def regress(
 
     with told():
         check_tools(simulator)
-    check_count(count, seed)
+    folder = as_path("build", build)
+    count, seed = check_count(count, seed)
     configured = _configured(design, parameters)
     yosys.warm_up()
     (outcome,) = regression.regress(
-        [configured], simulator=simulator, seed=seed, count=count, jobs=1, folder=Path(build)
+        [configured], simulator=simulator, seed=seed, count=count, jobs=1, folder=folder
     )
     return outcome
 
@@ -310,7 +324,8 @@ def synthesize(
     from fewbit import synthesis
     from fewbit.sim import yosys
 
-    library = None if liberty is None else Path(liberty)
+    library = None if liberty is None else as_path("liberty", liberty)
+    check_flag("dsp", dsp)
     synthesis.check_choices(target, library, mapping, dsp=dsp)
     configured = _configured(design, parameters)
     yosys.warm_up()
@@ -353,7 +368,7 @@ def prove(design: AnyDesign, /, *, jobs: int | None = None, **parameters: Value)
 
     at_a_time = (os.cpu_count() or 1) if jobs is None else jobs
     with told():
-        check_whole("jobs", at_a_time, 1, 1 << 16)
+        at_a_time = check_whole("jobs", at_a_time, 1, 1 << 16)
     claims = proofs.claims_of_all([_configured(design, parameters)])
     yosys.warm_up()
     return proofs.prove_all(claims, at_a_time)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fewbit.interface.calls import in_python, load_plugins_once
+from fewbit.interface.calls import as_path, check_flag, in_python, load_plugins_once
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
 
     from fewbit.golden.activation.integer import ActivationKind
@@ -48,7 +49,7 @@ def load(
     from fewbit.models import open_model
 
     load_plugins_once()
-    imported = open_model(Path(path), None if lstm is None else str(lstm), activation)
+    imported = open_model(as_path("path", path), None if lstm is None else str(lstm), activation)
     for warning in imported.warnings:
         # The warning shows the caller's line, which is two frames up, beyond the wrapper.
         warnings.warn(f"{warning}.", stacklevel=3)
@@ -79,7 +80,7 @@ def save(network: Network, path: AnyPath, /) -> Path:
     """
     from fewbit.models import archive_target, check_network, save_model
 
-    target = archive_target(Path(path))
+    target = archive_target(as_path("path", path))
     save_model(target, check_network(network))
     return target
 
@@ -163,6 +164,7 @@ def run(
     from fewbit.models import check_network
     from fewbit.sequences import run_sequences
 
+    check_flag("real", real)
     load_plugins_once()
     outcome = run_sequences(
         check_network(network), as_sequences(x), kind=backend, settings=parameters, real=real

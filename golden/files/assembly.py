@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fewbit.golden.lstm.contract import Lstm
 from fewbit.golden.network import LONGEST_NAME, NETWORK_INPUT, Network, Node
+from fewbit.golden.words import option_name
 
 __all__ = ["LARGEST_FILE", "Found", "assemble", "read_file"]
 
@@ -101,7 +102,7 @@ def assemble(
         if len(groups) > 1:
             raise ValueError(
                 f"{len(groups)} LSTMs or groups of them are not connected: {_listed(found, groups)}"
-                "; choose with --lstm INDEX or --lstm INDEX,INDEX"
+                f"; choose with {option_name('lstm')} INDEX or {option_name('lstm')} INDEX,INDEX"
             )
         places = groups[0]
     return _network(found, joined, places)
@@ -192,7 +193,9 @@ def _network(
             if first == second
             else f"LSTMs {found[first]} and {found[second]} read different tensors"
         )
-        raise ValueError(f"{which} from outside; choose LSTMs with one input by --lstm INDEX")
+        raise ValueError(
+            f"{which} from outside; choose LSTMs with one input by {option_name('lstm')} INDEX"
+        )
     outputs = _outputs(found, joined, places, {one for read in sources for one in read})
     nodes = [
         Node(found[place].build(), read, found[place].reverse, found[place].name[:LONGEST_NAME])
@@ -219,5 +222,5 @@ def _outputs(
         return ends if second.reverse else ends[::-1]
     raise ValueError(
         f"the outputs of LSTMs {first} and {second} end side by side without being joined; choose "
-        "with --lstm INDEX"
+        f"with {option_name('lstm')} INDEX"
     )

@@ -23,6 +23,7 @@ import safetensors
 from fewbit.golden.files.assembly import read_file
 from fewbit.golden.lstm.float64 import Float64Lstm, Reals
 from fewbit.golden.network import NETWORK_INPUT, Imported, Network, Node
+from fewbit.golden.words import option_name
 
 __all__ = ["read_safetensors"]
 
@@ -135,7 +136,10 @@ def _choose(modules: dict[str, _Parameters], lstm: str | None) -> str:
     shown += ", ..." * (len(modules) > _MOST_LISTED)
     if lstm is None:
         if len(modules) > 1:
-            raise ValueError(f"it holds {len(modules)} LSTMs: {shown}; choose one with --lstm NAME")
+            raise ValueError(
+                f"it holds {len(modules)} LSTMs: {shown}; choose one with"
+                f" {option_name('lstm')} NAME"
+            )
         return next(iter(modules))
     for prefix in (lstm, f"{lstm}."):
         if prefix in modules:
