@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import fewbit
+from fewbit.errors import write_files
+from fewbit.golden.accumulate.ternary_accumulate import TernaryAccumulateContract
 from fewbit.golden.lstm.float64 import Float64Lstm
 from fewbit.golden.network import Imported, Network, Node
 from fewbit.golden.systems import SYSTEMS
@@ -100,6 +102,7 @@ def test_what_is_no_function_is_there_when_asked_for():
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", fewbit.__version__)
     assert issubclass(fewbit.ParameterError, ValueError)
     assert not hasattr(fewbit, "frobnicate")
+    assert set(fewbit.__all__) <= set(dir(fewbit))
     assert fewbit.designs() == tuple(DESIGNS.values())
 
 
@@ -194,6 +197,49 @@ def mistakes() -> dict[str, tuple[type[Exception], str]]:
         "load('no.tflite')": (usage, "no.tflite: there is no such file; give the path of a model."),
         "load('no.onnx')": (usage, "no.onnx: there is no such file; give the path of a model."),
         "load('no.safetensors')": (usage, "no.safetensors: there is no such file; give the path"),
+        "load('my--model.npz')": (usage, "my--model.npz: there is no such file; give the path"),
+        "load('fewbit run --lstm.h5')": (usage, "'fewbit run --lstm.h5' is a Keras file; convert"),
+        "load('two\\nlines.npz')": (usage, r"two\nlines.npz: there is no such file; give"),
+        "load(b'no.npz')": (usage, "'path' must be a path, not b'no.npz'."),
+        "load('no\\0.npz')": (usage, r"'path' must be a path, not 'no\x00.npz'."),
+        "save(real, None)": (usage, "'path' must be a path, not None."),
+        "save(real, 'x' * 300)": (usage, f"The system refused '{'x' * 290}"),
+        "generate(unit, '\\ud800')": (usage, r"'out' must be a path, not '\ud800'."),
+        "regress(unit, build=3)": (usage, "'build' must be a path, not 3."),
+        "synthesize(unit, 'liberty', liberty=[])": (usage, "'liberty' must be a path, not []."),
+        "synthesize(unit, 'liberty')": (usage, "Target liberty and 'liberty' go together; give"),
+        "synthesize(unit, dsp='no')": (usage, "'dsp' must be True or False, not 'no'."),
+        "generate(unit, 'x', image_inside=1)": (usage, "'image_inside' must be True or False,"),
+        "run(real, x, real=0)": (usage, "'real' must be True or False, not 0."),
+        "generate(unit, 'x', fixed=True)": (usage, "'fixed' is called 'image_inside' since 0.2;"),
+        "generate('int8_lstm_layer', 'x', model=int8, parameters_inside=True)": (
+            usage,
+            "'parameters_inside' is called 'image_inside' since 0.2;",
+        ),
+        "quantize(real, x, 'ternary', scales='fixed')": (usage, "scales 'fixed' is called 'any' s"),
+        "run(int8, x, gates='ifgo')": (usage, "Parameter 'gates' is called 'gate_order' since 0"),
+        "quantize(real, x, [])": (usage, "There is no number system []; there are int8"),
+        "quantize(real, x, pair)": (usage, "There is no number system array([1, 2]); there"),
+        "quantize(real, x, 'ternary', activation_width=pair)": (
+            usage,
+            "'activation_width' must be from 4 to 16, not array([1, 2]).",
+        ),
+        "quantize(real, x, 'ternary', activation_width='99')": (
+            usage,
+            "'activation_width' must be from 4 to 16, not 99.",
+        ),
+        "find('int8_mac', products=pair)": (parameter, "Parameter 'products' must be 1 to "),
+        "find('int8_mac', products=10**5000)": (parameter, "Parameter 'products' must be 1 to "),
+        "find('int8_mac', structure=pair)": (parameter, "Parameter 'structure' must be gates or "),
+        "find('two\\nlines')": (parameter, r"There is no design 'two\nlines'; there are "),
+        "find(pair)": (usage, "The design must be a name, or what fewbit.find returns, not array("),
+        "vectors(unit, pair)": (usage, "count must be a whole number from 1 to 100000000, not ar"),
+        "vectors(unit, True)": (usage, "count must be a whole number from 1 to 100000000, not Tr"),
+        "regress(unit, simulator=pair)": (usage, "simulator must be verilator or icarus, not arr"),
+        "synthesize(unit, pair)": (usage, "Target must be one of gates, ice40"),
+        "synthesize(unit, mapping=[])": (usage, "Mapping must be one of area, delay, not []."),
+        "run(int8, x, backend=pair)": (usage, "The backend must be golden or rtl, not array([1,"),
+        "load('no.tflite', activation=pair)": (usage, 'activation must be "table" or "gemmlowp"'),
         "load('no.pt')": (usage, "'no.pt' is a pickle, which may run anything; save its state"),
         "load('no.tflite', activation='x')": (usage, 'activation must be "table" or "gemmlowp"'),
         "load('no.npz', lstm=0)": (
@@ -234,7 +280,7 @@ def test_a_mistake_is_one_sentence(tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
     names = {name: getattr(fewbit, name) for name in FUNCTIONS}
     names |= {"unit": fewbit.find("ternary_accumulate", **SMALL), "real": real_network()}
-    names |= {"x": sequences(2, 3, 2)}
+    names |= {"x": sequences(2, 3, 2), "pair": np.array([1, 2])}
     names["int8"] = fewbit.quantize(names["real"], names["x"])
     with pytest.raises(kind) as caught:
         eval(call, names)
@@ -242,5 +288,72 @@ def test_a_mistake_is_one_sentence(tmp_path, monkeypatch, call):
     assert text.startswith(sentence)
     assert text.endswith(".")
     assert "\n" not in text
-    assert "--" not in text
+    assert "--" not in re.sub(r"my--model|fewbit run --lstm", "", text)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_numpy_and_texts_are_numbers():
+    design = fewbit.find("ternary_accumulate", lanes=np.int64(2), activation_width="4")
+    assert (design.parameters["lanes"], design.parameters["activation_width"]) == (2, 4)
+    assert type(design.parameters["lanes"]) is int
+    assert type(TernaryAccumulateContract(lanes=np.uint8(2)).lanes) is int  # pyright: ignore
+    few = fewbit.vectors(design, np.int32(5), seed=np.int64(3))
+    np.testing.assert_array_equal(few["result"], fewbit.vectors(design, 5, 3)["result"])
+    network, x = real_network(), sequences(2, 3, 2)
+    outputs = [
+        fewbit.run(fewbit.quantize(network, x, "ternary", activation_width=width), x, real=True)
+        for width in (8, "8", np.int64(8))
+    ]
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    np.testing.assert_array_equal(outputs[0], outputs[2])
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (PermissionError(13, "Permission denied", "a--b"), "The system refused 'a--b': Permission"),
+        (OSError(28, "No space left on device"), "The system refused: No space left on device."),
+        (MemoryError(), "There is not enough memory for that many; take fewer."),
+    ],
+)
+def test_what_the_system_refuses_is_a_mistake(monkeypatch, error, sentence):
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("fewbit.reference_vectors.reference_vectors", refuse)
+    with pytest.raises(fewbit.UsageError) as caught:
+        fewbit.vectors("int8_mac")
+    assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize("there_before", [False, True])
+@pytest.mark.parametrize("failing", [1, 2])
+def test_files_are_written_all_or_none(tmp_path, monkeypatch, there_before, failing):
+    paths = [tmp_path / "folder" / name for name in ("a", "b")]
+    if there_before:
+        write_files(dict.fromkeys(paths, b"old"))
+    replace, calls = Path.replace, []
+
+    def fail(path: Path, target: Path) -> Path:
+        if target in paths and not path.name.endswith("-old"):
+            calls.append(target)
+            if len(calls) == failing:
+                raise OSError(5, "Input/output error", str(path))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(fewbit.UsageError, match=r"can't be written \(Input/output error\)"):
+        write_files(dict.fromkeys(paths, b"new"))
+    left = {path.name: path.read_bytes() for path in (tmp_path / "folder").iterdir()}
+    assert left == ({"a": b"old", "b": b"old"} if there_before else {})
+    monkeypatch.undo()
+    write_files(dict.fromkeys(paths, b"new"))
+    left = {path.name: path.read_bytes() for path in (tmp_path / "folder").iterdir()}
+    assert left == {"a": b"new", "b": b"new"}
+
+
+def test_new_files_have_the_usual_permissions(tmp_path):
+    (tmp_path / "usual").write_bytes(b"")
+    write_files({tmp_path / "written": b""})
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1

@@ -1,10 +1,17 @@
 """Names given up in 0.2: each old one is refused, and the new one named."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 
 from fewbit.commands.cli import main
 from fewbit.golden import renamed
+from fewbit.golden.checks import check_choice
 from fewbit.golden.layer.ternary import TernaryLstmLayerContract
+from fewbit.golden.network import Network
+from fewbit.golden.parameter import Parameter, ParameterError
+from fewbit.golden.systems import SYSTEMS, Option
 from fewbit.hdl.designs import DESIGNS, find
 
 
@@ -47,6 +54,44 @@ def test_old_choices(capsys):
     told = "--scales fixed is called --scales any since 0.2; use that name.\n"
     assert refusal(capsys, *quantize, "--scales", "fixed") == told
     assert refusal(capsys, *quantize, "--scales=fixed") == told
+    for words in (["--scale", "fixed"], ["--sc=fixed"]):
+        assert refusal(capsys, *quantize, *words) == told
+
+
+@pytest.mark.parametrize("flag", ["--fix", "--fix=1"])
+def test_abbreviations_of_old_options(capsys, flag):
+    sentence = "--fixed is called --image-inside since 0.2; use that name.\n"
+    assert refusal(capsys, "generate", "int8_lstm_layer", flag) == sentence
+
+
+def test_nothing_is_an_option_after_two_hyphens(capsys):
+    told = refusal(capsys, "generate", "int8_mac", "--", "--fixed")
+    assert told.startswith("There is no design '--fixed'; there are ")
+
+
+def test_what_a_plug_in_calls_so_is_no_old_name(capsys, monkeypatch):
+    parameter = Parameter("gates", 1, "the number of gates", 1, 4)
+    own = replace(DESIGNS["int8_mac"], name="own", build=(parameter,))
+    assert "must be 1 to 4, not 5" in _mistake(lambda: own.configure({"gates": 5}))
+    check_choice("scales", "fixed", ("fixed", "any"))
+    word = replace(parameter, name="scales", default="any", choices=("fixed", "any"))
+    assert word.take("fixed") == "fixed"
+    options = (Option("fixed", "a number", 1), Option("gates", "a number", 1))
+    system = replace(SYSTEMS["floatsd8"], name="own", options=options, quantize=_quantise)
+    monkeypatch.setitem(SYSTEMS, "own", system)
+    words = ("quantize", "m.npz", "--to", "own", "--calibrate", "x.npy", "--out", "o.npz")
+    told = refusal(capsys, *words, "--fixed", "2", "--gates=3")
+    assert told == "m.npz: there is no such file; give the path of a model.\n"
+
+
+def _mistake(call: Callable[[], object]) -> str:
+    with pytest.raises(ParameterError) as caught:
+        call()
+    return str(caught.value)
+
+
+def _quantise(*_: object, **__: object) -> Network:
+    raise AssertionError
 
 
 def test_what_is_new_is_there():
