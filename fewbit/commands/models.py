@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fewbit.errors import UsageError
 from fewbit.golden.network import Network
+from fewbit.golden.words import on_one_line
 from fewbit.models import open_model
 
 __all__ = ["add_model", "enough_memory", "layers_in_words", "open_network"]
@@ -27,7 +28,7 @@ def open_network(options: argparse.Namespace) -> Network:
     activation = None if options.command == "quantize" else options.activation
     imported = open_model(options.model, options.lstm, activation)
     for warning in imported.warnings:
-        print(f"Warning: {warning}.", file=sys.stderr)
+        print(on_one_line(f"Warning: {warning}."), file=sys.stderr)
     return imported.network
 
 

@@ -6,6 +6,7 @@ import os
 import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
+from fewbit.golden.words import on_one_line
 from fewbit.interface.calls import as_path, check_flag, in_python, load_plugins_once
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def load(
     imported = open_model(as_path("path", path), None if lstm is None else str(lstm), activation)
     for warning in imported.warnings:
         # The warning shows the caller's line, which is two frames up, beyond the wrapper.
-        warnings.warn(f"{warning}.", stacklevel=3)
+        warnings.warn(on_one_line(f"{warning}."), stacklevel=3)
     return imported.network
 
 
