@@ -59,6 +59,7 @@ def simulate(component, bench) -> None:
     simulator.run()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_can_be_elaborated_twice(name):
     layer = configured(name).component()
