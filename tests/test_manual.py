@@ -204,7 +204,7 @@ def test_the_formats_of_the_interface_are_those_of_the_contracts():
 
 
 def test_the_rows_of_the_interface_are_those_of_the_contracts():
-    """What is said of beats that make up a row is said of the designs that have such beats."""
+    """The page names, for beats that make up a row, the designs that have such beats."""
     text = (ROOT / "docs" / "interface.md").read_text(encoding="utf-8")
     (listed,) = re.findall(r"A row's beats run from `first` to `last` in (.+?)\. ", text)
     (layers,) = re.findall(r"A beat is a byte of a packet in (.+?)\.", text)

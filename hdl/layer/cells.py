@@ -7,7 +7,7 @@ Three classes differ in how an old cell is asked for and how the new one arrives
 from abc import abstractmethod
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.memory import ReadPort
 from amaranth.lib.wiring import In, Out
 
@@ -57,25 +57,26 @@ class Cells(wiring.Component):
         self.can_be_observed = observed
         schedule = places.schedule
         self.groups = chunks(schedule.hidden, schedule.neurons)
-        cells = data.ArrayLayout(unsigned(places.cell_width), schedule.neurons)
-        group = range(max(2, *map(schedule.groups, schedule.phases)))
-        written = data.StructLayout({"enable": schedule.neurons, "group": group, "cell": cells})
         super().__init__(
             {
-                "group": In(group),
+                "group": In(places.group),
                 "new_cell": In(1),
                 "needs_cell": In(1),
                 "issues": In(1),
                 "advances": In(1),
-                "old": Out(cells),
+                "old": Out(places.cells),
                 "fresh": In(1),
                 "busy": In(1),
                 "begins": In(1),
-                "written": In(written),
+                "written": In(places.new_cells),
                 "bus": In(places.bus),
                 "saves": In(1),
                 "saved": Out(BYTE),
-                **({"observed_group": In(group), "observed": Out(cells)} if observed else {}),
+                **(
+                    {"observed_group": In(places.group), "observed": Out(places.cells)}
+                    if observed
+                    else {}
+                ),
                 **self.more_ports(places),
             }
         )

@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from fewbit.golden.layer.schedule import Task, chunks
+from fewbit.golden.layer.schedule import Task
 from fewbit.hdl.arithmetic import wire
 from fewbit.hdl.layer.issue import bounds
 from fewbit.hdl.layer.places import BYTE, Places
@@ -71,20 +71,7 @@ class Collect(wiring.Component):
         self.places = places
         self.result = result
         schedule = places.schedule
-        lanes, neurons = schedule.lanes, schedule.neurons
-        words = chunks(max(schedule.hidden, schedule.outputs), lanes)
-        group = range(max(2, *map(schedule.groups, schedule.phases)))
-        vectors = data.StructLayout(
-            {
-                "to_hidden": 1,
-                "to_inner": 1,
-                "word": range(max(2, words)),
-                "lane": range(max(2, lanes)),
-                "value": places.activation_width,
-            }
-        )
-        cells = data.ArrayLayout(places.cell_width, neurons)
-        written = data.StructLayout({"enable": neurons, "group": group, "cell": cells})
+        neurons = schedule.neurons
         byte = data.StructLayout({"data": BYTE, "last": 1})
         fields = {name: Shape.cast(shape).width for name, shape in result.members.items()}
         self.fields = fields
@@ -95,10 +82,10 @@ class Collect(wiring.Component):
                 "begins": In(1),
                 "phase": In(range(max(2, len(schedule.phases)))),
                 "phase_is_collected": Out(1),
-                "vectors": Out(vectors),
-                "new_cells": Out(written),
+                "vectors": Out(places.new_value),
+                "new_cells": Out(places.new_cells),
                 "gate": Out(range(max(2, 1 + max(task.gate for task in schedule.tasks)))),
-                "group": Out(group),
+                "group": Out(places.group),
                 "gate_writes": Out(neurons),
                 "gate_value": Out(fields.get("value", 1)),
                 "takes_unit": Out(1),

@@ -89,16 +89,6 @@ def feed_ports(
         Whether the group is in mode LOW, see :mod:`fewbit.hdl.layer.feed_halves`.
     """
     schedule = places.schedule
-    words = chunks(max(schedule.hidden, schedule.outputs), schedule.lanes)
-    result = data.StructLayout(
-        {
-            "to_hidden": 1,
-            "to_inner": 1,
-            "word": range(max(2, words)),
-            "lane": range(max(2, schedule.lanes)),
-            "value": places.activation_width,
-        }
-    )
     shared = {"first": 1, "last": 1, "recurrent": 1, "segment": range(max(2, len(segments)))}
     return {
         "i": In(stream.Signature(issue_layout(schedule, segments))),
@@ -111,7 +101,7 @@ def feed_ports(
         "fresh": In(1),
         "saves": In(1),
         "saved": Out(places.activation_width * schedule.lanes),
-        "results": In(result),
+        "results": In(places.new_value),
         "gates": In(data.ArrayLayout(unsigned(GATE_WIDTH), schedule.neurons)),
         "held_off": Out(1),
         "low": In(1),

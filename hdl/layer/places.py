@@ -9,14 +9,14 @@ from enum import IntEnum
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from amaranth.hdl import Cat, Value
-from amaranth.lib import wiring
+from amaranth.hdl import Cat, Value, unsigned
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out
 
 from fewbit.golden.layer.contract import LayerContract
 from fewbit.golden.layer.image import CHECKSUM_BYTES, Plan
 from fewbit.golden.layer.packets import PASSES_SIZE, value_bytes
-from fewbit.golden.layer.schedule import Schedule
+from fewbit.golden.layer.schedule import Schedule, chunks
 from fewbit.hdl.memory_writer import Writer
 
 __all__ = ["BYTE", "Place", "Places"]
@@ -131,6 +131,41 @@ class Places(Generic[Layer_co]):
         if self.value_bytes > 1:
             members["low_byte"] = Out(BYTE)
         return wiring.Signature(members)
+
+    @property
+    def group(self) -> range:
+        """The numbers of groups, of which there are at least two, so that a number has a bit."""
+        return range(max(2, *map(self.schedule.groups, self.schedule.phases)))
+
+    @property
+    def new_value(self) -> data.StructLayout:
+        """The layout of a new value and the place where it goes.
+
+        ``value`` goes to place ``lane`` of word ``word`` of the new hidden vector, or of the inner
+        vector, where ``to_hidden`` or ``to_inner`` is 1.
+        """
+        schedule = self.schedule
+        words = chunks(max(schedule.hidden, schedule.outputs), schedule.lanes)
+        return data.StructLayout(
+            {
+                "to_hidden": 1,
+                "to_inner": 1,
+                "word": range(max(2, words)),
+                "lane": range(max(2, schedule.lanes)),
+                "value": self.activation_width,
+            }
+        )
+
+    @property
+    def cells(self) -> data.ArrayLayout:
+        """The layout of a group's cells, one of each neuron."""
+        return data.ArrayLayout(unsigned(self.cell_width), self.schedule.neurons)
+
+    @property
+    def new_cells(self) -> data.StructLayout:
+        """The layout of a group's new cells; ``enable`` has a bit for each neuron."""
+        neurons = self.schedule.neurons
+        return data.StructLayout({"enable": neurons, "group": self.group, "cell": self.cells})
 
     def begins(self, bus: wiring.PureInterface, place: int) -> Value:
         """Return whether the first byte of a place is written in this cycle."""

@@ -3,7 +3,7 @@
 Bit for bit :class:`fewbit.golden.layer.int8_dynamic.PrecisionHistory`.
 """
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -63,8 +63,6 @@ class Precision(wiring.Component):
     def __init__(self, places: Places, signal: PrecisionSignal, result: data.StructLayout) -> None:
         self.places = places
         self.signal: PrecisionSignal = signal
-        schedule = places.schedule
-        group = range(max(2, *map(schedule.groups, schedule.phases)))
         super().__init__(
             {
                 "bus": In(places.bus),
@@ -73,15 +71,15 @@ class Precision(wiring.Component):
                 "fresh": In(1),
                 "begins": In(1),
                 "ends": In(1),
-                "group": In(group),
+                "group": In(places.group),
                 "issues_group": In(1),
                 "low": Out(1),
-                "collected_group": In(group),
+                "collected_group": In(places.group),
                 "takes_unit": In(1),
                 "ends_group": In(1),
                 "taken": In(result),
-                "observed_group": Out(group),
-                "observed": In(data.ArrayLayout(unsigned(_CELL), schedule.neurons)),
+                "observed_group": Out(places.group),
+                "observed": In(places.cells),
                 "passes": Out(BYTE),
             }
         )

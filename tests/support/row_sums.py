@@ -20,7 +20,7 @@ INT24 = FixedPoint(24)
 
 
 class Fault(enum.IntEnum, shape=4):
-    """What is wrong with the circuit."""
+    """The faults that the circuit can be given."""
 
     NONE = 0
     WRONG = 1
