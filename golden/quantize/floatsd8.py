@@ -44,7 +44,7 @@ from fewbit.golden.lstm.padding import valid_steps
 from fewbit.golden.network import NETWORK_INPUT, Network
 from fewbit.golden.quantize.calibration import calibration_batch, real_layer
 
-__all__ = ["quantize_lstm", "quantize_network", "relative_errors"]
+__all__ = ["input_bias", "quantize_lstm", "quantize_network", "relative_errors", "weight_bias"]
 
 _BIASES = range(LOWEST_BIAS, HIGHEST_BIAS + 1)
 Errors = dict[int, float]
@@ -214,6 +214,31 @@ class _Tensors:
             products,
             window,
         )
+
+
+def weight_bias(weights: npt.ArrayLike, activation_bias: int = HIDDEN_FORMAT.bias) -> int:
+    """Return the bias at which a tensor of weights has the least squared error.
+
+    Parameters
+    ----------
+    weights
+        Finite reals, any shape.
+    activation_bias
+        Bias of the e5m2 numbers that the weights are multiplied by; a circuit limits the sum of
+        both.
+    """
+    return _weight_bias(relative_errors(FLOATSD8, weights), activation_bias)
+
+
+def input_bias(x: npt.ArrayLike) -> int:
+    """Return the bias of e5m2 inputs at which they have the least squared error.
+
+    Parameters
+    ----------
+    x
+        Finite reals, any shape.
+    """
+    return _input_bias(relative_errors(E5M2, x), [])
 
 
 def _weight_bias(errors: Errors, activation_bias: int) -> int:

@@ -45,6 +45,7 @@ from fewbit.golden.quantize.calibration import calibration_batch, real_layer
 __all__ = [
     "asymmetric_parameters",
     "cell_exponent",
+    "quantize_layer",
     "quantize_lstm",
     "quantize_network",
 ]
@@ -222,6 +223,46 @@ def quantize_network(
         for index, (node, traced) in enumerate(zip(network.nodes, traces, strict=True))
     )
     return Network(nodes, network.outputs)
+
+
+def quantize_layer(
+    model: Float64Lstm,
+    input_parameters: tuple[float, int],
+    hidden_parameters: tuple[float, int],
+    largest_cell: float,
+    *,
+    activation: ActivationKind = "table",
+    rounding: Rounding = "double",
+) -> Int8Lstm:
+    """Quantise a layer whose ranges are known, as a trainer knows them.
+
+    Parameters
+    ----------
+    model
+        The real layer, without a projection.
+    input_parameters, hidden_parameters
+        Scale and zero point of the inputs and of the hidden values, from `asymmetric_parameters`.
+    largest_cell
+        Largest absolute value of the cell, at least 0.
+    activation, rounding
+        The fields of the resulting layer.
+
+    Raises
+    ------
+    ValueError
+        If the layer has a projection, whose input would need a range, too.
+    """
+    if model.projection_weights is not None:
+        raise ValueError("A layer with a projection needs calibration data; use quantize_lstm.")
+    return _quantize_layer(
+        model,
+        input_parameters,
+        hidden_parameters,
+        np.zeros(0),
+        largest_cell,
+        activation,
+        rounding,
+    )
 
 
 class _Ranges:

@@ -74,6 +74,7 @@ from fewbit.golden.quantize.ternary import (
 
 __all__ = [
     "MOST_EXPONENTS",
+    "integers_of_folded",
     "quantize_folded",
     "quantize_lstm",
     "quantize_network",
@@ -409,11 +410,45 @@ def _quantised(
     step: float,
 ) -> tuple[TernaryLstm, Reals]:
     """Return the integers of a folded layer, and the layer's real hidden values on `x`."""
+    hidden, cell = run_with_cell(folded, x)
+    return _integers(folded, target, step, float(np.abs(cell[valid]).max())), hidden
+
+
+def integers_of_folded(
+    folded: FoldedLstm,
+    input_scale: float,
+    largest_cell: float,
+    *,
+    to: WeightKind = "ternary",
+    exponents: int | None = None,
+    activation_width: int = 12,
+    scales: ScaleKind = "any",
+    activation: ActivationKind = "table",
+) -> TernaryLstm:
+    """Return the integers of a layer whose ranges are known, as a trainer knows them.
+
+    The other parameters and the errors are those of `quantize_lstm`. A level that `to` does not
+    have is also an error.
+
+    Parameters
+    ----------
+    folded
+        The result of `fewbit.golden.quantize.batch_norm.fold`, without a norm of the cell.
+    input_scale
+        Resolution of the input raws, above 0.
+    largest_cell
+        Largest absolute value of the cell, at least 0.
+    """
+    target = _Target(to, _exponents(to, exponents), activation_width, scales, activation)
+    return _integers(folded, target, float(np.float32(input_scale)), largest_cell)
+
+
+def _integers(folded: FoldedLstm, target: _Target, step: float, largest_cell: float) -> TernaryLstm:
+    """Return the integers of a folded layer for inputs of the resolution `step`."""
     if folded.cell_scales is not None:
         raise ValueError(
             f"A {target.to} layer has no norm of the cell, but the model has one; train it without."
         )
-    hidden, cell = run_with_cell(folded, x)
     bits = _SIGNIFICANT_BITS[target.scales]
     bias = folded.bias / _GATE_RESOLUTION
     exact = folded.input_scales * (step / _GATE_RESOLUTION)
@@ -428,7 +463,7 @@ def _quantised(
     input_levels = folded.input_levels
     if target.to != "binary":
         input_levels = np.where((exact < least)[..., np.newaxis], 0, input_levels)
-    lstm = TernaryLstm(
+    return TernaryLstm(
         weights=target.to,
         input_weights=input_levels.astype(np.int8),
         recurrent_weights=folded.recurrent_levels.astype(np.int8),
@@ -440,7 +475,6 @@ def _quantised(
         input_scale=step,
         activation_width=target.activation_width,
         exponents=target.exponents,
-        cell_exponent=cell_exponent(float(np.abs(cell[valid]).max())),
+        cell_exponent=cell_exponent(largest_cell),
         activation=target.activation,
     )
-    return lstm, hidden
