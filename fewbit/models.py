@@ -10,6 +10,7 @@ from fewbit.errors import UsageError, check_target
 from fewbit.golden.activation.integer import ActivationKind
 from fewbit.golden.checks import check_choice
 from fewbit.golden.files.network import load_network, save_network
+from fewbit.golden.files.trained import find_trained, save_trained, with_network
 from fewbit.golden.network import Imported, Network
 from fewbit.golden.words import option_name, shown
 
@@ -118,15 +119,30 @@ def archive_target(path: Path) -> Path:
     return path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
 
 
-def save_model(path: Path, network: Network) -> None:
+def save_model(path: Path, network: Network, like: Path | None = None) -> None:
     """Write a model to an ``.npz`` file, whole or not at all, and its folder if it is missing.
+
+    Parameters
+    ----------
+    path
+        The file.
+    network
+        The network.
+    like
+        The file of the model that the network was made from. If it is that of a trained model, its
+        read-out, embedding and names are written, too.
 
     Raises
     ------
     UsageError
-        If the file can't be written.
+        If the file can't be written, or the other can't be read or doesn't go with the network.
     """
     check_target(path)
+    trained = None
+    if like is not None and like.suffix.lower() == ".npz":
+        with told():
+            trained = find_trained(like)
+            trained = trained and with_network(trained, network)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -134,7 +150,10 @@ def save_model(path: Path, network: Network) -> None:
             f"File '{path}' can't be written ({error.strerror}); choose another place."
         ) from error
     with told():
-        save_network(path, network)
+        if trained is None:
+            save_network(path, network)
+        else:
+            save_trained(path, trained)
 
 
 def _with_activation(path: Path, network: Network, activation: ActivationKind) -> Network:

@@ -201,6 +201,9 @@ def test_read_out_takes_the_last_vector_or_the_mean() -> None:
     mean = ReadOut(weights, bias, "mean").scores(hidden, lengths)
     assert last.tolist() == [[3.5, 10.0], [7.5, 2.0]]
     assert mean.tolist() == [[2.5, 7.0], [4.5, 4.0]]
+    every = ReadOut(weights, bias, "every").scores(hidden, lengths)
+    assert every[0, :2].tolist() == [[1.5, 4.0], [3.5, 10.0]]
+    assert every[1].tolist() == [[4.5, 8.0], [1.5, 2.0], [7.5, 2.0]]
     with pytest.raises(ValueError, match=r"^lengths must have the shape \(2,\) and be from 1 to 3"):
         ReadOut(weights, bias).scores(hidden, np.array([0, 3]))
 
@@ -222,7 +225,7 @@ def test_read_out_takes_the_last_vector_or_the_mean() -> None:
         ),
         (
             lambda: ReadOut(np.ones((2, 3)), np.ones(2), "max"),  # pyright: ignore
-            'pooling must be "last" or "mean", not \'max\'.',
+            'pooling must be "last" or "mean" or "every", not \'max\'.',
         ),
         (
             lambda: Model(float_layer(), ReadOut(np.ones((2, 3)), np.ones(2))),

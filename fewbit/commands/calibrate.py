@@ -86,7 +86,7 @@ def _run(options: argparse.Namespace) -> int:
             real=options.real,
             done=advance,
         )
-        save_model(target, found.network)
+        save_model(target, found.network, options.model)
     rows: list[dict[str, Any]] = []
     table = table_of(
         "layer", "threshold", "hold", "4 bits", "speed-up", "rms loss", "chosen", right=0

@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace) -> int:
             options=given(options, options_by_name()),
             done=advance,
         )
-        save_model(target, quantised)
+        save_model(target, quantised, options.model)
     print(
         f"{target}: {layers_in_words(quantised)}, {quantised.nodes[0].lstm.description}, "
         f"calibrated on {len(x)} sequences of {x.shape[1]} steps"

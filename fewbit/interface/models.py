@@ -58,7 +58,7 @@ def load(
 
 
 @in_python
-def save(network: Network, path: AnyPath, /) -> Path:
+def save(network: Network, path: AnyPath, /, *, like: AnyPath | None = None) -> Path:
     """Write a network to an .npz file, whole or not at all, for `load` and for the commands.
 
     Parameters
@@ -68,6 +68,9 @@ def save(network: Network, path: AnyPath, /) -> Path:
     path
         The file. It gets the ending .npz if it has another, and its folder is made if it is
         missing.
+    like
+        The file of the trained model that the network was made from, by `quantize` for example: its
+        read-out, embedding and names are written, too.
 
     Returns
     -------
@@ -77,12 +80,13 @@ def save(network: Network, path: AnyPath, /) -> Path:
     Raises
     ------
     UsageError
-        If the file cannot be written.
+        If the file cannot be written, or the other cannot be read or does not go with the network.
     """
     from fewbit.models import archive_target, check_network, save_model
 
     target = archive_target(as_path("path", path))
-    save_model(target, check_network(network))
+    source = None if like is None else as_path("like", like)
+    save_model(target, check_network(network), source)
     return target
 
 

@@ -51,7 +51,8 @@ __all__ = [
     "save_model",
 ]
 
-Pooling = Literal["last", "mean"]
+Pooling = Literal["last", "mean", "every"]
+"""The hidden vectors that a read-out sees: the last one, their mean, or each."""
 
 
 _VERSION = 1
@@ -60,7 +61,7 @@ _REMEDY = "write the file anew with fewbit.golden.files.model.save_model"
 
 @dataclass(frozen=True, eq=False)
 class ReadOut:
-    """A linear layer over the hidden values of a sequence, which gives one number for each class.
+    """A linear layer over the hidden values of a sequence, which gives a number for each class.
 
     Arrays are copied as float64 and made read-only.
 
@@ -71,7 +72,8 @@ class ReadOut:
     bias
         Shape (classes,).
     pooling
-        The vector that the read-out sees: the "last" hidden vector, or the "mean" over time.
+        The vector that the read-out sees: the "last" hidden vector, the "mean" over time, or
+        "every" one, which gives scores at every time step.
 
     Raises
     ------
@@ -109,20 +111,36 @@ class ReadOut:
 
         Returns
         -------
-        Shape (batch, classes).
+        Shape (batch, classes), or (batch, time, classes) where "every" vector is read.
+
+        Raises
+        ------
+        ValueError
+            If a length is out of range.
+        """
+        return self.apply(self.pooled(hidden, lengths))
+
+    def pooled(self, hidden: Reals, lengths: npt.NDArray[np.integer]) -> Reals:
+        """Return the vectors that are read, shape (batch, hidden) or (batch, time, hidden).
+
+        The parameters and errors are those of `scores`.
         """
         batch, time, _ = hidden.shape
         if lengths.shape != (batch,) or (lengths < 1).any() or (lengths > time).any():
             raise ValueError(
                 f"lengths must have the shape ({batch},) and be from 1 to {time}, not {lengths}."
             )
+        if self.pooling == "every":
+            return hidden
         if self.pooling == "last":
-            pooled = hidden[np.arange(batch), lengths - 1]
-        else:
-            valid = valid_steps(hidden, lengths)
-            kept = np.where(valid[..., np.newaxis], hidden, 0.0)
-            pooled = kept.sum(axis=1) / lengths[:, np.newaxis]
-        return pooled @ self.weights.T + self.bias
+            return hidden[np.arange(batch), lengths - 1]
+        valid = valid_steps(hidden, lengths)
+        kept = np.where(valid[..., np.newaxis], hidden, 0.0)
+        return kept.sum(axis=1) / lengths[:, np.newaxis]
+
+    def apply(self, vectors: Reals) -> Reals:
+        """Return the scores (..., classes) of vectors (..., hidden)."""
+        return vectors @ self.weights.T + self.bias
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,11 +3,15 @@
 It holds ``network_version``, ``outputs``, and for every node the arrays of its layer, ``sources``,
 ``reverse`` and ``name`` (its UTF-8 bytes) with the prefix ``node0_``, ``node1_`` and so on. A model
 file of one layer is read as a network of one node.
+
+The file of a trained model is a network file with the arrays `TRAINED` besides; see
+`fewbit.golden.files.trained`, which reads them.
 """
 
 import os
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,16 +25,17 @@ from fewbit.golden.files.archive import (
     write_archive,
 )
 from fewbit.golden.files.model import (
+    Pooling,
     arrays_of_layer,
     check_kinds,
     layer_arrays,
     layer_from,
     load_model,
 )
-from fewbit.golden.lstm.contract import StoredArray
+from fewbit.golden.lstm.contract import REAL, StoredArray
 from fewbit.golden.network import Network, Node
 
-__all__ = ["load_network", "save_network"]
+__all__ = ["TRAINED", "arrays_of_network", "load_network", "network_from", "save_network"]
 
 _VERSION = 1
 _HEADER = {"outputs": StoredArray(("int32",), ("outputs",))}
@@ -39,6 +44,18 @@ _NODE = {
     "reverse": StoredArray(("int32",)),
     "name": StoredArray(("int8",), ("letters",), optional=True),
 }
+TRAINED: Mapping[str, StoredArray] = {
+    "read_out_weights": StoredArray(REAL, ("classes", "width")),
+    "read_out_bias": StoredArray(REAL, ("classes",)),
+    "read_out_pooling": StoredArray(("text",), choices=get_args(Pooling)),
+    "embedding": StoredArray(REAL, ("symbols", "inputs"), optional=True),
+    "task": StoredArray(("text",), optional=True),
+    "symbol_letters": StoredArray(("uint8",), ("letters of symbols",), optional=True),
+    "symbol_lengths": StoredArray(("int32",), ("symbols",), optional=True),
+    "class_letters": StoredArray(("uint8",), ("letters of classes",), optional=True),
+    "class_lengths": StoredArray(("int32",), ("classes",), optional=True),
+}
+"""The arrays that the file of a trained model has besides those of its network."""
 _NODE_NAME = re.compile(r"node(0|[1-9]\d{0,2})_([a-z_]+)")
 _REMEDY = "write the file anew with fewbit.golden.files.network.save_network"
 
@@ -52,6 +69,11 @@ def save_network(path: str | os.PathLike[str], network: Network) -> None:
         If the file cannot be written, or would be larger than
         `fewbit.golden.files.archive.LARGEST_FILE`.
     """
+    write_archive(path, arrays_of_network(network))
+
+
+def arrays_of_network(network: Network) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays from which `network_from` makes the network again."""
     arrays: dict[str, npt.NDArray[Any]] = {
         "network_version": np.array(_VERSION, np.int32),
         "outputs": np.array(network.outputs, np.int32),
@@ -63,11 +85,13 @@ def save_network(path: str | os.PathLike[str], network: Network) -> None:
         if node.name:
             of_node["name"] = np.frombuffer(node.name.encode("utf-8", "replace"), np.int8)
         arrays |= {f"node{index}_{name}": array for name, array in of_node.items()}
-    write_archive(path, arrays)
+    return arrays
 
 
 def load_network(path: str | os.PathLike[str]) -> Network:
     """Read a network file, or a model file of one layer as a network of one node.
+
+    What the file of a trained model holds besides is checked for its types and sizes.
 
     Raises
     ------
@@ -78,14 +102,30 @@ def load_network(path: str | os.PathLike[str]) -> Network:
     with explained(path, _REMEDY):
         contents = read_archive(path)
         if "network_version" in contents:
-            return _network_from(contents)
+            return network_from(contents)[0]
     return Network((Node(load_model(path).lstm),))
 
 
-def _network_from(contents: Contents) -> Network:
+def network_from(contents: Contents) -> tuple[Network, dict[str, Any]]:
+    """Return the network whose arrays are in `contents`, and what else a trained model has.
+
+    Returns
+    -------
+    network, further
+        The network, and the arrays `TRAINED` by name, which fit each other in their types and
+        shapes; none in the file of a network alone.
+
+    Raises
+    ------
+    ValueError
+        If an array is missing, unknown, or of a wrong type, shape, size or value.
+    """
     check_version(contents, "network_version", _VERSION)
     check_kinds(contents)
     header = take_arrays(contents, _HEADER)
+    further: dict[str, Any] = {}
+    if not contents.keys().isdisjoint(TRAINED):
+        further = take_arrays(contents, TRAINED)
     known = layer_arrays().union(_NODE)
     parts: dict[int, Contents] = {}
     for name, content in contents.items():
@@ -99,7 +139,7 @@ def _network_from(contents: Contents) -> Network:
             f"number {max(parts)}"
         )
     nodes = [_node_from(index, parts[index]) for index in range(len(parts))]
-    return Network(tuple(nodes), tuple(header["outputs"].tolist()))
+    return Network(tuple(nodes), tuple(header["outputs"].tolist())), further
 
 
 def _node_from(index: int, contents: Contents) -> Node:
