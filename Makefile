@@ -1,23 +1,32 @@
-# `make` sets up .venv and runs the main job; `make test` runs the tests.
+# `make` sets up .venv and runs the main job; `make test` runs the tests. Only what has to do with
+# training needs PyTorch, in an environment of its own, .venv-train.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Reinstalled when what it depends on changes.
+VENV_TRAIN := .venv-train
+BIN_TRAIN := $(VENV_TRAIN)/bin
+# Reinstalled when what they depend on changes.
 SETUP := $(VENV)/.ready
+SETUP_TRAIN := $(VENV_TRAIN)/.ready
 JOBS ?= 2
 
-.PHONY: all setup tools test test-quick test-all lint verilog regress area prove reproduce speakers bulk bulk-mac ieee layers dynamic train clean
+.PHONY: all setup tools test test-quick test-train test-all lint lint-train verilog regress area prove reproduce speakers bulk bulk-mac ieee layers dynamic train clean
 
 all: $(SETUP) tools
 	$(BIN)/python -m examples.main_job --jobs $(JOBS)
 
 setup: $(SETUP)
 
-$(SETUP): pyproject.toml constraints.txt
+$(SETUP): EXTRAS := test,lint
+$(SETUP): SIZE := some 300 MB of packages, a minute or two
+$(SETUP_TRAIN): EXTRAS := test,lint,train
+$(SETUP_TRAIN): SIZE := PyTorch from PyPI takes 5.5 GB on the disk and some four minutes
+
+$(SETUP) $(SETUP_TRAIN): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("fewbit needs Python 3.11 or newer, not %s; set PYTHON=python3.11." % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
-	@echo "Setting up $(VENV): some 300 MB of packages, a minute or two."
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "Python's venv module is missing; on Debian, run 'apt-get install python3-venv'." >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	@echo "Setting up $(@D): $(SIZE)."
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D) || { echo "Python's venv module is missing; on Debian, run 'apt-get install python3-venv'." >&2; exit 1; }
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 # The simulators compile C++ at run time.
@@ -33,13 +42,21 @@ test: $(SETUP) tools
 test-quick: $(SETUP) tools
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not long"
 
+# What needs PyTorch: training, and what is compared with PyTorch.
+test-train: $(SETUP_TRAIN) tools
+	$(BIN_TRAIN)/python -m pytest -n $(JOBS) --dist worksteal -m torch
+
 # Everything, long campaigns included.
-test-all: test prove bulk bulk-mac ieee speakers layers
+test-all: test test-train prove bulk bulk-mac ieee speakers layers
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# Types of what `make lint` can't read without PyTorch.
+lint-train: $(SETUP_TRAIN)
+	$(BIN_TRAIN)/pyright --project pyright_train.json
 
 verilog: $(SETUP)
 	$(BIN)/fewbit generate $$($(BIN)/python -c 'from fewbit.hdl.designs import DESIGNS; print(*DESIGNS)') --out build/verilog
@@ -96,13 +113,12 @@ dynamic: $(SETUP) tools
 	$(BIN)/python -m examples.dynamic_precision order --no-offsets
 	$(BIN)/python -m examples.dynamic_cycles
 
-# Retrains the example's model; needs PyTorch.
-train: $(SETUP)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train]'
-	$(BIN)/python -m examples.japanese_vowels.train
-	$(BIN)/python -m examples.japanese_vowels.train_low_bit
-	$(BIN)/python -m examples.temporal_order.train
+# Retrains the examples' models.
+train: $(SETUP_TRAIN)
+	$(BIN_TRAIN)/python -m examples.japanese_vowels.train
+	$(BIN_TRAIN)/python -m examples.japanese_vowels.train_low_bit
+	$(BIN_TRAIN)/python -m examples.temporal_order.train
 
 clean:
-	rm -rf build $(VENV) *.egg-info .pytest_cache .ruff_cache
+	rm -rf build $(VENV) $(VENV_TRAIN) *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -78,7 +78,7 @@ def sequences(seed: int, inputs: int = INPUTS) -> Reals:
 
 def by_pytorch(layer: BatchNormLstm, x: Reals) -> tuple[Reals, Reals]:
     """The same layer of PyTorch's BatchNorm1d modules, in evaluation mode."""
-    torch = pytest.importorskip("torch")
+    import torch
 
     def module(norm: BatchNorm):
         made = torch.nn.BatchNorm1d(norm.gain.size, eps=norm.epsilon).double()
@@ -113,6 +113,7 @@ def by_pytorch(layer: BatchNormLstm, x: Reals) -> tuple[Reals, Reals]:
     return np.stack(hiddens, axis=1), np.stack(cells, axis=1)
 
 
+@pytest.mark.torch
 @SIGNED
 def test_reference_agrees_with_pytorch(cell: bool) -> None:
     layer, x = random_layer(1, cell), sequences(2)

@@ -72,9 +72,11 @@ def test_every_gate_counts(gate: int) -> None:
     assert np.abs(wrong.run(x) - by_scalars(model, x[0])).max() > 1e-3
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(("batch", "inputs", "hidden", "time"), SIZES)
 def test_agrees_with_pytorch(batch: int, inputs: int, hidden: int, time: int) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     rng = np.random.default_rng(hidden + 100)
     model = random_layer(rng, inputs, hidden)
     x = rng.normal(size=(batch, time, inputs))

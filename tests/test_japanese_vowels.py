@@ -67,7 +67,7 @@ def test_recordings_are_those_published(sets: tuple[Recordings, Recordings]) -> 
 
 @pytest.mark.skipif(
     PUBLISHED not in os.environ,
-    reason=f"{PUBLISHED} must name the folder of the two published .ts files",
+    reason=f"shared data: {PUBLISHED} must name the folder of the two published .ts files",
 )
 def test_recordings_equal_the_published_files(sets: tuple[Recordings, Recordings]) -> None:
     for name, recordings in zip(("TRAIN", "TEST"), sets, strict=True):
@@ -365,11 +365,13 @@ def test_options_that_do_not_go_together(
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.torch
 def test_training_is_repeatable_and_its_model_file_says_the_same(
     sets: tuple[Recordings, Recordings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One epoch: the folded standardisation, gate order and read-out are those of the network."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     from examples.japanese_vowels import train as training
     from fewbit.golden.lstm import float64
 
@@ -385,13 +387,13 @@ def test_training_is_repeatable_and_its_model_file_says_the_same(
             expected = network(data.x, data.lengths).numpy()
         assert isinstance(model.lstm, float64.Float64Lstm)
         assert model.read_out is not None
-        hidden = float64.run(model.lstm, recordings.padded)
+        hidden = model.lstm.run(recordings.padded)
         scores = model.read_out.scores(hidden, recordings.lengths)
         np.testing.assert_allclose(scores, expected, rtol=0, atol=2e-5)
 
 
+@pytest.mark.torch
 def test_folds_are_runs_of_every_speaker() -> None:
-    pytest.importorskip("torch")
     from examples.japanese_vowels.train import FOLDS, folds
 
     speakers: npt.NDArray[np.int64] = np.repeat(np.arange(9), 30)
@@ -400,11 +402,13 @@ def test_folds_are_runs_of_every_speaker() -> None:
         assert fold_of[speakers == speaker].tolist() == np.repeat(np.arange(FOLDS), 6).tolist()
 
 
+@pytest.mark.torch
 def test_low_bit_training_is_repeatable_and_its_layer_says_the_same(
     sets: tuple[Recordings, Recordings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One epoch: gate order, norms and frozen weights are those of the network."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     from examples.japanese_vowels import train_low_bit as training
 
     monkeypatch.setattr(training, "EPOCHS", 1)

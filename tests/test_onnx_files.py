@@ -198,10 +198,11 @@ def test_two_nodes_make_a_bidirectional_layer(tmp_path: Path) -> None:
     assert pair.outputs == (1, 0)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_export_of_pytorch(tmp_path: Path, bidirectional: bool, dynamic: bool) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
 
     class First(torch.nn.Module):
         def __init__(self) -> None:

@@ -76,6 +76,13 @@ def test_import_is_cheap(tmp_path):
     assert "find" in python("-I", "-S", "-c", script, cwd=tmp_path)
 
 
+def test_commands_and_golden_need_no_pytorch(tmp_path):
+    script = "import sys; sys.modules['torch'] = None\n"
+    script += "import fewbit, fewbit.golden, fewbit.hdl, fewbit.sim, fewbit.commands.cli as cli\n"
+    script += "sys.exit(cli.main(['designs']))"
+    assert "int8_mac" in python("-c", script, cwd=tmp_path)
+
+
 @pytest.mark.parametrize("floor", FLOORS)
 @pytest.mark.parametrize("words", ["import {}", "import {}.formats", "from {} import designs"])
 def test_folders_are_no_packages_of_their_own(floor, words):

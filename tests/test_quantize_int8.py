@@ -63,9 +63,10 @@ def test_asymmetric_parameters_by_hand(
     assert asymmetric_parameters(low, high) == (scale, zero_point)
 
 
+@pytest.mark.torch
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_asymmetric_parameters_agree_with_pytorch() -> None:
-    torch = pytest.importorskip("torch")
+    import torch
     from torch.ao.quantization.observer import MinMaxObserver
 
     rng = np.random.default_rng(1)

@@ -314,8 +314,10 @@ def test_normalized_ternary_scales_minimise_the_error() -> None:
             assert scale == pytest.approx(float(best[0]), rel=1e-12)
 
 
+@pytest.mark.torch
 def test_normalized_ternary_with_a_norm_is_pytorchs_weight_norm() -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     rng = np.random.default_rng(7)
     weights, gains = rng.normal(size=(4, 6, 13)), rng.uniform(0.1, 3, (4, 6))
     quantised = normalized_ternary(weights, gains)

@@ -1,6 +1,7 @@
 """Rooms of the house: imports between them run one way; no module is long without reason."""
 
 import ast
+import re
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -120,6 +121,23 @@ def test_long_modules_say_why():
                 assert "one module" in " ".join(words[:1600].split()), (
                     f"{path} has more than {LONGEST} lines"
                 )
+
+
+def needs_pytorch(path: Path) -> bool:
+    return any(module.partition(".")[0] == "torch" for module in imports_of(path))
+
+
+def test_pytorch_is_imported_by_training_alone():
+    # Tasks are read without it, by `fewbit evaluate`.
+    training = r"fewbit/train/(?!tasks/)|examples/\w+/train"
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for folder in (*FLOORS, "examples")
+        for path in sources(folder)
+        if needs_pytorch(path)
+    }
+    assert "examples/temporal_order/train.py" in users
+    assert {path for path in users if not re.match(training, path)} == set()
 
 
 def test_circuits_postpone_no_annotations():

@@ -45,6 +45,7 @@ def refusal(path: Path, **options: str) -> str:
     return text.removeprefix(f"{path}: ")
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     "options",
     [
@@ -61,7 +62,7 @@ def refusal(path: Path, **options: str) -> str:
 )
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 def test_agrees_with_pytorch(tmp_path: Path, options: dict[str, int | bool], dtype: str) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
     from safetensors.torch import save_file as save_torch
 
     torch.manual_seed(1)
@@ -79,8 +80,10 @@ def test_agrees_with_pytorch(tmp_path: Path, options: dict[str, int | bool], dty
     assert network.nodes[0].name == "encoder.lstm.l0"
 
 
+@pytest.mark.torch
 def test_a_wrong_gate_order_is_seen(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     layer = torch.nn.LSTM(3, 2, batch_first=True, dtype=torch.float64)
     tensors = {name: value.detach().numpy() for name, value in layer.named_parameters()}
     x = np.random.default_rng(2).normal(size=(1, 6, 3))
