@@ -1,0 +1,131 @@
+"""The choices of a FloatSD8 training step that the layer does not decide."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from fewbit.golden.activation.floatsd8 import HIDDEN_FORMAT
+from fewbit.golden.checks import check_choice, freeze_integer
+from fewbit.golden.formats import FloatSD8
+from fewbit.golden.lstm.floatsd8 import HIGHEST_CONSTANT_BIAS, LOWEST_CONSTANT_BIAS, FloatSD8Lstm
+from fewbit.golden.training.factors import CELL_FACTOR_BIAS, GRADIENT_BIAS, INPUT_FACTOR_BIAS
+
+__all__ = ["ACCUMULATIONS", "Accumulation", "TrainingOptions"]
+
+Accumulation = Literal["by_step", "chained"]
+
+ACCUMULATIONS: tuple[Accumulation, ...] = ("by_step", "chained")
+_CONSTANT_BIASES = (LOWEST_CONSTANT_BIAS, HIGHEST_CONSTANT_BIAS)
+_LOWEST_RATE_BIAS, _HIGHEST_RATE_BIAS = -16, 40
+_LOWEST_GRADIENT_BIAS, _HIGHEST_GRADIENT_BIAS = 9, 31
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The choices of a training step that the layer does not decide.
+
+    Parameters
+    ----------
+    rate
+        Learning rate, positive.
+    loss_scale
+        Factor by which dL/dh is larger than the gradient of the loss, positive. It cancels in the
+        update.
+    gradient_bias
+        Exponent bias of the gradients, 9 to 31.
+    cell_factor_bias
+        Exponent bias of the old cell as a factor, whose range is then ±18 * 2^(7 - bias).
+    input_factor_bias
+        Exponent bias of the input as a factor; None for 8 plus the bias of the layer's input minus
+        15, so that the range is ±9 times that scale.
+    accumulation
+        The accumulator of a weight's gradient. With "by_step" the sum over the batch starts from 0
+        in every time step, and its four pieces, times 1, are then added to the accumulator by one
+        more sum. With "chained" the accumulator is the start value of the batch's sum, so that
+        small products are lost beside a large accumulator.
+
+    Raises
+    ------
+    ValueError
+        If a field is out of range, or rate and loss scale do not fit FloatSD8.
+    """
+
+    rate: float = 0.125
+    loss_scale: float = 1024.0
+    gradient_bias: int = GRADIENT_BIAS
+    cell_factor_bias: int = CELL_FACTOR_BIAS
+    input_factor_bias: int | None = None
+    accumulation: Accumulation = "by_step"
+
+    def __post_init__(self) -> None:
+        """Check ranges, and that the update's factor has a FloatSD8 code."""
+        for name in ("rate", "loss_scale"):
+            value = float(getattr(self, name))
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a positive number, not {value}.")
+            object.__setattr__(self, name, value)
+        freeze_integer(self, "gradient_bias", _LOWEST_GRADIENT_BIAS, _HIGHEST_GRADIENT_BIAS)
+        self._freeze_factor_bias("cell_factor_bias")
+        if self.input_factor_bias is not None:
+            self._freeze_factor_bias("input_factor_bias")
+        check_choice("accumulation", self.accumulation, ACCUMULATIONS)
+        self.update_factor  # noqa: B018 - refuses what it cannot encode
+
+    def _freeze_factor_bias(self, name: str) -> None:
+        low, high = (limit - self.gradient_bias for limit in _CONSTANT_BIASES)
+        freeze_integer(self, name, low, high)
+
+    @property
+    def update_factor(self) -> tuple[int, int]:
+        """Return the code of minus rate over loss scale, and the exponent bias of its format.
+
+        It is the nearest number of all biases that a unit can have, of equally near ones that with
+        the bias nearest to 10; powers of two are exact.
+
+        Raises
+        ------
+        ValueError
+            If the quotient is too large or too small.
+        """
+        wanted = -self.rate / self.loss_scale
+        biases = range(_LOWEST_RATE_BIAS, _HIGHEST_RATE_BIAS + 1)
+        found = {bias: int(FloatSD8(bias).encode(wanted)) for bias in biases}
+
+        def error(bias: int) -> tuple[float, int]:
+            distance = abs(float(FloatSD8(bias).decode(found[bias])) - wanted)
+            return distance, abs(bias - FloatSD8.bias)
+
+        bias = min(found, key=error)
+        if error(bias)[0] > abs(wanted) / 8:
+            raise ValueError(
+                f"rate over loss_scale must be from 2^{-_HIGHEST_RATE_BIAS} to"
+                f" 2^{11 - _LOWEST_RATE_BIAS}, not {-wanted:g}."
+            )
+        return found[bias], bias
+
+    def input_bias_of(self, layer: FloatSD8Lstm) -> int:
+        """Return the exponent bias of the layer's input as a factor."""
+        if self.input_factor_bias is not None:
+            return self.input_factor_bias
+        return INPUT_FACTOR_BIAS + layer.input_bias - HIDDEN_FORMAT.bias
+
+    def check_layer(self, layer: FloatSD8Lstm) -> None:
+        """Refuse a layer whose biases do not fit those of the gradients.
+
+        Raises
+        ------
+        ValueError
+            If the sum of two biases is outside 19 to 50, the range of a circuit.
+        """
+        biases = {
+            "input_weight_bias": layer.input_weight_bias,
+            "recurrent_weight_bias": layer.recurrent_weight_bias,
+            "the bias of an input as a factor": self.input_bias_of(layer),
+        }
+        low, high = _CONSTANT_BIASES
+        for name, bias in biases.items():
+            if not low <= bias + self.gradient_bias <= high:
+                raise ValueError(
+                    f"{name} and gradient_bias must sum to {low} to {high}, not {bias} +"
+                    f" {self.gradient_bias}."
+                )
