@@ -16,7 +16,7 @@ from fewbit.interface.designs import (
     synthesize,
     vectors,
 )
-from fewbit.interface.models import load, quantize, run, save
+from fewbit.interface.models import evaluate, load, quantize, run, save
 
 if TYPE_CHECKING:
     from fewbit.golden.parameter import ParameterError
@@ -28,6 +28,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "designs",
+    "evaluate",
     "find",
     "generate",
     "load",

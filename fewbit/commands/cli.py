@@ -16,6 +16,7 @@ from typing import Any
 from fewbit.commands import (
     calibrate,
     designs,
+    evaluate,
     generate,
     prove,
     quantize,
@@ -47,6 +48,7 @@ COMMANDS = (
     quantize.COMMAND,
     calibrate.COMMAND,
     run.COMMAND,
+    evaluate.COMMAND,
     prove.COMMAND,
     reproduce.COMMAND,
 )

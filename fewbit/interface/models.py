@@ -1,4 +1,4 @@
-"""Functions for trained models from Python: read, quantise, run and write them."""
+"""Functions for trained models from Python: read, quantise, run, evaluate and write them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from fewbit.evaluation import Evaluation
     from fewbit.golden.activation.integer import ActivationKind
+    from fewbit.golden.files.trained import TrainedModel
     from fewbit.golden.network import Network
     from fewbit.hdl.design import Value
 
     AnyPath = str | os.PathLike[str]
 
-__all__ = ["load", "quantize", "run", "save"]
+__all__ = ["evaluate", "load", "quantize", "run", "save"]
 
 
 @in_python
@@ -175,3 +177,82 @@ def run(
         check_network(network), as_sequences(x), kind=backend, settings=parameters, real=real
     )
     return outcome.output
+
+
+@in_python
+def evaluate(
+    model: AnyPath | TrainedModel,
+    task: str,
+    /,
+    data: AnyPath | None = None,
+    *,
+    split: Literal["test", "validation"] = "test",
+    sequences: int | None = None,
+    steps: int | None = None,
+    setup: str | None = None,
+    backend: Literal["golden", "rtl"] = "golden",
+    **parameters: Value,
+) -> Evaluation:
+    """Return a task's figure of a trained model, on data that the model's own symbols are read by.
+
+    Parameters
+    ----------
+    model
+        The file that ``fewbit train`` wrote, or a model as
+        ``fewbit.golden.files.trained.load_trained`` returns it.
+    task
+        The name of the task.
+    data
+        The path of the task's data; None for a task that generates them.
+    split
+        The part of the data.
+    sequences
+        The number of sequences, evenly spaced in that part; by default all, or 20 in ``rtl``.
+    steps
+        The number of first steps of each stream; by default all, or 100 in ``rtl``.
+    setup
+        The task's set-up by which sequences are generated.
+    backend
+        ``golden`` for the golden model, or ``rtl`` for the generated layer in simulation.
+    parameters
+        Parameters of the generated layer that the model leaves open, such as ``lanes``, for
+        ``rtl``.
+
+    Returns
+    -------
+    Evaluation
+        ``figure`` with its ``metric`` and ``unit``, ``loss``, ``accuracy``, ``sequences``,
+        ``steps``, ``labels``, ``unknown``, ``seconds``.
+
+    Raises
+    ------
+    UsageError
+        If the model or the data cannot be read, do not go with each other or with the task, or an
+        option is out of its range.
+    fewbit.sim.bulk.BulkError
+        If the circuit cannot be compiled.
+    fewbit.sim.yosys.YosysError
+        If Yosys is missing or fails.
+    """
+    from fewbit import evaluation
+    from fewbit.golden.files.trained import TrainedModel
+
+    load_plugins_once()
+    entry = evaluation.find_task(task)
+    name = "the model"
+    if not isinstance(model, TrainedModel):
+        path = as_path("model", model)
+        name, model = f"'{path}'", evaluation.open_trained(path)
+    planned = evaluation.plan(
+        model,
+        entry,
+        None if data is None else as_path("data", data),
+        name=name,
+        setup=setup,
+        split=split,
+        sequences=sequences,
+        steps=steps,
+        kind=backend,
+        settings=parameters,
+    )
+    return evaluation.evaluate(planned)

@@ -5,7 +5,7 @@ import os
 import zlib
 from pathlib import Path
 
-from fewbit.golden.words import on_one_line
+from fewbit.golden.words import on_one_line, option_name
 from fewbit.train.tasks.task import DataError
 
 __all__ = ["LARGEST_DATA", "check_path", "file_of_part", "read_bytes", "read_text"]
@@ -24,7 +24,8 @@ def check_path(path: Path | None, task: str, needs: str) -> Path:
         If no path is given, or there is nothing.
     """
     if path is None:
-        raise DataError(f"The task {task} needs data; give the path of {needs}.")
+        flag = option_name("data")
+        raise DataError(f"The task {task} needs data; give {flag}, the path of {needs}.")
     if not path.exists():
         raise DataError(f"'{path}' is not there; give the path of {needs}.")
     return path

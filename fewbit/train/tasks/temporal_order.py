@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fewbit.golden.words import option_name
 from fewbit.train.tasks.task import Batch, Data, DataError, Names, Setup, Split, Task
 
 __all__ = [
@@ -109,7 +110,8 @@ def _load(path: Path | None, setup: Setup, names: Names | None = None) -> Data:
     """Generate the three parts, with the lengths of the set-up's last epoch."""
     del names
     if path is not None:
-        raise DataError("The task temporal_order generates its data; leave the path of data out.")
+        flag = option_name("data")
+        raise DataError(f"The task temporal_order generates its data; leave {flag} out.")
 
     def split(count: int, seed: int) -> Split:
         made = generate(count, seed, shrink=setup.shrink[-1], noise=setup.noise)
