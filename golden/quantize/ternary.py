@@ -22,6 +22,9 @@ probability abs(w)/scale, else 0. Both probabilities are saturated to 0...1. Ins
 expected value is w; that of the exponential quantiser is w from 2^-22 to 2^10. A circuit holds one
 sample.
 
+The thresholds of `normalized_ternary` for more than one magnitude are in
+`fewbit.golden.quantize.pow2`.
+
 `ardakani_binary`, `ardakani_ternary` and `normalized_ternary` quantise networks that are already
 trained. The other quantisers and all samples are for training at few bits, where each step
 quantises anew: they say in numpy what a trainer has to compute.
@@ -45,6 +48,7 @@ from fewbit.golden.lstm.float64 import WEIGHT_AXES, Reals
 __all__ = [
     "HIGHEST_EXPONENT",
     "LOWEST_EXPONENT",
+    "NORMALIZED_THRESHOLD",
     "ExponentialWeights",
     "ScaledWeights",
     "ardakani_binary",
@@ -52,6 +56,7 @@ __all__ = [
     "ardakani_ternary",
     "binary",
     "exponential",
+    "matrices",
     "normalized_ternary",
     "ott_binary",
     "ott_scale",
@@ -61,13 +66,15 @@ __all__ = [
     "sample_binary",
     "sample_ternary",
     "ternary",
+    "weight_norm_scales",
 ]
 
 LOWEST_EXPONENT = -22
 HIGHEST_EXPONENT = 10
 """Largest exponent; the paper's limit of 9 applies before the exponent is rounded up."""
 _MOST_BITS = 15
-_NORMALIZED_THRESHOLD = 0.7
+NORMALIZED_THRESHOLD = 0.7
+"""Threshold of `normalized_ternary`, in mean magnitudes of a gate's matrix."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +160,8 @@ def _finite(weights: npt.ArrayLike) -> Reals:
     return given.astype(np.float64)
 
 
-def _matrices(weights: npt.ArrayLike) -> Reals:
+def matrices(weights: npt.ArrayLike) -> Reals:
+    """Return weights as float64, or refuse any that are not finite reals of three axes."""
     given = _finite(weights)
     if given.ndim != len(WEIGHT_AXES) or 0 in given.shape:
         raise ValueError(
@@ -311,7 +319,7 @@ def ardakani_binary(
     generator
         To sample; None for the deterministic rule.
     """
-    values = _matrices(weights)
+    values = matrices(weights)
     scale = ardakani_scale(values.shape[-1], values.shape[-2])
     return binary(values, scale) if generator is None else sample_binary(values, scale, generator)
 
@@ -337,7 +345,7 @@ def ardakani_ternary(
     generator
         To sample; None for the deterministic rule.
     """
-    values = _matrices(weights)
+    values = matrices(weights)
     scale = ardakani_scale(values.shape[-1], values.shape[-2])
     return _ternary_of_matrices(values, scale, 3, generator)
 
@@ -372,7 +380,7 @@ def ott_ternary(
     generator
         To sample; None for the deterministic rule.
     """
-    values = _matrices(weights)
+    values = matrices(weights)
     scale = ott_scale(values.shape[-1], values.shape[-2])
     return _ternary_of_matrices(values, scale, 2, generator)
 
@@ -440,6 +448,25 @@ def exponential(
     return ExponentialWeights(np.where(values > 0, 1, -1), low + up)
 
 
+def weight_norm_scales(squares: npt.ArrayLike, gains: npt.ArrayLike) -> Reals:
+    """Return the scales of rows at which their norms are `gains`; 0 for rows of levels 0.
+
+    Parameters
+    ----------
+    squares
+        Sum of the squared levels of each row, integers of any shape.
+    gains
+        Norm of each row, at least 0, the same shape.
+    """
+    sums, norms = np.asarray(squares), np.asarray(gains)
+    if norms.dtype.kind not in "iuf" or norms.shape != sums.shape:
+        raise ValueError(
+            f"gains must be real numbers of shape {sums.shape}, not "
+            f"{norms.dtype} of shape {norms.shape}."
+        )
+    return np.where(sums > 0, norms / np.sqrt(np.maximum(sums, 1)), 0.0)
+
+
 def normalized_ternary(weights: npt.ArrayLike, gains: npt.ArrayLike | None = None) -> ScaledWeights:
     """Return ternary weights with a scale for each row.
 
@@ -459,20 +486,13 @@ def normalized_ternary(weights: npt.ArrayLike, gains: npt.ArrayLike | None = Non
     Source: arXiv 1605.04711 for threshold and least squares; NeurIPS 2019 for the norm, whose code
     adds 1e-8 to the root, which is left out here.
     """
-    values = _matrices(weights)
+    values = matrices(weights)
     magnitudes = np.abs(values)
-    threshold = _NORMALIZED_THRESHOLD * magnitudes.mean(axis=(-2, -1), keepdims=True)
+    threshold = NORMALIZED_THRESHOLD * magnitudes.mean(axis=(-2, -1), keepdims=True)
     kept = magnitudes > threshold
     counts = kept.sum(axis=-1)
     if gains is None:
-        total = np.where(kept, magnitudes, 0.0).sum(axis=-1)
-        scale = total / np.maximum(counts, 1)
+        scale = np.where(kept, magnitudes, 0.0).sum(axis=-1) / np.maximum(counts, 1)
     else:
-        norms = np.asarray(gains)
-        if norms.dtype.kind not in "iuf" or norms.shape != counts.shape:
-            raise ValueError(
-                f"gains must be real numbers of shape {counts.shape}, not "
-                f"{norms.dtype} of shape {norms.shape}."
-            )
-        scale = np.where(counts > 0, norms / np.sqrt(np.maximum(counts, 1)), 0.0)
+        scale = weight_norm_scales(counts, gains)
     return ScaledWeights(np.where(kept, np.sign(values), 0).astype(np.int64), scale)
