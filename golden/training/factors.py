@@ -82,7 +82,7 @@ def gradient_format(bias: int = GRADIENT_BIAS) -> Minifloat:
 def sigmoid_slope(codes: npt.ArrayLike) -> Codes:
     """Return the derivative of the sigmoid at binary16 codes, as `SIGMOID_SLOPE_FORMAT` codes.
 
-    Error: at most 2^-7; exactly 1/4 at zero, and 0 where the derivative is below 2^-13.
+    Error: at most 2^-6; exactly 1/4 at zero, and 0 where the derivative is below 2^-13.
     """
     return _slope_table(1)[BINARY16.check(codes)]
 
@@ -90,7 +90,7 @@ def sigmoid_slope(codes: npt.ArrayLike) -> Codes:
 def tanh_slope(codes: npt.ArrayLike) -> Codes:
     """Return the derivative of tanh at binary16 codes, as `TANH_SLOPE_FORMAT` codes.
 
-    Error: at most 2^-5; exactly 1 at zero, and 0 where the derivative is below 2^-11.
+    Error: at most 2^-4; exactly 1 at zero, and 0 where the derivative is below 2^-11.
     """
     return _slope_table(2)[BINARY16.check(codes)]
 

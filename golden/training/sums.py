@@ -89,8 +89,9 @@ class SumUnit:
     def add(self, kind: str, start: Codes, factors: Codes, gradients: Codes, bias: int) -> Codes:
         """Return S(start; factors times gradients), binary16 codes.
 
-        The last axis of `factors` and `gradients` holds all products, which are added in groups of
-        `products`, the first group first; otherwise their shapes broadcast to that of `start`.
+        The last axis of `factors` and `gradients` holds all products, or one code for all of them.
+        They are added in groups of `products`, the first group first. The other axes broadcast to
+        those of `start`.
 
         Parameters
         ----------
@@ -105,9 +106,13 @@ class SumUnit:
         bias
             Exponent bias of the factors plus that of the gradients.
         """
-        for first in range(0, factors.shape[-1], self.products):
+        count = max(factors.shape[-1], gradients.shape[-1])
+        all_factors, all_gradients = (
+            np.broadcast_to(codes, (*codes.shape[:-1], count)) for codes in (factors, gradients)
+        )
+        for first in range(0, count, self.products):
             group = slice(first, first + self.products)
-            start = self._add(kind, start, factors[..., group], gradients[..., group], bias)
+            start = self._add(kind, start, all_factors[..., group], all_gradients[..., group], bias)
         return start
 
     def _add(self, kind: str, start: Codes, factors: Codes, gradients: Codes, bias: int) -> Codes:
