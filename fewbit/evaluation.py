@@ -53,7 +53,7 @@ _NUMBERS = 1 << 24
 _SCORES = 1 << 22
 _MOST = 10**8
 # Data of which more than this share is unknown to the model are of another alphabet.
-_MOST_UNKNOWN = 0.5
+_MOST_UNKNOWN = 0.75
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ data: no data come with the package.
 
 from collections.abc import Mapping
 
-from fewbit.train.tasks import characters, temporal_order
+from fewbit.train.tasks import characters, images, recordings, tagging, temporal_order, words
 from fewbit.train.tasks.task import Batch, Data, DataError, Names, Setup, Split, Task
 
 __all__ = ["TASKS", "Batch", "Data", "DataError", "Names", "Setup", "Split", "Task"]
@@ -15,6 +15,12 @@ TASKS: Mapping[str, Task] = {
     task.name: task
     for task in (
         characters.TASK,
+        words.TASK,
+        tagging.TASK,
+        images.ROWS,
+        images.PIXELS,
+        recordings.DIGITS,
+        recordings.SPEAKERS,
         temporal_order.TASK,
     )
 }

@@ -1,14 +1,33 @@
 """Readers of a user's files: sizes are checked before memory is taken, nothing is executed."""
 
 import gzip
+import io
+import math
 import os
+import struct
+import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from fewbit.golden.words import on_one_line, option_name
 from fewbit.train.tasks.task import DataError
 
-__all__ = ["LARGEST_DATA", "check_path", "file_of_part", "read_bytes", "read_text"]
+__all__ = [
+    "LARGEST_DATA",
+    "check_path",
+    "file_of_part",
+    "lines_of",
+    "part_files",
+    "read_arrays",
+    "read_bytes",
+    "read_idx",
+    "read_text",
+]
 
 LARGEST_DATA = 512 << 20
 """Largest number of bytes of a data file, unpacked."""
@@ -81,6 +100,15 @@ def read_text(path: Path) -> str:
         ) from error
 
 
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text without their ends, which are line feeds and nothing else.
+
+    A carriage return before a line feed belongs to the end.
+    """
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
 def file_of_part(folder: Path, words: tuple[str, ...], endings: tuple[str, ...]) -> Path:
     """Return the one file of a folder whose name has one of some words and endings.
 
@@ -120,3 +148,120 @@ def file_of_part(folder: Path, words: tuple[str, ...], endings: tuple[str, ...])
             f" '{found[1]}' among them; leave one."
         )
     return folder / found[0]
+
+
+def part_files(folder: Path, endings: tuple[str, ...] = ()) -> tuple[Path, Path, Path]:
+    """Return the files of a folder to train, to validate and to test on, by their names.
+
+    Raises
+    ------
+    DataError
+        If one is missing, or there are several for a part.
+    """
+    return (
+        file_of_part(folder, ("train",), endings),
+        file_of_part(folder, ("valid", "dev"), endings),
+        file_of_part(folder, ("test",), endings),
+    )
+
+
+def read_idx(path: Path, axes: int) -> npt.NDArray[np.uint8]:
+    """Return the unsigned bytes of an IDX file, unpacked if its name ends in .gz.
+
+    An IDX file begins with two zeros, the type (8 for unsigned bytes), the number of axes, and the
+    length of each axis as a big-endian word of 32 bits; the numbers follow.
+
+    Parameters
+    ----------
+    path
+        The file.
+    axes
+        The number of axes that it must have.
+
+    Raises
+    ------
+    DataError
+        If the file is no such file, or its size is not what its header says.
+    """
+    content = read_bytes(path)
+    start = 4 + 4 * axes
+    if content[:4] != bytes([0, 0, 8, axes]) or len(content) < start:
+        raise DataError(
+            f"'{path}' must be an IDX file of unsigned bytes with {axes} axes; fetch it anew."
+        )
+    shape = struct.unpack(f">{axes}I", content[4:start])
+    size = math.prod(shape)
+    if 0 in shape or size != len(content) - start:
+        raise DataError(
+            f"'{path}' must hold {size} bytes after its header, as its sizes {shape} say, and at"
+            f" least one, not {len(content) - start}; fetch it anew."
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def read_arrays(path: Path, kinds: Mapping[str, str]) -> dict[str, npt.NDArray[Any]]:
+    """Return some arrays of an .npz file; others are ignored, and nothing is unpickled.
+
+    Parameters
+    ----------
+    path
+        The file.
+    kinds
+        The kinds that each array's type may have, as `numpy.dtype.kind` tells them, such as "iu".
+
+    Raises
+    ------
+    DataError
+        If the file is damaged or too large, an array is missing, or of another kind.
+    """
+    content = read_bytes(path)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return {name: _member(path, archive, name, kind) for name, kind in kinds.items()}
+    except (
+        # What zipfile, zlib and numpy raise for damaged files.
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        SyntaxError,
+        TypeError,
+        UnicodeDecodeError,
+    ) as error:
+        reason = on_one_line(str(error)[:100]) or type(error).__name__
+        raise DataError(f"'{path}' is no readable .npz file ({reason}); fetch it anew.") from error
+
+
+def _member(path: Path, archive: zipfile.ZipFile, name: str, kinds: str) -> npt.NDArray[Any]:
+    try:
+        member = archive.getinfo(f"{name}.npy")
+    except KeyError as error:
+        raise DataError(f"'{path}' has no array '{name}'; give a file that has it.") from error
+    # The size that the archive declares bounds what zipfile unpacks.
+    if member.file_size > LARGEST_DATA:
+        raise DataError(
+            f"'{path}' must hold at most {LARGEST_DATA} bytes in '{name}', not {member.file_size};"
+            " take a part of it."
+        )
+    content = io.BytesIO(archive.read(member))
+    try:
+        version = np.lib.format.read_magic(content)
+        read = np.lib.format.read_array_header_1_0
+        if version == (2, 0):
+            read = np.lib.format.read_array_header_2_0
+        shape, by_columns, dtype = read(content)
+    except ValueError as error:
+        raise DataError(
+            f"'{path}' must hold '{name}' as numpy.savez writes it; fetch it anew."
+        ) from error
+    size = dtype.itemsize * math.prod(shape)
+    left = len(content.getbuffer()) - content.tell()
+    if dtype.kind not in kinds or dtype.hasobject or size != left or 0 in shape or not shape:
+        raise DataError(
+            f"'{path}' must hold numbers of kind {' or '.join(kinds)} in '{name}', and at least"
+            f" one, not {dtype} of shape {shape} in {left} bytes; fetch it anew."
+        )
+    flat = np.frombuffer(content.getbuffer(), dtype, offset=content.tell())
+    return flat.reshape(shape, order="F" if by_columns else "C")

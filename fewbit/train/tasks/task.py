@@ -155,6 +155,10 @@ class Setup:
         Of generated sequences: the factor of their lengths in each epoch; the last goes on.
     sequences
         Of generated sequences: their number in an epoch.
+    vocabulary
+        Of words: the number of the most frequent ones that are symbols; 0 for all.
+    least_count
+        Of words: how often one must be in the training part to be a symbol.
     """
 
     hidden: int
@@ -175,6 +179,8 @@ class Setup:
     noise: float = 0.0
     shrink: tuple[float, ...] = (1.0,)
     sequences: int = 0
+    vocabulary: int = 0
+    least_count: int = 1
 
 
 @dataclass(frozen=True, eq=False)
