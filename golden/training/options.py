@@ -80,7 +80,8 @@ class TrainingOptions:
         """Return the code of minus rate over loss scale, and the exponent bias of its format.
 
         It is the nearest number of all biases that a unit can have, of equally near ones that with
-        the bias nearest to 10; powers of two are exact.
+        the largest mantissa, which fills its field, and then the smallest bias. Powers of two are
+        exact.
 
         Raises
         ------
@@ -91,9 +92,10 @@ class TrainingOptions:
         biases = range(_LOWEST_RATE_BIAS, _HIGHEST_RATE_BIAS + 1)
         found = {bias: int(FloatSD8(bias).encode(wanted)) for bias in biases}
 
-        def error(bias: int) -> tuple[float, int]:
-            distance = abs(float(FloatSD8(bias).decode(found[bias])) - wanted)
-            return distance, abs(bias - FloatSD8.bias)
+        def error(bias: int) -> tuple[float, int, int]:
+            number_format, code = FloatSD8(bias), found[bias]
+            distance = abs(float(number_format.decode(code)) - wanted)
+            return distance, -abs(int(number_format.mantissa(code))), bias
 
         bias = min(found, key=error)
         if error(bias)[0] > abs(wanted) / 8:
