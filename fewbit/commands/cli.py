@@ -24,6 +24,7 @@ from fewbit.commands import (
     reproduce,
     run,
     synth,
+    train,
     vectors,
 )
 from fewbit.commands.arguments import Parser, settle
@@ -48,6 +49,7 @@ COMMANDS = (
     quantize.COMMAND,
     calibrate.COMMAND,
     run.COMMAND,
+    train.COMMAND,
     evaluate.COMMAND,
     prove.COMMAND,
     reproduce.COMMAND,

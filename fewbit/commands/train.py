@@ -1,0 +1,153 @@
+"""``fewbit train``: trains a model for a task under a scheme; needs PyTorch."""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from fewbit.commands.arguments import Command, real, seed
+from fewbit.commands.models import enough_memory
+from fewbit.errors import UsageError, refusal
+from fewbit.models import told
+from fewbit.train.tasks import TASKS
+from fewbit.train.tasks.task import UNITS
+
+if TYPE_CHECKING:
+    from fewbit.train.loop import Training
+
+__all__ = ["COMMAND"]
+
+
+def _add_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("task", metavar="TASK", help=", ".join(TASKS))
+    command.add_argument(
+        "--scheme",
+        nargs="+",
+        metavar=("NAME", "SETTING=VALUE"),
+        help="float, floatsd8, binary, ternary, pow2, exponential, fixed_point or int8, and"
+        " settings of it; a wrong setting tells those that there are",
+    )
+    command.add_argument("--data", type=Path, metavar="PATH", help="the task's data")
+    command.add_argument(
+        "--setup",
+        metavar="NAME",
+        help="the model and the recipe: small (default), for a CPU, or paper, the literature's",
+    )
+    command.add_argument(
+        "--set",
+        dest="changes",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what differs from the set-up, such as hidden=256 epochs=10",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for checkpoint.safetensors, log.jsonl and model.npz",
+    )
+    command.add_argument(
+        "--seconds", type=real, metavar="S", help="stop after so many; --resume goes on"
+    )
+    command.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint in the folder"
+    )
+    command.add_argument("--seed", type=seed, help="default 0")
+    command.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="of the CPU; default 1"
+    )
+    command.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default) or cuda")
+
+
+def _training(options: argparse.Namespace) -> "Training":
+    """Return the training, new or resumed."""
+    try:
+        from fewbit.train.session import Wish, start
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UsageError(
+            "Training needs PyTorch, which is missing; install it with pip install 'fewbit[train]'."
+        ) from error
+    wish = Wish(
+        options.task,
+        options.out,
+        options.scheme or (),
+        options.setup,
+        options.changes,
+        options.data,
+        options.seed,
+        options.resume,
+        options.device,
+        options.threads,
+    )
+    with told():
+        return start(wish)
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar on a terminal, with what it is about; nothing elsewhere."""
+    terminal = Console(stderr=True)
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns, console=terminal, transient=True, disable=not terminal.is_terminal
+    ) as bar:
+        task = bar.add_task("Training")
+        yield lambda done, total, words: bar.update(
+            task, completed=done, total=total, description=words
+        )
+
+
+def _run(options: argparse.Namespace) -> int:
+    with enough_memory("make the batch smaller with --set batch=N"):
+        training = _training(options)
+        seconds = math.inf if options.seconds is None else options.seconds
+        try:
+            with _shown() as progress:
+                finished = training.run(seconds, progress)
+        except KeyboardInterrupt:
+            training.save()
+            print(f"Interrupted; --resume goes on from step {training.step}.", file=sys.stderr)
+            return 130
+        except OSError as error:
+            raise UsageError(
+                f"{refusal(error).rstrip('.')}; the last checkpoint is whole, --resume goes on from"
+                " it."
+            ) from error
+    print(_report(training, finished=finished))
+    return 0
+
+
+def _report(training: "Training", *, finished: bool) -> str:
+    """Return what a training came to, in a few words."""
+    epochs = training.plan.setup.epochs
+    words = f"{training.task.name}, {training.plan.scheme.name}: {training.step} steps"
+    words += f" of {training.epoch} of {epochs} epochs in {training.seconds:,.0f} s"
+    if training.best is not None:
+        unit = UNITS[training.task.metric]
+        words += (
+            f"; best validation {training.best['figure']:.4f} {unit} after epoch"
+            f" {training.best['epoch'] + 1}"
+        )
+    if training.overflows:
+        words += f"; {training.overflows} steps skipped, whose scaled loss overflowed"
+    words += f"; {training.plan.scheme.lacks_circuit or training.model_file}"
+    return words if finished else f"{words}; --resume goes on"
+
+
+COMMAND = Command("train", "train a model for a task, in PyTorch", _add_arguments, _run)

@@ -1,0 +1,348 @@
+"""Cells and signals of few-bit schemes: levels, their scales, norms, and the golden layer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewbit.golden.lstm.batch_norm import BatchNorm, BatchNormLstm
+from fewbit.golden.lstm.ternary import TernaryLstm
+from fewbit.golden.quantize.batch_norm import fold
+from fewbit.golden.quantize.ternary import ScaledWeights, ardakani_scale, ott_scale
+from fewbit.golden.quantize.ternary_lstm import integers_of_folded
+from fewbit.train.quantisers import nearest_power_of_two, straight_through
+from fewbit.train.recurrence import Rounding, float_recurrence
+from fewbit.train.schemes.contract import Cell, Signal, by_gate, reals_of
+
+if TYPE_CHECKING:
+    from fewbit.train.schemes.few_bit import FewBit
+
+__all__ = ["BatchNormCell", "FewBitCell", "FixedPointSignal"]
+
+_GATE_RESOLUTION = 2.0**-12
+_FIRST_GAIN = 0.1
+_EPSILON = 1e-5
+_MOMENTUM = 0.1
+# The recurrent norm's statistics decide what it normalises: they settle in a few rounds.
+_ROUNDS = 10
+
+
+class FixedPointSignal(Signal):
+    """Raws of some bits without a zero point; the input's resolution grows with what it sees."""
+
+    resolution: Tensor
+
+    def __init__(self, width: int, *, hidden: bool) -> None:
+        super().__init__()
+        self._hidden = hidden
+        half = 1 << (width - 1)
+        self._bounds = -half, half - 1
+        self.register_buffer("resolution", torch.tensor(1.0 / half if hidden else 0.0))
+
+    @property
+    def is_known(self) -> bool:
+        return bool(self.resolution > 0)
+
+    @property
+    def rounding(self) -> Rounding:
+        resolution = float(self.resolution)
+
+        def nearest(values: Tensor) -> Tensor:
+            return torch.fake_quantize_per_tensor_affine(values, resolution, 0, *self._bounds)
+
+        return nearest
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values if not self.is_known else self.rounding(values)
+
+    @torch.no_grad()
+    def observe(self, values: Tensor) -> None:
+        if not self._hidden:
+            needed = values.abs().max() / self._bounds[1]
+            torch.maximum(self.resolution, needed, out=self.resolution)
+
+
+class FewBitCell(Cell):
+    """A cell of quantised weights; its scales are the rule's own, or those of a weight norm."""
+
+    def __init__(
+        self, scheme: "FewBit", inputs: int, hidden: int, reads: Signal, writes: Signal
+    ) -> None:
+        super().__init__(inputs, hidden, reads, writes)
+        self.scheme, self._rule = scheme, scheme.made_rule
+        self._frozen: tuple[Tensor, Tensor] | None = None
+        if scheme.norm == "weight":
+            self.gain_ih = nn.Parameter(torch.ones(4, hidden))
+            self.gain_hh = nn.Parameter(torch.ones(4, hidden))
+
+    def draw(self, weight_ih: Tensor, weight_hh: Tensor) -> None:
+        for weights in (weight_ih, weight_hh):
+            operands = weights.shape[1]
+            if self.scheme.rule.startswith("ardakani"):
+                bound = 2 * ardakani_scale(operands, self.hidden)
+            elif self.scheme.rule.startswith("ott"):
+                bound = ott_scale(operands, self.hidden)
+            elif self.scheme.rule == "power_of_two" and self.scheme.norm is not None:
+                # Half of the weights are then beyond the threshold, whatever the size.
+                bound = float(self._rule.scale(by_gate(weights), by_gate(weights)))
+            else:
+                continue
+            nn.init.uniform_(weights, -bound, bound)
+
+    def start(self, weight_ih: Tensor, weight_hh: Tensor) -> None:
+        if self.scheme.norm == "weight":
+            for gain, weights in ((self.gain_ih, weight_ih), (self.gain_hh, weight_hh)):
+                gain.copy_(by_gate(weights).norm(dim=-1))
+
+    def levels(self, weights: Tensor, part: int) -> Tensor:
+        """Return the levels of a pass, or those of a frozen sample; shape (4, hidden, operands)."""
+        if self._frozen is not None and not self.training:
+            return self._frozen[part]
+        return self._draw_levels(weights, sampled=self.scheme.sampled and self.training)
+
+    def _draw_levels(self, weights: Tensor, *, sampled: bool) -> Tensor:
+        gates = by_gate(weights.detach())
+        levels = self._rule.levels(gates, self._rule.uniforms(gates) if sampled else None)
+        if self.scheme.kept_exponents is None:
+            return levels
+        levels = levels / self._smallest(levels)
+        return torch.where(levels.abs() >= 1, levels, torch.zeros_like(levels))
+
+    def _smallest(self, levels: Tensor) -> Tensor:
+        """Return the smallest magnitude that is kept of levels of all exponents."""
+        kept = self.scheme.kept_exponents
+        assert kept is not None
+        return levels.abs().max() * 2.0 ** (1 - kept)
+
+    def _unit(self, part: int) -> float:
+        """Return the number of which scales must be powers of two times it."""
+        signal = self.writes if part else self.reads
+        assert isinstance(signal, FixedPointSignal)
+        resolution = float(signal.resolution)
+        return _GATE_RESOLUTION / (resolution or self.scheme.hidden_resolution)
+
+    def _scaled(self, weights: Tensor, part: int) -> tuple[Tensor, Tensor]:
+        """Return levels, with a gradient to the weights, and the scale of each row, (4, hidden)."""
+        gates = by_gate(weights)
+        levels = self.levels(weights, part)
+        if self.scheme.norm == "weight":
+            levels = straight_through(gates, levels)
+            gain = self.gain_hh if part else self.gain_ih
+            # A row without levels has no norm, and no effect either.
+            scale = gain / levels.square().sum(-1).clamp_min(1.0).sqrt()
+        else:
+            scale = self._rule.scale(gates, levels)
+            if self.scheme.kept_exponents is not None:
+                scale = self._smallest(self._rule.levels(gates))
+            scale = scale.expand(gates.shape[:2])
+        if self.scheme.scales == "powers_of_two":
+            scale = nearest_power_of_two(scale, self._unit(part))
+        return levels, scale
+
+    def _weights_of(self, weights: Tensor, part: int) -> Tensor:
+        levels, scale = self._scaled(weights, part)
+        used = levels * scale.unsqueeze(-1)
+        if self.scheme.norm != "weight":
+            used = straight_through(by_gate(weights), used)
+        return used.flatten(0, 1)
+
+    def weights(self, weight_ih: Tensor, weight_hh: Tensor) -> tuple[Tensor, Tensor]:
+        return self._weights_of(weight_ih, 0), self._weights_of(weight_hh, 1)
+
+    def run(
+        self,
+        x: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        parameters: tuple[Tensor, Tensor, Tensor],
+        valid: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        weight_ih, weight_hh = self.weights(*parameters[:2])
+        parts = functional.linear(x, weight_ih, parameters[2])
+        return float_recurrence(parts, weight_hh, hidden, cell, self.writes.rounding)
+
+    @contextmanager
+    def freeze(self, weight_ih: Tensor, weight_hh: Tensor) -> Iterator[None]:
+        if self.scheme.frozen == "sample" and self._frozen is None:
+            self._frozen = (
+                self._draw_levels(weight_ih, sampled=True),
+                self._draw_levels(weight_hh, sampled=True),
+            )
+        with super().freeze(weight_ih, weight_hh):
+            yield
+
+    def _norms(self) -> dict[str, BatchNorm]:
+        """Return the norms of the golden layer before folding, by their names there."""
+        return {}
+
+    def golden(self, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> TernaryLstm:
+        kind = self.scheme.weight_kind
+        if self.scheme.lacks_circuit or kind is None or kind == "int12":
+            raise ValueError(self.scheme.lacks_circuit)
+        scaled: list[ScaledWeights] = []
+        for part, weights in enumerate((weight_ih, weight_hh)):
+            levels, scale = (reals_of(each) for each in self._scaled(weights, part))
+            # A negative gain turns the signs of its levels.
+            signs = np.where(scale < 0, -1, 1)
+            turned = levels.astype(np.int64) * signs[..., np.newaxis]
+            scaled.append(ScaledWeights(turned, np.abs(scale)))
+        real = BatchNormLstm(
+            scaled[0].reals, scaled[1].reals, reals_of(by_gate(bias)), **self._norms()
+        )
+        signal = self.reads
+        assert isinstance(signal, FixedPointSignal)
+        return integers_of_folded(
+            fold(real, *scaled),
+            float(signal.resolution),
+            float(self.largest_cell),
+            to=kind,
+            exponents=self.scheme.exponents_of_levels,
+            activation_width=self.scheme.activation_width,
+            scales=self.scheme.scales,
+            activation=self.scheme.activation,
+        )
+
+
+class _Statistics(nn.Module):
+    """Mean and variance of a norm, one set or one a step, and its gains."""
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, rows: int, sets: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((rows,), _FIRST_GAIN))
+        self.register_buffer("mean", torch.zeros(sets, rows))
+        self.register_buffer("variance", torch.full((sets, rows), _FIRST_GAIN))
+        self._sums = torch.zeros(3, dtype=torch.float64)
+
+    def normalise(self, values: Tensor, step: int, *, training: bool) -> Tensor:
+        """Return normalised rows, shape (count, rows), with the statistics of a step."""
+        index = min(step, len(self.mean) - 1)
+        # One sequence alone has no statistics of a batch.
+        training = training and len(values) > 1
+        return functional.batch_norm(
+            values,
+            self.mean[index],
+            self.variance[index],
+            self.gain,
+            None,
+            training,
+            _MOMENTUM,
+            _EPSILON,
+        )
+
+    def begin(self) -> None:
+        """Begin to gather statistics for all steps."""
+        self._count = 0
+        self._first = torch.zeros_like(self.mean[0], dtype=torch.float64)
+        self._second = torch.zeros_like(self._first)
+
+    def gather(self, values: Tensor) -> None:
+        """Add values, shape (count, rows)."""
+        wide = values.double()
+        self._count += len(wide)
+        self._first += wide.sum(0)
+        self._second += wide.square().sum(0)
+
+    def end(self) -> None:
+        """Take the statistics of all values that were added."""
+        if self._count and len(self.mean) == 1:
+            mean = self._first / self._count
+            self.mean[0] = mean
+            self.variance[0] = (self._second / self._count - mean.square()).clamp_min(0)
+
+
+class BatchNormCell(FewBitCell):
+    """A cell whose two products are normalised over the batch."""
+
+    def __init__(
+        self, scheme: "FewBit", inputs: int, hidden: int, reads: Signal, writes: Signal
+    ) -> None:
+        super().__init__(scheme, inputs, hidden, reads, writes)
+        sets = 1 if scheme.norm == "batch" else scheme.steps
+        self.norm_ih = _Statistics(4 * hidden, sets)
+        self.norm_hh = _Statistics(4 * hidden, sets)
+
+    def run(
+        self,
+        x: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        parameters: tuple[Tensor, Tensor, Tensor],
+        valid: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        weight_ih, weight_hh = self.weights(*parameters[:2])
+        products = functional.linear(x, weight_ih)
+        everywhere = valid is None or bool(valid.all())
+        rows = [None if everywhere else step.nonzero().squeeze(1) for step in _steps(valid, x)]
+        parts = self._normalised_inputs(products, None if everywhere else valid, rows)
+        columns, rounding = weight_hh.t(), self.writes.rounding
+        hiddens: list[Tensor] = []
+        cells: list[Tensor] = []
+        for step, part in enumerate(parts.unbind(0)):
+            product = self._normalised(self.norm_hh, hidden @ columns, step, rows[step])
+            i, f, g, o = (part + product + parameters[2]).split(self.hidden, 1)
+            cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+            hidden = rounding(torch.sigmoid(o) * torch.tanh(cell))  # pyright: ignore
+            hiddens.append(hidden)
+            cells.append(cell)
+        return torch.stack(hiddens), torch.stack(cells)
+
+    def _normalised_inputs(
+        self, products: Tensor, valid: Tensor | None, rows: list[Tensor | None]
+    ) -> Tensor:
+        if self.scheme.norm == "batch_per_step":
+            steps = (
+                self._normalised(self.norm_ih, product, step, rows[step])
+                for step, product in enumerate(products.unbind(0))
+            )
+            return torch.stack(list(steps))
+        flat = products.flatten(0, 1)
+        chosen = None if valid is None else valid.flatten().nonzero().squeeze(1)
+        return self._normalised(self.norm_ih, flat, 0, chosen).view(products.shape)
+
+    def _normalised(
+        self, norm: _Statistics, values: Tensor, step: int, rows: Tensor | None
+    ) -> Tensor:
+        """Return normalised values; only those in `rows` count, and the others become 0."""
+        counted = values if rows is None else values[rows]
+        if self.observing:
+            norm.gather(counted)
+        result = norm.normalise(counted, step, training=self.training)
+        if rows is None:
+            return result
+        return torch.zeros_like(values).index_copy(0, rows, result)
+
+    def freezing(self) -> int:
+        return _ROUNDS
+
+    @contextmanager
+    def freeze(self, weight_ih: Tensor, weight_hh: Tensor) -> Iterator[None]:
+        for norm in (self.norm_ih, self.norm_hh):
+            norm.begin()
+        with super().freeze(weight_ih, weight_hh):
+            yield
+        with torch.no_grad():
+            for norm in (self.norm_ih, self.norm_hh):
+                norm.end()
+
+    def _norms(self) -> dict[str, BatchNorm]:
+        found: dict[str, BatchNorm] = {}
+        for name, norm in (("input_norm", self.norm_ih), ("recurrent_norm", self.norm_hh)):
+            gain, mean, variance = (
+                reals_of(by_gate(each)) for each in (norm.gain, norm.mean[0], norm.variance[0])
+            )
+            found[name] = BatchNorm(gain, np.zeros_like(gain), mean, variance, _EPSILON)
+        return found
+
+
+def _steps(valid: Tensor | None, x: Tensor) -> list[Tensor]:
+    """Return which sequences have each step, shape (batch,) each."""
+    if valid is None:
+        return list(torch.ones(x.shape[:2], dtype=torch.bool, device=x.device).unbind(0))
+    return list(valid.unbind(0))

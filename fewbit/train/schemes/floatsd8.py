@@ -1,0 +1,249 @@
+"""Training in FloatSD8: FloatSD8 weights, FP8 activations and gradients, binary16 sums and masters.
+
+Forward and backward pass see FloatSD8 weights; the parameters behind them are the master copy,
+which `fewbit.train.optimise.MasterCopy` keeps in binary16 and updates with FP8 gradients of a
+scaled loss. Each tensor of weights has a power of two of its own, its exponent bias.
+
+What arXiv 2001.08450 leaves open is a field of `FloatSD8`, so that its effect can be measured.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewbit.golden import formats
+from fewbit.golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
+from fewbit.golden.checks import check_choice
+from fewbit.golden.formats import BINARY16
+from fewbit.golden.lstm.floatsd8 import FEWEST_PRODUCTS, HIDDEN_FORMAT, FloatSD8Lstm
+from fewbit.golden.quantize.floatsd8 import input_bias, weight_bias
+from fewbit.train.formats import floatsd8_nearest, nearest_binary16, nearest_e5m2
+from fewbit.train.optimise import MasterCopy
+from fewbit.train.quantisers import straight_through
+from fewbit.train.recurrence import GradientFormat, floatsd8_recurrence
+from fewbit.train.schemes.contract import Cell, Scheme, Signal, by_gate, reals_of
+
+__all__ = ["FloatSD8"]
+
+Gradient = Literal["e5m2", "binary16", "binary32"]
+Master = Literal["binary16", "binary32"]
+LastLayer = Literal["floatsd8", "real"]
+
+
+@dataclass(frozen=True)
+class FloatSD8(Scheme):
+    """FloatSD8 training; every field is this project's choice where the paper is silent.
+
+    Parameters
+    ----------
+    gradient
+        The format of the gradients of activations and weights: "e5m2" with bias 24, "binary16" or
+        "binary32".
+    master
+        The format of the master copy of the weights: "binary16" or "binary32".
+    moments
+        The format of the optimiser's own tensors, such as Adam's moments.
+    rounding
+        The rounding of the master copy: "nearest" or "stochastic".
+    loss_scale
+        A constant by which the loss is multiplied, a power of two.
+    last
+        The read-out: "floatsd8" for FloatSD8 weights and binary16 results, or "real".
+    products, window
+        The fields of the golden layer.
+
+    Source: arXiv 2001.08450, abstract: weights in FloatSD8, activations and gradients in 8 bits,
+    sums and master copy in 16 bits.
+    """
+
+    name: ClassVar[str] = "floatsd8"
+    system: ClassVar[str] = "floatsd8"
+
+    gradient: Gradient = "e5m2"
+    master: Master = "binary16"
+    moments: Master = "binary32"
+    rounding: Literal["nearest", "stochastic"] = "nearest"
+    loss_scale: float = 1024.0
+    last: LastLayer = "floatsd8"
+    products: int = FEWEST_PRODUCTS
+    window: int | None = DEFAULT_WINDOW
+
+    def __post_init__(self) -> None:
+        """Check that every field has a value that exists."""
+        check_choice("gradient", self.gradient, get_args(Gradient))
+        check_choice("master", self.master, get_args(Master))
+        check_choice("moments", self.moments, get_args(Master))
+        check_choice("last", self.last, get_args(LastLayer))
+        check_choice("rounding", self.rounding, ("nearest", "stochastic"))
+
+    def signal(self, *, hidden: bool) -> Signal:
+        return _E5M2(fixed=hidden)
+
+    def cell(self, inputs: int, hidden: int, reads: Signal, writes: Signal) -> Cell:
+        return _FloatSD8Cell(self, inputs, hidden, reads, writes)
+
+    def read_out(self, inputs: int, classes: int) -> nn.Linear:
+        if self.last == "real":
+            return nn.Linear(inputs, classes)
+        return FloatSD8Linear(inputs, classes, GradientFormat(self.gradient))
+
+    def optimiser(self, optimiser: torch.optim.Optimizer, model: nn.Module) -> Any:
+        return MasterCopy(
+            optimiser,
+            loss_scale=self.loss_scale,
+            master=self.master,
+            gradient=self.gradient,
+            moments=self.moments,
+            rounding=self.rounding,
+        )
+
+
+class _E5M2(Signal):
+    """e5m2 numbers; those of the network's input have the bias that suits the first ones best."""
+
+    bias: Tensor
+    known: Tensor
+
+    def __init__(self, *, fixed: bool) -> None:
+        super().__init__()
+        self.register_buffer("bias", torch.tensor(HIDDEN_FORMAT.bias))
+        self.register_buffer("known", torch.tensor(fixed))
+
+    @property
+    def is_known(self) -> bool:
+        return bool(self.known)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return straight_through(values, nearest_e5m2(values.detach(), int(self.bias)))
+
+    @torch.no_grad()
+    def observe(self, values: Tensor) -> None:
+        if not self.known:
+            self.bias.fill_(input_bias(reals_of(values)))
+            self.known.fill_(value=True)
+
+
+class FloatSD8Linear(nn.Linear):
+    """A linear layer of FloatSD8 weights, whose results are binary16.
+
+    Parameters
+    ----------
+    inputs, classes
+        Length of its input and of its result.
+    gradient
+        The format to which the gradient of its result is rounded.
+    """
+
+    weight_bias: Tensor
+
+    def __init__(self, inputs: int, classes: int, gradient: GradientFormat) -> None:
+        super().__init__(inputs, classes)
+        self.gradient = gradient
+        self.register_buffer("weight_bias", torch.tensor(0))
+        self.follow()
+
+    def follow(self) -> None:
+        """Choose the exponent bias that suits the weights."""
+        self.weight_bias.fill_(weight_bias(reals_of(self.weight)))
+
+    @property
+    def rounded(self) -> Tensor:
+        """Return the FloatSD8 weights, with a gradient that passes straight to the master copy."""
+        return straight_through(
+            self.weight, floatsd8_nearest(self.weight.detach(), int(self.weight_bias))
+        )
+
+    @property
+    def rounded_bias(self) -> Tensor:
+        """Return the biases in binary16."""
+        return straight_through(self.bias, nearest_binary16(self.bias.detach()))
+
+    def forward(self, values: Tensor) -> Tensor:
+        scores = functional.linear(values, self.rounded, self.rounded_bias)
+        return _RoundedGradient.apply(
+            straight_through(scores, nearest_binary16(scores.detach())), self.gradient
+        )
+
+
+class _RoundedGradient(torch.autograd.Function):
+    """The identity, whose gradient is rounded."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, gradient: GradientFormat) -> Tensor:
+        ctx.gradient = gradient
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        scale = ctx.gradient.scale
+        return ctx.gradient.nearest(gradients[0] * scale) / scale, None
+
+
+class _FloatSD8Cell(Cell):
+    weight_bias_ih: Tensor
+    weight_bias_hh: Tensor
+
+    def __init__(
+        self, scheme: FloatSD8, inputs: int, hidden: int, reads: Signal, writes: Signal
+    ) -> None:
+        super().__init__(inputs, hidden, reads, writes)
+        self.scheme = scheme
+        self.gradient = GradientFormat(scheme.gradient)
+        for name in ("weight_bias_ih", "weight_bias_hh"):
+            self.register_buffer(name, torch.tensor(0))
+
+    @property
+    def input_bias(self) -> int:
+        """Return the exponent bias of the inputs."""
+        assert isinstance(self.reads, _E5M2)
+        return int(self.reads.bias)
+
+    def start(self, weight_ih: Tensor, weight_hh: Tensor) -> None:
+        self.follow(weight_ih, weight_hh)
+
+    def follow(self, weight_ih: Tensor, weight_hh: Tensor) -> None:
+        self.weight_bias_ih.fill_(weight_bias(reals_of(weight_ih), self.input_bias))
+        self.weight_bias_hh.fill_(weight_bias(reals_of(weight_hh)))
+
+    def weights(self, weight_ih: Tensor, weight_hh: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = (
+            straight_through(weight, floatsd8_nearest(weight.detach(), int(bias)))
+            for weight, bias in (
+                (weight_ih, self.weight_bias_ih),
+                (weight_hh, self.weight_bias_hh),
+            )
+        )
+        return first, second
+
+    def run(
+        self,
+        x: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        parameters: tuple[Tensor, Tensor, Tensor],
+        valid: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        weight_ih, weight_hh = self.weights(*parameters[:2])
+        bias = straight_through(parameters[2], nearest_binary16(parameters[2].detach()))
+        return floatsd8_recurrence(
+            functional.linear(x, weight_ih, bias),
+            weight_hh,
+            self.writes(hidden),
+            straight_through(cell, nearest_binary16(cell.detach())),
+            self.gradient,
+        )
+
+    def golden(self, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> FloatSD8Lstm:
+        biases = int(self.weight_bias_ih), int(self.weight_bias_hh)
+        return FloatSD8Lstm(
+            formats.FloatSD8(biases[0]).encode(reals_of(by_gate(weight_ih))),
+            formats.FloatSD8(biases[1]).encode(reals_of(by_gate(weight_hh))),
+            BINARY16.encode(reals_of(by_gate(bias))),
+            *biases,
+            self.input_bias,
+            self.scheme.products,
+            self.scheme.window,
+        )
