@@ -28,6 +28,7 @@ __all__ = [
     "check_names",
     "check_version",
     "explained",
+    "npy_header",
     "read_archive",
     "take_arrays",
     "write_archive",
@@ -276,13 +277,10 @@ def _decode(
     numpy's own reader evaluates the header as a Python literal and accepts all types and sizes. So
     little is allowed here that a pattern describes it.
     """
-    start = len(_MAGIC) + 2
-    end = start + int.from_bytes(content[len(_MAGIC) : start], "little")
-    match = _HEADER_TEXT.fullmatch(content[start:end])
-    if content[: len(_MAGIC)] != _MAGIC or match is None:
+    header = npy_header(content)
+    if header is None:
         raise ValueError(f"{name} must be an array as numpy writes it, in version 1.0 of .npy")
-    descr = match[1].decode()
-    shape = tuple(int(length) for length in match[3].replace(b",", b" ").split())
+    descr, by_columns, shape, end = header
     kind = _KINDS.get(descr, descr)
     known = {axis: lengths[axis] for axis in expected.shape if axis in lengths}
     if kind not in expected.kinds or not _fits(shape, expected.shape, lengths):
@@ -294,7 +292,25 @@ def _decode(
     if size != len(content) - end:
         raise ValueError(f"{name} must hold {size} bytes, not {len(content) - end}")
     flat = np.frombuffer(content, dtype, offset=end)
-    return flat.reshape(shape, order="F" if match[2] == b"True" else "C")
+    return flat.reshape(shape, order="F" if by_columns else "C")
+
+
+def npy_header(content: bytes) -> tuple[str, bool, tuple[int, ...], int] | None:
+    """Return what the header of an ``.npy`` file says, without evaluating it.
+
+    Returns
+    -------
+    descr, by_columns, shape, start
+        The type as numpy writes it, such as "<i4"; whether the first axis runs fastest; the shape;
+        and the place of the first number. None if the file is not as numpy writes it, version 1.0.
+    """
+    start = len(_MAGIC) + 2
+    end = start + int.from_bytes(content[len(_MAGIC) : start], "little")
+    match = _HEADER_TEXT.fullmatch(content[start:end])
+    if content[: len(_MAGIC)] != _MAGIC or match is None:
+        return None
+    shape = tuple(int(length) for length in match[3].replace(b",", b" ").split())
+    return match[1].decode(), match[2] == b"True", shape, end
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...], lengths: dict[str, int]) -> bool:

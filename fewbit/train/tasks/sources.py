@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fewbit.golden.files.archive import npy_header
 from fewbit.golden.words import on_one_line, option_name
 from fewbit.train.tasks.task import DataError
 
@@ -32,6 +33,9 @@ __all__ = [
 LARGEST_DATA = 512 << 20
 """Largest number of bytes of a data file, unpacked."""
 _CHUNK = 1 << 20
+_TYPES = frozenset({"b1", *(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8))}) | {
+    *("f2", "f4", "f8")
+}
 
 
 def check_path(path: Path | None, task: str, needs: str) -> Path:
@@ -218,17 +222,17 @@ def read_arrays(path: Path, kinds: Mapping[str, str]) -> dict[str, npt.NDArray[A
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return {name: _member(path, archive, name, kind) for name, kind in kinds.items()}
+    except DataError:
+        raise
     except (
-        # What zipfile, zlib and numpy raise for damaged files.
+        # What zipfile and zlib raise for damaged files; some of it is a ValueError.
         zipfile.BadZipFile,
         zlib.error,
         struct.error,
         EOFError,
         NotImplementedError,
         RuntimeError,
-        SyntaxError,
-        TypeError,
-        UnicodeDecodeError,
+        ValueError,
     ) as error:
         reason = on_one_line(str(error)[:100]) or type(error).__name__
         raise DataError(f"'{path}' is no readable .npz file ({reason}); fetch it anew.") from error
@@ -245,23 +249,18 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str, kinds: str) -> npt.
             f"'{path}' must hold at most {LARGEST_DATA} bytes in '{name}', not {member.file_size};"
             " take a part of it."
         )
-    content = io.BytesIO(archive.read(member))
-    try:
-        version = np.lib.format.read_magic(content)
-        read = np.lib.format.read_array_header_1_0
-        if version == (2, 0):
-            read = np.lib.format.read_array_header_2_0
-        shape, by_columns, dtype = read(content)
-    except ValueError as error:
-        raise DataError(
-            f"'{path}' must hold '{name}' as numpy.savez writes it; fetch it anew."
-        ) from error
-    size = dtype.itemsize * math.prod(shape)
-    left = len(content.getbuffer()) - content.tell()
-    if dtype.kind not in kinds or dtype.hasobject or size != left or 0 in shape or not shape:
+    content = archive.read(member)
+    header = npy_header(content)
+    if header is None:
+        raise DataError(f"'{path}' must hold '{name}' as numpy.savez writes it; fetch it anew.")
+    descr, by_columns, shape, start = header
+    # A type is |b1 or <f2: a letter and few digits, which numpy knows or not.
+    known = descr[1] in kinds and descr[1:] in _TYPES
+    size = int(descr[2:]) * math.prod(shape)
+    if not known or not shape or 0 in shape or size != len(content) - start:
         raise DataError(
             f"'{path}' must hold numbers of kind {' or '.join(kinds)} in '{name}', and at least"
-            f" one, not {dtype} of shape {shape} in {left} bytes; fetch it anew."
+            f" one, not {descr} of shape {shape} in {len(content) - start} bytes; fetch it anew."
         )
-    flat = np.frombuffer(content.getbuffer(), dtype, offset=content.tell())
+    flat = np.frombuffer(content, np.dtype(descr), offset=start)
     return flat.reshape(shape, order="F" if by_columns else "C")
