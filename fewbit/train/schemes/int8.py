@@ -1,8 +1,8 @@
 """Training for the integer LSTM: int8 weights, inputs and hidden values by its own rules.
 
 In every forward pass the weights of a gate are rounded to raws of its largest weight over 127, the
-network's input and the hidden values to raws of 8 bits over their range. The range is a running
-mean of those of the batches. The 16 bits of gates and cells and the 32 of biases are finer than
+network's input and the hidden values to raws of 8 bits over their range. That of the input is the
+range of all that was seen; that of hidden values widens with a batch's and narrows slowly. The 16 bits of gates and cells and the 32 of biases are finer than
 binary32's noise in training and left out. A frozen layer hands its ranges over, so golden rounds as
 training did.
 
@@ -28,7 +28,7 @@ from fewbit.train.schemes.contract import Cell, Scheme, Signal, by_gate, reals_o
 __all__ = ["Int8"]
 
 _MEMORY = 0.99
-"""Weight of the range before in the running mean."""
+"""Weight of the range before, where a batch's is narrower."""
 _LARGEST_WEIGHT = 127
 
 
@@ -59,15 +59,15 @@ class Int8(Scheme):
 
 
 class _Int8Signal(Signal):
-    """Raws of 8 bits over a range that follows the batches' own; at first that of hidden values.
+    """Raws of 8 bits over a range that is learnt; at first it is that of hidden values.
 
     Parameters
     ----------
     noun
         The numbers' name in an error.
     bounded
-        Whether the range is learnt from what `rounding` sees before it rounds, for behind it
-        nothing exceeds the range.
+        Whether the numbers are hidden values. Their range is learnt from what `rounding` sees
+        before it rounds, as nothing exceeds the range behind it, and follows the batches'.
     """
 
     low: Tensor
@@ -109,13 +109,16 @@ class _Int8Signal(Signal):
     def observe(self, values: Tensor) -> None:
         if self._bounded:
             seen = torch.stack(self._seen)
-            low, high = seen[:, 0].min(), seen[:, 1].max()
             self._seen.clear()
+            low, high = seen[:, 0].min(), seen[:, 1].max()
+            share = 1 - _MEMORY if self.known else 1.0
+            # It widens at once and narrows slowly, so that hidden values seldom saturate.
+            self.low.copy_(torch.minimum(low, torch.lerp(self.low, low, share)))
+            self.high.copy_(torch.maximum(high, torch.lerp(self.high, high, share)))
         else:
             low, high = torch.aminmax(values)
-        share = 1 - _MEMORY if self.known else 1.0
-        self.low.lerp_(low, share)
-        self.high.lerp_(high, share)
+            self.low.copy_(torch.minimum(self.low, low) if self.known else low)
+            self.high.copy_(torch.maximum(self.high, high) if self.known else high)
         self.known.fill_(value=True)
 
 
