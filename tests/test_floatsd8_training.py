@@ -9,16 +9,15 @@ import pytest
 
 pytest.importorskip("mpmath")
 
+from examples import training_step as example
 from fewbit.golden.activation.floatsd8 import ACCUMULATOR_FORMAT
 from fewbit.golden.formats import BINARY16, FloatSD8, Minifloat
 from fewbit.golden.lstm.floatsd8 import FloatSD8Lstm
 from fewbit.golden.training import factors, floatsd8_step
 from fewbit.golden.training.floatsd8_step import KINDS, sums_of_a_step, training_step
 from fewbit.golden.training.masters import LayerArrays, layer_of
-from fewbit.golden.training.options import TrainingOptions
+from fewbit.golden.training.options import TrainingOptions, input_factor_bias
 from fewbit.golden.training.sums import contract_of
-from fewbit.hdl.designs import find
-from fewbit.sim.bulk import BulkSimulation
 from tests.support import exact
 from tests.support import floatsd8_training as scalar
 
@@ -182,7 +181,7 @@ def options_of(case) -> TrainingOptions:
     return TrainingOptions(
         gradient_bias=given.get("bias", 24),
         cell_factor_bias=given.get("cell_bias", 7),
-        input_factor_bias=given.get("input_bias"),
+        input_factor_bias=given.get("input_bias", 8),
         accumulation="chained" if given.get("chained") else "by_step",
     )
 
@@ -385,36 +384,27 @@ def test_a_contract_has_the_wanted_sum_of_biases(bias) -> None:
 
 
 @pytest.mark.long
-def test_the_sums_of_a_step_in_the_units_verilog(tmp_path) -> None:
-    """Bias constants differ, so each has a circuit; examples.training_step runs a larger step."""
-    layer, sums = recorded((2, 3, 3, 3, (10, 10, 15), 4, 12, {}))
-    wrong, ran = 0, 0
-    for bias in sorted({each.bias for each in sums}):
-        contract = contract_of(bias, layer.products, layer.window)
-        unit = find("floatsd8_mac").configure(
-            {
-                "products": layer.products,
-                "window": layer.window,
-                "weight_bias": contract.weight_bias,
-                "activation_bias": contract.activation_bias,
-            }
-        )
-        chosen = [each for each in sums if each.bias == bias]
-        arrays = {
-            "weights": np.concatenate([each.weights for each in chosen]),
-            "activations": np.concatenate([each.activations for each in chosen]),
-            "accumulator": np.concatenate([each.start for each in chosen]),
-        }
-        expected = np.concatenate([each.result for each in chosen])
-        simulation = BulkSimulation(unit, tmp_path, optimized=False)
-        got = simulation.run(arrays, len(expected))["result"]
-        wrong += int((got != expected).sum())
-        ran += len(expected)
-        # The comparison can fail.
-        arrays["activations"] ^= 0x80
-        assert (simulation.run(arrays, len(expected))["result"] != expected).any()
-    assert wrong == 0
-    assert ran == sum(sums_of_a_step(layer, 3, 3).values())
+def test_a_whole_step_in_rtl(capsys, monkeypatch) -> None:
+    """The layer's Verilog forwards, the unit's for all sums; then flipped bits are found."""
+    sizes = ["--inputs", "2", "--hidden", "3", "--batch", "3", "--time", "3"]
+    assert example.main(sizes) == 0
+    said = capsys.readouterr().out
+    layer, _ = layer_with(2, 3, np.random.default_rng(1))
+    total = sum(sums_of_a_step(layer, 3, 3).values())
+    (row,) = [line for line in said.splitlines() if "units" in line and f"{total:,}" in line]
+    assert row.split()[-2] == "0"
+    assert "0 of 27 hidden and 0 of 9 last cell codes differ" in " ".join(said.split())
+
+    def broken(*given, record, **named):
+        def flip(each) -> None:
+            flipped = (np.arange(len(each.result)) == 0) & (each.kind == "carry")
+            record(replace(each, result=each.result ^ flipped))
+
+        return training_step(*given, record=flip, **named)
+
+    monkeypatch.setattr(example, "training_step", broken)
+    assert example.main(sizes) == 1
+    assert "differs from golden" in capsys.readouterr().err
 
 
 # Overflow of the loss scale
@@ -528,6 +518,15 @@ def test_the_factor_of_the_update_is_near(rate, loss_scale) -> None:
     assert abs(got - wanted) <= abs(wanted) / 14
     if rate in (1.0, 2.0**-10):
         assert got == wanted
+
+
+@pytest.mark.parametrize("size", [2.0**-6, 1.0, 30.0])
+def test_the_bias_of_inputs_suits_them(size) -> None:
+    x = np.random.default_rng(9).normal(0, size, 5000)
+    bias = input_factor_bias(x)
+    kept = FloatSD8(bias).decode(FloatSD8(bias).encode(x))
+    assert np.sqrt(((kept - x) ** 2).mean()) < 0.05 * size
+    assert input_factor_bias(np.ones(3)) == 8
 
 
 @pytest.mark.parametrize(

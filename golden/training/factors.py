@@ -9,7 +9,7 @@ factor               bias  of
 slope of a sigmoid   12    the exact derivative at the pre-activation, at most 1/4
 slope of tanh        10    the exact derivative at the pre-activation of g, or at the cell
 g, tanh(c), hidden   10    the e5m2 values of the forward pass; exact from 2^-8 to 1
-input                8     the e5m2 input; with an input bias of 15 exact from 2^-6 to 5
+input                8     the e5m2 input; exact from 2^-6 to 5, saturated at 9
 old cell             7     the binary16 cell, up to 18
 ===================  ====  ===================================================================
 
@@ -60,7 +60,7 @@ GRADIENT_BIAS = 24
 CELL_FACTOR_BIAS = 7
 """Usual exponent bias of an old cell as a factor: from 2^-7 to 18."""
 INPUT_FACTOR_BIAS = 8
-"""Usual exponent bias of an input as a factor, for inputs of bias 15: from 2^-8 to 9."""
+"""Usual exponent bias of an input as a factor: from 2^-8 to 9."""
 SIGMOID_SLOPE_FORMAT = FloatSD8(12)
 TANH_SLOPE_FORMAT = FLOATSD8
 HIDDEN_FACTOR_FORMAT = FLOATSD8

@@ -366,7 +366,7 @@ class _Backward:
     def _accumulate(self, t: int, gradients: Codes) -> None:
         """Add the products of a time step to the gradients of weights and biases."""
         forward, layer = self.forward, self.layer
-        input_bias = self.options.input_bias_of(layer)
+        input_bias = self.options.input_factor_bias
         batch = len(gradients)
         one = np.full((batch, 1), int(HIDDEN_FACTOR_FORMAT.encode(1.0)), np.int64)
         factors = (

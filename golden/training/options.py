@@ -4,13 +4,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from fewbit.golden.activation.floatsd8 import HIDDEN_FORMAT
+import numpy.typing as npt
+
 from fewbit.golden.checks import check_choice, freeze_integer
-from fewbit.golden.formats import FloatSD8
+from fewbit.golden.formats import FLOATSD8, FloatSD8
 from fewbit.golden.lstm.floatsd8 import HIGHEST_CONSTANT_BIAS, LOWEST_CONSTANT_BIAS, FloatSD8Lstm
+from fewbit.golden.quantize.floatsd8 import relative_errors
 from fewbit.golden.training.factors import CELL_FACTOR_BIAS, GRADIENT_BIAS, INPUT_FACTOR_BIAS
 
-__all__ = ["ACCUMULATIONS", "Accumulation", "TrainingOptions"]
+__all__ = ["ACCUMULATIONS", "Accumulation", "TrainingOptions", "input_factor_bias"]
 
 Accumulation = Literal["by_step", "chained"]
 
@@ -36,8 +38,8 @@ class TrainingOptions:
     cell_factor_bias
         Exponent bias of the old cell as a factor, whose range is then ±18 * 2^(7 - bias).
     input_factor_bias
-        Exponent bias of the input as a factor; None for 8 plus the bias of the layer's input minus
-        15, so that the range is ±9 times that scale.
+        Exponent bias of the input as a factor, whose range is then ±9 * 2^(8 - bias); see
+        `input_factor_bias`.
     accumulation
         The accumulator of a weight's gradient. With "by_step" the sum over the batch starts from 0
         in every time step, and its four pieces, times 1, are then added to the accumulator by one
@@ -54,7 +56,7 @@ class TrainingOptions:
     loss_scale: float = 1024.0
     gradient_bias: int = GRADIENT_BIAS
     cell_factor_bias: int = CELL_FACTOR_BIAS
-    input_factor_bias: int | None = None
+    input_factor_bias: int = INPUT_FACTOR_BIAS
     accumulation: Accumulation = "by_step"
 
     def __post_init__(self) -> None:
@@ -66,8 +68,7 @@ class TrainingOptions:
             object.__setattr__(self, name, value)
         freeze_integer(self, "gradient_bias", _LOWEST_GRADIENT_BIAS, _HIGHEST_GRADIENT_BIAS)
         self._freeze_factor_bias("cell_factor_bias")
-        if self.input_factor_bias is not None:
-            self._freeze_factor_bias("input_factor_bias")
+        self._freeze_factor_bias("input_factor_bias")
         check_choice("accumulation", self.accumulation, ACCUMULATIONS)
         self.update_factor  # noqa: B018 - refuses what it cannot encode
 
@@ -105,12 +106,6 @@ class TrainingOptions:
             )
         return found[bias], bias
 
-    def input_bias_of(self, layer: FloatSD8Lstm) -> int:
-        """Return the exponent bias of the layer's input as a factor."""
-        if self.input_factor_bias is not None:
-            return self.input_factor_bias
-        return INPUT_FACTOR_BIAS + layer.input_bias - HIDDEN_FORMAT.bias
-
     def check_layer(self, layer: FloatSD8Lstm) -> None:
         """Refuse a layer whose biases do not fit those of the gradients.
 
@@ -122,7 +117,6 @@ class TrainingOptions:
         biases = {
             "input_weight_bias": layer.input_weight_bias,
             "recurrent_weight_bias": layer.recurrent_weight_bias,
-            "the bias of an input as a factor": self.input_bias_of(layer),
         }
         low, high = _CONSTANT_BIASES
         for name, bias in biases.items():
@@ -131,3 +125,21 @@ class TrainingOptions:
                     f"{name} and gradient_bias must sum to {low} to {high}, not {bias} +"
                     f" {self.gradient_bias}."
                 )
+
+
+def input_factor_bias(x: npt.ArrayLike, gradient_bias: int = GRADIENT_BIAS) -> int:
+    """Return the exponent bias of an input as a factor that suits typical inputs.
+
+    It has the least squared error of all that fit the gradients, of equally good ones it is the
+    one nearest to 8.
+
+    Parameters
+    ----------
+    x
+        Finite reals, any shape: inputs of the training data.
+    gradient_bias
+        Exponent bias of the gradients.
+    """
+    errors = relative_errors(FLOATSD8, x)
+    low, high = (limit - gradient_bias for limit in _CONSTANT_BIASES)
+    return min(range(low, high + 1), key=lambda bias: (errors[bias], abs(bias - INPUT_FACTOR_BIAS)))

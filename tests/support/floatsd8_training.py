@@ -97,12 +97,12 @@ class ScalarStep:
         *,
         bias: int = 24,
         cell_bias: int = 7,
-        input_bias: int | None = None,
+        input_bias: int = 8,
         chained: bool = False,
     ) -> None:
         self.layer, self.bias = layer, bias
         self.cell_bias, self.chained = cell_bias, chained
-        self.input_bias = layer.input_bias - 7 if input_bias is None else input_bias
+        self.input_bias = input_bias
         self.batch, self.time = len(x), len(x[0])
         self.overflow = False
         self.hidden_bias = 10
