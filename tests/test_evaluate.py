@@ -22,6 +22,7 @@ from fewbit.train.tasks import TASKS, Data, Split, Task
 from fewbit.train.tasks.characters import OTHER
 from tests.support.commands import run as fewbit
 
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 TEXT = "the cat sat on the mat and the dog sat on the log. " * 60
 ALPHABET = (OTHER, *sorted(set(TEXT)))
 
@@ -203,6 +204,20 @@ def test_a_model_file_of_one_layer_is_evaluated(tmp_path):
     assert replace(found, seconds=0.0) == replace(
         door.evaluate(order, "temporal_order", setup="short", sequences=100), seconds=0.0
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "data", "right"),
+    [
+        ("japanese_vowels/float_model.npz", "speakers", "japanese_vowels/recordings.npz", 364),
+        ("japanese_vowels/ternary_model.npz", "speakers", "japanese_vowels/recordings.npz", 361),
+        ("temporal_order/float_model.npz", "temporal_order", None, 1998),
+    ],
+)
+def test_models_of_the_examples_have_the_figures_of_their_pages(model, task, data, right):
+    found = door.evaluate(EXAMPLES / model, task, data and EXAMPLES / data)
+    assert round(found.figure * found.labels) == right
+    assert found.figure == found.accuracy
 
 
 def mistakes() -> dict[str, tuple[list[str], str]]:
