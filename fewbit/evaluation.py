@@ -19,9 +19,17 @@ import numpy.typing as npt
 from fewbit.errors import UsageError
 from fewbit.golden.checks import check_whole
 from fewbit.golden.files.trained import TrainedModel, load_trained
+from fewbit.golden.network import State, run_on
 from fewbit.golden.words import option_name, plain, shown
 from fewbit.models import told
-from fewbit.sequences import BackendKind, check_sequences, make_backend, run_sequences
+from fewbit.sequences import (
+    BackendKind,
+    as_input,
+    check_sequences,
+    decoded,
+    make_backend,
+    run_sequences,
+)
 from fewbit.train.tasks import TASKS, Data, Names, Split, Task
 from fewbit.train.tasks.task import NO_LABEL, UNITS
 
@@ -30,6 +38,7 @@ __all__ = [
     "RTL_SEQUENCES",
     "RTL_STEPS",
     "SPLITS",
+    "Chunk",
     "Evaluation",
     "Part",
     "Plan",
@@ -39,6 +48,8 @@ __all__ = [
     "plan",
 ]
 
+Labels = npt.NDArray[np.int64]
+Reals = npt.NDArray[np.float64]
 Part = Literal["test", "validation"]
 SPLITS = get_args(Part)
 DEFAULT_SETUP = "small"
@@ -47,10 +58,12 @@ RTL_SEQUENCES = 20
 """Sequences that the simulator runs unless more are asked for: it may take minutes for a step."""
 RTL_STEPS = 100
 """Steps of each stream that the simulator runs unless more are asked for."""
-# What is held at once: so many sequences, numbers of a layer's input or output, and scores.
+# What is held at once: so many sequences, numbers of a layer's input or output, scores, and steps
+# of streams.
 _SEQUENCES = 256
 _NUMBERS = 1 << 24
 _SCORES = 1 << 22
+_WINDOW = 256
 _MOST = 10**8
 # Data of which more than this share is unknown to the model are of another alphabet.
 _MOST_UNKNOWN = 0.75
@@ -107,6 +120,22 @@ class Evaluation:
 
 
 @dataclass(frozen=True, eq=False)
+class Chunk:
+    """Sequences that are run together.
+
+    Parameters
+    ----------
+    sequences
+        Their indices.
+    windows
+        The steps that are run at a time, in order.
+    """
+
+    sequences: npt.NDArray[np.intp]
+    windows: tuple[slice, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Plan:
     """An evaluation whose data are read and checked, and which can begin.
 
@@ -136,26 +165,44 @@ class Plan:
     settings: Mapping[str, Any]
 
     @cached_property
-    def chunks(self) -> tuple[npt.NDArray[np.intp], ...]:
-        """Return the indices of the sequences that are run together.
+    def chunks(self) -> tuple[Chunk, ...]:
+        """Return the sequences that are run together.
 
         Sequences of like lengths are. A layer that runs in reverse begins at a sequence's last
-        step, so that with one all sequences of a chunk are of one length.
+        step, so that with one all sequences of a chunk are of one length. Streams that can go on
+        from a state are run window by window.
         """
-        nodes = self.model.network.nodes
-        lengths = self.chosen.lengths
-        widest = max(self.model.network.inputs, *(node.lstm.outputs for node in nodes))
-        alike = any(node.reverse for node in nodes)
+        network, lengths = self.model.network, self.chosen.lengths
+        widest = max(network.inputs, *(node.lstm.outputs for node in network.nodes))
+        alike = any(node.reverse for node in network.nodes)
+        in_windows = self.task.streams and self.kind == "golden" and network.goes_on
         found: list[list[int]] = []
         for index in np.argsort(lengths, kind="stable").tolist():
             length = int(lengths[index])
-            most = min(_SEQUENCES, max(1, _NUMBERS // (length * widest)))
+            steps = min(length, _WINDOW) if in_windows else length
+            most = min(_SEQUENCES, max(1, _NUMBERS // (steps * widest)))
             last = found[-1] if found else []
             if last and len(last) < most and (not alike or lengths[last[0]] == length):
                 last.append(index)
             else:
                 found.append([index])
-        return tuple(np.array(chunk, np.intp) for chunk in found)
+        return tuple(
+            Chunk(
+                np.array(chunk, np.intp),
+                _windows(int(lengths[chunk].max()), _WINDOW if in_windows else None),
+            )
+            for chunk in found
+        )
+
+    @property
+    def parts(self) -> int:
+        """Return the number of windows of all chunks."""
+        return sum(len(chunk.windows) for chunk in self.chunks)
+
+
+def _windows(steps: int, window: int | None) -> tuple[slice, ...]:
+    size = window or steps
+    return tuple(slice(first, min(first + size, steps)) for first in range(0, steps, size))
 
 
 def find_task(name: str) -> Task:
@@ -275,7 +322,7 @@ def evaluate(of: Plan, done: Callable[[], None] = lambda: None) -> Evaluation:
     of
         The plan.
     done
-        A function that is called after every chunk of the plan.
+        A function that is called after every part of the plan.
 
     Raises
     ------
@@ -284,8 +331,8 @@ def evaluate(of: Plan, done: Callable[[], None] = lambda: None) -> Evaluation:
     """
     start = time.perf_counter()
     loss, hits, labels = 0.0, 0, 0
-    for chunk in of.chunks:
-        for scores, wanted in _scores(of, chunk):
+    for vectors, targets in _vectors(of, done):
+        for scores, wanted in _scores(of, vectors, targets):
             highest = scores.max(axis=1)
             if not np.isfinite(highest).all():
                 raise UsageError(f"The scores of {of.name} are not finite; train it anew.")
@@ -294,7 +341,6 @@ def evaluate(of: Plan, done: Callable[[], None] = lambda: None) -> Evaluation:
             total = np.exp(scores - highest[:, np.newaxis]).sum(axis=1)
             loss += float((np.log(total) + highest - right).sum())
             labels += len(wanted)
-        done()
     task = of.task
     return Evaluation(
         task=task.name,
@@ -314,25 +360,43 @@ def evaluate(of: Plan, done: Callable[[], None] = lambda: None) -> Evaluation:
     )
 
 
-def _scores(
-    of: Plan, chunk: npt.NDArray[np.intp]
-) -> Iterator[tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]:
+def _vectors(of: Plan, done: Callable[[], None]) -> Iterator[tuple[Reals, Labels]]:
+    """Yield the vectors (labels, hidden) that are read out, with their labels, part by part."""
+    for chunk in of.chunks:
+        lengths = of.chosen.lengths[chunk.sequences]
+        states: list[State] | None = None
+        for window in chunk.windows:
+            with told():
+                x = of.model.inputs_of(of.chosen.x[chunk.sequences, window])
+            if len(chunk.windows) > 1:
+                output, states = _run_on(of, x, states)
+            else:
+                output = run_sequences(
+                    of.model.network, x, name=of.name, kind=of.kind, settings=of.settings, real=True
+                ).output
+            labels = of.chosen.labels[chunk.sequences]
+            if of.task.per_step:
+                steps = np.arange(window.start, window.stop)
+                labels = labels[:, window]
+                labelled = (steps < lengths[:, np.newaxis]) & (labels != NO_LABEL)
+                yield output[labelled], labels[labelled]
+            else:
+                yield of.model.read_out.pooled(output, lengths), labels
+            done()
+
+
+def _run_on(of: Plan, x: Reals, states: list[State] | None) -> tuple[Reals, list[State]]:
+    network = of.model.network
+    # A real network may overflow, which its scores then show.
+    with told(), np.errstate(over="ignore", invalid="ignore"):
+        output, after = run_on(network, as_input(network, x, real=True), states)
+        return decoded(network, output) if network.quantised else output, after
+
+
+def _scores(of: Plan, vectors: Reals, labels: Labels) -> Iterator[tuple[Reals, Labels]]:
     """Yield scores (labels, classes) with their labels, a bounded number at a time."""
-    lengths = of.chosen.lengths[chunk]
-    longest = int(lengths.max())
-    with told():
-        x = of.model.inputs_of(of.chosen.x[chunk, :longest])
-    output = run_sequences(
-        of.model.network, x, name=of.name, kind=of.kind, settings=of.settings, real=True
-    ).output
-    vectors, labels = of.model.read_out.pooled(output, lengths), of.chosen.labels[chunk]
-    if of.task.per_step:
-        labels = labels[:, :longest]
-        labelled = (np.arange(longest) < lengths[:, np.newaxis]) & (labels != NO_LABEL)
-        vectors, labels = vectors[labelled], labels[labelled]
     rows = max(1, _SCORES // len(of.model.read_out.bias))
     for first in range(0, len(labels), rows):
-        # A real network may overflow, which its scores then show.
         with np.errstate(over="ignore", invalid="ignore"):
             yield of.model.read_out.apply(vectors[first : first + rows]), labels[first:][:rows]
 

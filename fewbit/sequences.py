@@ -23,6 +23,7 @@ __all__ = [
     "as_input",
     "check_sequences",
     "chunks_of",
+    "decoded",
     "make_backend",
     "run_sequences",
 ]
@@ -165,7 +166,7 @@ def run_sequences(
         seconds = time.perf_counter() - start
         steps = x.shape[0] * x.shape[1]
         if real and network.quantised:
-            output = _made_real(network, output)
+            output = decoded(network, output)
         return Run(output, steps / max(seconds, 1e-9))
 
 
@@ -209,7 +210,7 @@ def as_input(network: Network, x: npt.NDArray[Any], *, real: bool) -> npt.NDArra
     return x.astype(dtype)
 
 
-def _made_real(network: Network, output: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def decoded(network: Network, output: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return the reals of the output, decoded from the format of the node that wrote them."""
     parts: list[npt.NDArray[np.float64]] = []
     first = 0

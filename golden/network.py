@@ -26,6 +26,7 @@ __all__ = [
     "golden_backend",
     "join",
     "run",
+    "run_on",
     "trace",
 ]
 
@@ -36,6 +37,8 @@ Backend = Callable[[Any, Values], Values]
 The input has the shape (batch, time, inputs), the output (batch, time, outputs).
 """
 
+State = tuple[Values, Values]
+"""Hidden and cell numbers of a layer, shapes (batch, outputs) and (batch, hidden)."""
 NETWORK_INPUT = -1
 """Source of a node that reads the network's input."""
 
@@ -148,6 +151,11 @@ class Network:
         return self.nodes[0].lstm.is_quantised
 
     @property
+    def goes_on(self) -> bool:
+        """Return whether hidden and cell numbers alone say how a sequence goes on; see `run_on`."""
+        return not any(node.reverse or node.lstm.decides for node in self.nodes)
+
+    @property
     def width(self) -> int:
         """Return the length of an output vector."""
         return sum(self.nodes[node].lstm.outputs for node in self.outputs)
@@ -256,3 +264,43 @@ def run(
     """
     outputs = trace(network, x, backend, done)
     return join(network.outputs, np.zeros(0), outputs)
+
+
+def run_on(
+    network: Network, x: npt.ArrayLike, states: Sequence[State] | None = None
+) -> tuple[Values, list[State]]:
+    """Return the output for the next time steps of sequences, and the states after them.
+
+    Parameters
+    ----------
+    network
+        A network that `goes_on`.
+    x
+        The next steps, at least one; shape (batch, time, inputs).
+    states
+        The states of all nodes, as the last call returned them; None for reset.
+
+    Returns
+    -------
+    output, states
+        The output, shape (batch, time, width), and a state for each node.
+
+    Raises
+    ------
+    ValueError
+        If a layer runs in reverse or decides at run time, or the shape of `x` is wrong.
+    """
+    if not network.goes_on:
+        raise ValueError(
+            "A network that runs in reverse, or whose layers decide at run time, must run whole"
+            " sequences."
+        )
+    after: list[State] = []
+
+    def backend(lstm: Lstm, part: Values) -> Values:
+        before = states[len(after)] if states else (None, None)
+        hidden, cell = lstm.run_with_cell(part, hidden=before[0], cell=before[1])
+        after.append((hidden[:, -1], cell[:, -1]))
+        return hidden
+
+    return run(network, x, backend), after

@@ -16,10 +16,13 @@ from fewbit.golden.files.model import Model, ReadOut, save_model
 from fewbit.golden.files.network import save_network
 from fewbit.golden.files.trained import TrainedModel, save_trained, with_network
 from fewbit.golden.lstm.float64 import Float64Lstm
-from fewbit.golden.network import Network, Node
+from fewbit.golden.lstm.int8 import Int8Lstm
+from fewbit.golden.network import Network, Node, run_on
 from fewbit.golden.systems import SYSTEMS
 from fewbit.train.tasks import TASKS, Data, Split, Task
 from fewbit.train.tasks.characters import OTHER
+from fewbit.train.tasks.vocabulary import UNKNOWN
+from fewbit.train.tasks.words import END, STREAMS
 from tests.support.commands import run as fewbit
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -119,7 +122,7 @@ def test_chunks_change_nothing(text, monkeypatch):
     assert again.loss == pytest.approx(whole.loss, rel=1e-12)
     assert (again.accuracy, again.labels) == (whole.accuracy, whole.labels)
     monkeypatch.setattr(evaluation, "_NUMBERS", 1)
-    assert [len(chunk) for chunk in replace(split).chunks] == [1, 1, 1]
+    assert [len(chunk.sequences) for chunk in replace(split).chunks] == [1, 1, 1]
 
 
 def of_lengths(per_step: bool) -> tuple[Task, Data]:
@@ -146,9 +149,10 @@ def test_padding_is_never_seen(pooling, reverse):
     per_step = pooling == "every"
     task, data = of_lengths(per_step)
     planned = plan(model, task, None)
-    for chunk in planned.chunks:
+    chunks = [chunk.sequences for chunk in planned.chunks]
+    for chunk in chunks:
         assert not reverse or len(set(data.test.lengths[chunk].tolist())) == 1
-    assert sorted(np.concatenate(planned.chunks).tolist()) == list(range(40))
+    assert sorted(np.concatenate(chunks).tolist()) == list(range(40))
     hits = labels = 0
     for x, length, wanted in zip(data.test.x, data.test.lengths, data.test.labels, strict=True):
         hidden = door.run(network, x[np.newaxis, :length])
@@ -157,6 +161,56 @@ def test_padding_is_never_seen(pooling, reverse):
         labels += int(length) if per_step else 1
     found = evaluate(planned)
     assert (found.labels, found.accuracy) == (labels, hits / labels)
+
+
+@pytest.mark.parametrize("system", [None, *SYSTEMS])
+def test_a_stream_goes_on_from_window_to_window(tmp_path, monkeypatch, system):
+    rng = np.random.default_rng(5)
+    words = (UNKNOWN, END, *"abcdefg")
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(rng.choice(list(words[2:]), 2000)).replace("g", "g\n"))
+    model = TrainedModel(
+        Network((Node(layer(4)), Node(layer(6, seed=1), (0,)))),
+        ReadOut(rng.normal(size=(9, 6)), rng.normal(size=9), "every"),
+        embedding=rng.normal(size=(9, 4)),
+        symbols=words,
+        classes=words,
+    )
+    model = model if system is None else quantised(model, system)
+    monkeypatch.setattr(evaluation, "_WINDOW", 5)
+    planned = plan(model, TASKS["words"], text)
+    steps = planned.chosen.x.shape[1]
+    assert planned.chosen.x.shape[0] == STREAMS
+    assert planned.parts == -(-steps // 5) > 3
+    calls = []
+    found = evaluate(planned, lambda: calls.append(1))
+    assert len(calls) == planned.parts
+    loss, accuracy = by_hand(model, planned.chosen.x, planned.chosen.labels)
+    assert found.loss == pytest.approx(loss, rel=1e-12)
+    assert found.accuracy == pytest.approx(accuracy)
+    assert found.figure == pytest.approx(math.exp(loss), rel=1e-12)
+    # Each window from reset would give another figure.
+    monkeypatch.setattr(evaluation, "run_on", lambda network, x, states: run_on(network, x))
+    assert evaluate(planned).loss != pytest.approx(loss, rel=1e-6)
+    # The circuit runs whole streams, the first steps of each.
+    monkeypatch.setattr(evaluation, "check_sequences", lambda *_, **__: None)
+    short = plan(model, TASKS["words"], text, kind="rtl", steps=7, sequences=3)
+    assert [chunk.windows for chunk in short.chunks] == [(slice(0, 7),)]
+    assert short.chosen.labels.shape == (3, 7)
+
+
+def test_what_decides_at_run_time_runs_whole_sequences():
+    model = quantised(of_order(), "int8").network
+    (node,) = model.nodes
+    assert isinstance(node.lstm, Int8Lstm)
+    dynamic = replace(node.lstm, precision_threshold=300, precision_hold=3)
+    x = np.zeros((1, 4, 8), np.int8)
+    output, states = run_on(model, x[:, :2])
+    assert (np.hstack([output, run_on(model, x[:, 2:], states)[0]]) == door.run(model, x)).all()
+    for network in (Network((Node(dynamic),)), Network((replace(node, reverse=True),))):
+        assert not network.goes_on
+        with pytest.raises(ValueError, match="must run whole sequences"):
+            run_on(network, x)
 
 
 def test_what_the_model_does_not_know_is_told(tmp_path):

@@ -82,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
             kind=options.backend,
             settings=given(options, layer_parameters()),
         )
-        with progress("Evaluating", len(planned.chunks)) as advance:
+        with progress("Evaluating", planned.parts) as advance:
             found = evaluate(planned, advance)
     _show(found)
     row = {"model": str(options.model), **found.row}

@@ -240,6 +240,11 @@ class Lstm(ABC):
         """
         return self.run(x)
 
+    @property
+    def decides(self) -> bool:
+        """Return whether the circuit decides at run time, so that `forward` differs from `run`."""
+        return False
+
     def with_activation(self, activation: ActivationKind) -> Self:
         """Return the layer with another approximation of sigmoid and tanh.
 

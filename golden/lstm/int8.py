@@ -680,9 +680,11 @@ class Int8Lstm(Lstm):
 
     def forward(self, x: npt.ArrayLike) -> Raws:
         """Return the hidden raws of sequences from reset, with dynamic precision if chosen."""
-        if not self.dynamic or not self._steps_are_own:
-            return self.run(x)
-        return dynamic.run(self, x).hidden
+        return dynamic.run(self, x).hidden if self.decides else self.run(x)
+
+    @property
+    def decides(self) -> bool:
+        return self.dynamic and self._steps_are_own
 
 
 def _split(factor: np.float32, what: str) -> tuple[int, int]:
