@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("mpmath")
 
 from examples import training_step as example
+from examples.japanese_vowels import train_golden
 from fewbit.golden.activation.floatsd8 import ACCUMULATOR_FORMAT
 from fewbit.golden.formats import BINARY16, FloatSD8, Minifloat
 from fewbit.golden.lstm.floatsd8 import FloatSD8Lstm
@@ -164,14 +165,14 @@ CASES = [
 ]
 
 
-def problem(case, seed: int = 4):
+def problem(case, seed: int = 4, size: float = 4):
     inputs, hidden, batch, time, biases, products, window, _ = case
     rng = np.random.default_rng(seed)
     layer, masters = layer_with(
         inputs, hidden, rng, biases=biases, products=products, window=window
     )
     x = layer.input_format.encode(rng.normal(0, 2.0 ** (15 - biases[2]), (batch, time, inputs)))
-    above = BINARY16.encode(rng.normal(0, 4, (batch, time, hidden)))
+    above = BINARY16.encode(rng.normal(0, size, (batch, time, hidden)))
     above[rng.random(above.shape) < 0.2] = 0
     return layer, masters, x, above
 
@@ -186,8 +187,8 @@ def options_of(case) -> TrainingOptions:
     )
 
 
-def check_step(case) -> None:
-    layer, masters, x, above = problem(case)
+def check_step(case, size: float = 4, *, overflow: bool = False) -> None:
+    layer, masters, x, above = problem(case, size=size)
     options = options_of(case)
     got = training_step(layer, masters, x, above, options)
     expected = scalar.ScalarStep(layer, x, above, **case[-1])
@@ -198,7 +199,7 @@ def check_step(case) -> None:
     assert got.sums.input_weights.tolist() == expected.rows["input"]
     assert got.sums.recurrent_weights.tolist() == expected.rows["recurrent"]
     assert got.sums.bias[..., np.newaxis].tolist() == expected.rows["bias"]
-    assert got.overflow == expected.overflow
+    assert got.overflow == expected.overflow == overflow
     check_update(layer, masters, got, options)
 
 
@@ -235,6 +236,15 @@ def check_update(layer, masters, got, options) -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_step_equals_loops_over_fractions(case) -> None:
     check_step(case)
+
+
+@pytest.mark.parametrize("size", [100, 5000, 40_000])
+def test_a_step_that_overflows_is_defined_too(size) -> None:
+    check_step(CASES[0], size, overflow=True)
+
+
+def test_a_step_of_tiny_gradients() -> None:
+    check_step(CASES[0], 2.0**-20)
 
 
 @pytest.mark.parametrize(
@@ -470,6 +480,27 @@ def test_the_loss_falls() -> None:
         layer, masters = step.layer, step.masters
     assert np.mean(losses[:5]) > 0.18
     assert np.mean(losses[-5:]) < 0.1, losses
+
+
+def test_the_speaker_example_learns_as_in_float64(capsys) -> None:
+    rng = np.random.default_rng(3)
+    start = [rng.uniform(-0.3, 0.3, shape) for shape in ((4, 6, 12), (4, 6, 6), (4, 6))]
+    x = rng.normal(0, 1, (9, 5, 12))
+    within = np.full((9, 5, 1), 1 / 5)
+    losses = {}
+    for layer in (
+        train_golden.Golden(start, TrainingOptions(rate=1)),
+        train_golden.Real(start, rate=1),
+    ):
+        read_out = train_golden.ReadOut(np.linspace(-1, 1, 54).reshape(9, 6), rate=1)
+        for _ in range(12):
+            assert not layer.learn(x, read_out.top(within, np.arange(9)))
+        losses[type(layer)] = read_out.losses
+    golden, real = losses.values()
+    assert real[-1] < 0.8 * real[0]
+    np.testing.assert_allclose(golden, real, rtol=0.03)
+    assert train_golden.main(["--arithmetic", "float64", "--epochs", "1"]) == 0
+    assert "of 370 test utterances" in capsys.readouterr().out
 
 
 def test_the_layer_below_takes_the_gradient_of_the_input() -> None:
