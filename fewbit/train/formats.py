@@ -40,6 +40,7 @@ __all__ = [
     "nearest_e5m2",
     "nearest_gradient",
     "nearest_small_e5m2",
+    "powers_of_two",
 ]
 
 LARGEST_BINARY16 = 65504.0
@@ -54,6 +55,17 @@ _HALF_WORD = 1 << 16
 def _check(x: Tensor) -> None:
     if x.dtype != torch.float32:
         raise ValueError(f"Formats take float32 tensors, not {x.dtype}; convert with .float().")
+
+
+def powers_of_two(exponents: Tensor) -> Tensor:
+    """Return 2^e as float32, exactly, which ``ldexp`` of PyTorch does not promise.
+
+    Parameters
+    ----------
+    exponents
+        int32, from -126 to 127.
+    """
+    return exponents.add(_FLOAT32_BIAS).bitwise_left_shift_(_FLOAT32_MANTISSA).view(torch.float32)
 
 
 def nearest_binary16(x: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from fewbit.golden.quantize.ternary import (
     ardakani_scale,
     ott_scale,
 )
+from fewbit.train.formats import powers_of_two
 
 __all__ = [
     "RULES",
@@ -377,18 +378,13 @@ class Exponential(Rule):
         exponents = magnitudes.view(torch.int32).bitwise_right_shift(_FLOAT32_MANTISSA)
         low = exponents.sub_(_FLOAT32_BIAS).clamp_(LOWEST_EXPONENT, HIGHEST_EXPONENT - 1)
         # Exact from 0 to 1; elsewhere only its side of that range matters.
-        probability = magnitudes.mul_(_power_of_two(-low)).sub_(1)
+        probability = magnitudes.mul_(powers_of_two(-low)).sub_(1)
         up = probability > 0.5 if uniforms is None else _happens(probability, uniforms)
-        powers = _power_of_two(low + up)
+        powers = powers_of_two(low + up)
         return torch.where(weights > 0, powers, -powers)
 
     def _scale(self, weights: Tensor, levels: Tensor) -> Tensor:
         return _constant(weights, 1.0)
-
-
-def _power_of_two(exponents: Tensor) -> Tensor:
-    """Return 2^e for int32 exponents from -126 to 127; ``ldexp`` of PyTorch is not always exact."""
-    return exponents.add(_FLOAT32_BIAS).bitwise_left_shift_(_FLOAT32_MANTISSA).view(torch.float32)
 
 
 def _check_count(name: str, value: object, low: int, high: int) -> None:
