@@ -382,7 +382,7 @@ class SignedDigitTrigger(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Take a step.
+        """Move every parameter that has a gradient by one step.
 
         Parameters
         ----------

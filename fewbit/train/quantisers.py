@@ -214,7 +214,7 @@ class OttBinary(_BinaryRule):
 
     @staticmethod
     def span(operands: int, hidden: int) -> float:
-        """Return 1."""
+        """Return the scale 1, whatever the sizes are."""
         return 1.0
 
 
