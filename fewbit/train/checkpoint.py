@@ -2,22 +2,24 @@
 
 State dicts of modules and optimisers are nested dictionaries and lists of tensors and plain values.
 The tensors are stored by number; all else, with the numbers in the tensors' places, is JSON in the
-file's metadata. Keys that are no texts, as optimisers have, are kept by storing a dictionary as
-pairs.
+file's metadata, and so is the digest of both. Keys that are no texts, as optimisers have, are kept
+by storing a dictionary as pairs.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 __all__ = ["read_checkpoint", "write_checkpoint", "write_whole"]
 
-_KEY = "fewbit_checkpoint"
+_KEY, _DIGEST = "fewbit_checkpoint", "sha256"
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -42,7 +44,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
         str(index): tensor.detach().cpu().contiguous().clone()
         for index, tensor in enumerate(tensors)
     }
-    write_whole(path, save(named, {_KEY: structure}))
+    write_whole(path, save(named, {_KEY: structure, _DIGEST: _digest(structure, named)}))
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -76,8 +78,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     otherwise = f"'{path}' is no whole checkpoint of fewbit train; start anew in another folder."
     try:
         with safetensors.safe_open(path, "pt") as file:
-            structure = (file.metadata() or {})[_KEY]
-        named = load_file(path)
+            metadata = file.metadata() or {}
+        structure, named = metadata[_KEY], load_file(path)
+        if metadata[_DIGEST] != _digest(structure, named):
+            raise ValueError(otherwise)
         state = _unpack(json.loads(structure), named)
     except FileNotFoundError as error:
         raise ValueError(
@@ -88,6 +92,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise ValueError(otherwise)
     return state
+
+
+def _digest(structure: str, named: dict[str, Tensor]) -> str:
+    """Return the SHA-256 of all that a checkpoint holds, by which damage is seen."""
+    digest = hashlib.sha256(structure.encode())
+    for name in sorted(named, key=int):
+        digest.update(f"{name} {named[name].dtype} {tuple(named[name].shape)}".encode())
+        digest.update(named[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _pack(value: Any, tensors: list[Tensor]) -> Any:

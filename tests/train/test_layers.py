@@ -1,5 +1,7 @@
 """QuantLSTM against nn.LSTM, under every scheme, and what it hands over."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -286,9 +288,8 @@ def test_zero_rows_and_gates_do_no_harm():
     ],
 )
 def test_wrong_arguments_are_refused(arguments, words):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
         QuantLSTM(**{"input_size": 3, "hidden_size": 4} | arguments)
-    assert str(caught.value) == words
 
 
 def test_wrong_inputs_are_refused():

@@ -21,7 +21,7 @@ from fewbit.golden.formats import BINARY16
 from fewbit.golden.lstm.floatsd8 import FEWEST_PRODUCTS, HIDDEN_FORMAT, FloatSD8Lstm
 from fewbit.golden.quantize.floatsd8 import input_bias, weight_bias
 from fewbit.train.formats import floatsd8_nearest, nearest_binary16, nearest_e5m2
-from fewbit.train.optimise import MasterCopy
+from fewbit.train.optimise import MasterCopy, SignedDigitTrigger
 from fewbit.train.quantisers import straight_through
 from fewbit.train.recurrence import GradientFormat, floatsd8_recurrence
 from fewbit.train.schemes.contract import Cell, Scheme, Signal, by_gate, reals_of
@@ -31,6 +31,7 @@ __all__ = ["FloatSD8"]
 Gradient = Literal["e5m2", "binary16", "binary32"]
 Master = Literal["binary16", "binary32"]
 LastLayer = Literal["floatsd8", "real"]
+Update = Literal["master", "signed_digits"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,12 @@ class FloatSD8(Scheme):
         The format of the optimiser's own tensors, such as Adam's moments.
     rounding
         The rounding of the master copy: "nearest" or "stochastic".
+    update
+        "master": the optimiser updates the master copy. "signed_digits": there is no master copy,
+        the signed-digit trigger update with `momentum` moves the weights themselves, and the
+        learning rate is its own.
+    momentum
+        Of the signed-digit trigger update.
     loss_scale
         A constant by which the loss is multiplied, a power of two.
     last
@@ -66,6 +73,8 @@ class FloatSD8(Scheme):
     master: Master = "binary16"
     moments: Master = "binary32"
     rounding: Literal["nearest", "stochastic"] = "nearest"
+    update: Update = "master"
+    momentum: float = 0.9
     loss_scale: float = 1024.0
     last: LastLayer = "floatsd8"
     products: int = FEWEST_PRODUCTS
@@ -77,6 +86,7 @@ class FloatSD8(Scheme):
         check_choice("master", self.master, get_args(Master))
         check_choice("moments", self.moments, get_args(Master))
         check_choice("last", self.last, get_args(LastLayer))
+        check_choice("update", self.update, get_args(Update))
         check_choice("rounding", self.rounding, ("nearest", "stochastic"))
 
     def signal(self, *, hidden: bool) -> Signal:
@@ -88,9 +98,19 @@ class FloatSD8(Scheme):
     def read_out(self, inputs: int, classes: int) -> nn.Linear:
         if self.last == "real":
             return nn.Linear(inputs, classes)
-        return FloatSD8Linear(inputs, classes, GradientFormat(self.gradient))
+        return FloatSD8Linear(
+            inputs, classes, GradientFormat(self.gradient), moves=self.update == "master"
+        )
 
     def optimiser(self, optimiser: torch.optim.Optimizer, model: nn.Module) -> Any:
+        if self.update == "signed_digits":
+            rate = optimiser.param_groups[0]["lr"]
+            return MasterCopy(
+                SignedDigitTrigger(model.parameters(), rate, self.momentum),
+                loss_scale=self.loss_scale,
+                master="binary32",
+                gradient=self.gradient,
+            )
         return MasterCopy(
             optimiser,
             loss_scale=self.loss_scale,
@@ -135,19 +155,23 @@ class FloatSD8Linear(nn.Linear):
         Length of its input and of its result.
     gradient
         The format to which the gradient of its result is rounded.
+    moves
+        Whether `follow` chooses the exponent bias anew.
     """
 
     weight_bias: Tensor
 
-    def __init__(self, inputs: int, classes: int, gradient: GradientFormat) -> None:
+    def __init__(
+        self, inputs: int, classes: int, gradient: GradientFormat, *, moves: bool = True
+    ) -> None:
         super().__init__(inputs, classes)
-        self.gradient = gradient
-        self.register_buffer("weight_bias", torch.tensor(0))
-        self.follow()
+        self.gradient, self._moves = gradient, moves
+        self.register_buffer("weight_bias", torch.tensor(weight_bias(reals_of(self.weight))))
 
     def follow(self) -> None:
         """Choose the exponent bias that suits the weights."""
-        self.weight_bias.fill_(weight_bias(reals_of(self.weight)))
+        if self._moves:
+            self.weight_bias.fill_(weight_bias(reals_of(self.weight)))
 
     @property
     def rounded(self) -> Tensor:
@@ -202,9 +226,14 @@ class _FloatSD8Cell(Cell):
         return int(self.reads.bias)
 
     def start(self, weight_ih: Tensor, weight_hh: Tensor) -> None:
-        self.follow(weight_ih, weight_hh)
+        self._choose(weight_ih, weight_hh)
 
     def follow(self, weight_ih: Tensor, weight_hh: Tensor) -> None:
+        # Signed digits keep the exponent bias that they started with.
+        if self.scheme.update == "master":
+            self._choose(weight_ih, weight_hh)
+
+    def _choose(self, weight_ih: Tensor, weight_hh: Tensor) -> None:
         self.weight_bias_ih.fill_(weight_bias(reals_of(weight_ih), self.input_bias))
         self.weight_bias_hh.fill_(weight_bias(reals_of(weight_hh)))
 

@@ -2,12 +2,12 @@
 
 In every forward pass the weights of a gate are rounded to raws of its largest weight over 127, the
 network's input and the hidden values to raws of 8 bits over their range. That of the input is the
-range of all that was seen; that of hidden values widens with a batch's and narrows slowly. The 16 bits of gates and cells and the 32 of biases are finer than
-binary32's noise in training and left out. A frozen layer hands its ranges over, so golden rounds as
-training did.
+range of all that was seen; that of hidden values widens with a batch's and narrows slowly. The 16
+bits of gates and cells and the 32 of biases are finer than binary32's noise in training and left
+out. A frozen layer hands its ranges over, so golden rounds as training did.
 
 Source: Li and Alvarez, "On the quantization of recurrent neural networks", arXiv 2101.05453,
-section 3, for the rules; straight-through gradients and running ranges are the usual ones.
+section 3, for the rules; straight-through gradients and learnt ranges are the usual ones.
 """
 
 from dataclasses import dataclass
