@@ -1,6 +1,7 @@
 """The quantiser of power-of-two weights for training, against its rule written on fractions."""
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,11 @@ from fewbit.golden.quantize.pow2 import normalized_pow2, normalized_thresholds
 from fewbit.golden.quantize.ternary import normalized_ternary
 
 SHAPE = (4, 7, 12)
+
+
+def means_of(weights: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """The mean magnitude of each gate's matrix."""
+    return np.abs(weights.astype(np.float64)).mean(axis=(-2, -1))
 
 
 def exact_level(weight: Fraction, unit: Fraction, exponents: int) -> int:
@@ -37,7 +43,7 @@ def with_unit(exponents: int, seed: int) -> npt.NDArray[np.float64]:
 def test_levels_on_and_beside_ties(exponents: int) -> None:
     weights = with_unit(exponents, 3)
     quantised = normalized_pow2(weights, exponents)
-    thresholds = normalized_thresholds(weights, exponents)
+    thresholds = normalized_thresholds(means_of(weights), exponents)
     # A weight that is the double nearest to a middle counts as a tie: the thresholds are doubles.
     for gate, row in enumerate(weights[:, 0]):
         for weight, level in zip(row.tolist(), quantised.levels[gate, 0].tolist(), strict=True):

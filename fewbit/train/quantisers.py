@@ -10,7 +10,7 @@ threshold. Scales are golden's float64 ones, rounded to float32. Two rules need 
 float64 sum. On a CPU golden's own sum gives it; on other devices the sum is added up in another
 order, so that a weight within one unit in its 53rd bit of a threshold may get the other level.
 
-A weight that is not finite gives a level that is NaN, or an error where golden computes the sum.
+A weight that is not finite gives a level that is NaN, so that a training that diverges is seen.
 """
 
 from abc import ABC, abstractmethod
@@ -171,7 +171,14 @@ def _happens(probability: Tensor, uniforms: Tensor) -> Tensor:
 
 def _signs(weights: Tensor) -> Tensor:
     """Return 1 where a weight is at least 0, else -1."""
-    return (weights >= 0).float().mul_(2).sub_(1)
+    return torch.ge(weights, 0, out=torch.empty_like(weights)).mul_(2).sub_(1)
+
+
+def _steps(weights: Tensor, threshold: Tensor) -> Tensor:
+    """Return the sign where a magnitude is above a threshold, else 0."""
+    # Comparisons that write numbers take a fifth of the time of those that write truth values.
+    above = torch.gt(weights, threshold, out=torch.empty_like(weights))
+    return above.sub_(torch.lt(weights, -threshold, out=torch.empty_like(weights)))
 
 
 class _FixedScaleRule(Rule):
@@ -244,8 +251,9 @@ class _TernaryRule(_FixedScaleRule):
             return _happens(probability, uniforms).float().mul_(weights.sign())
         threshold = span / self.parts
         # [w > t] + [w > -t] - 1, the second with its comparison turned round.
-        levels = (weights > _not_above(threshold)).float()
-        return levels.sub_((weights <= _not_above(-threshold)).float())
+        levels = torch.gt(weights, _not_above(threshold), out=torch.empty_like(weights))
+        below = torch.le(weights, _not_above(-threshold), out=torch.empty_like(weights))
+        return levels.sub_(below)
 
 
 class ArdakaniTernary(_TernaryRule):
@@ -268,21 +276,20 @@ class _NormalizedRule(Rule):
     """A rule whose thresholds follow from the mean magnitude of a gate's matrix."""
 
     def _levels(self, weights: Tensor, uniforms: Tensor | None) -> Tensor:
-        levels = torch.zeros_like(weights)
-        thresholds = self._thresholds(weights)
-        for index, rise in enumerate((1, 1, 2, 4)[: self.exponents]):
-            threshold = thresholds[:, index, None, None]
-            above = (weights > threshold).float().sub_((weights < -threshold).float())
-            levels.add_(above, alpha=rise)
+        thresholds = self._thresholds(weights).unsqueeze(-1).unsqueeze(-1)
+        levels = _steps(weights, thresholds[:, 0])
+        for index, rise in enumerate((1, 2, 4)[: self.exponents - 1], 1):
+            levels.add_(_steps(weights, thresholds[:, index]), alpha=rise)
         return levels
 
     def _thresholds(self, weights: Tensor) -> Tensor:
         """Return the largest float32 numbers that are not above golden's thresholds."""
+        magnitudes, count = weights.abs(), self.exponents
         if weights.device.type == "cpu":
-            exact = torch.from_numpy(normalized_thresholds(weights.numpy(), self.exponents))
+            means = magnitudes.numpy().astype(np.float64).mean(axis=(-2, -1))
+            exact = torch.from_numpy(normalized_thresholds(means, count))
         else:
-            count = self.exponents
-            half = weights.abs().double().mean((-2, -1)) * NORMALIZED_THRESHOLD * 2.0 ** (1 - count)
+            half = magnitudes.double().mean((-2, -1)) * NORMALIZED_THRESHOLD * 2.0 ** (1 - count)
             exact = torch.stack([half * middle for middle in (1, 3, 6, 12)[:count]], dim=1)
         rounded = exact.float()
         down = torch.nextafter(rounded, torch.full_like(rounded, -torch.inf))
@@ -356,7 +363,8 @@ class PowerOfTwo(Rule):
         # Ties go away from zero. The rest is exact, while a sum with a half would not always be.
         whole = scaled.trunc()
         rest = scaled.sub_(whole)
-        return whole.add_((rest >= 0.5).float()).sub_((rest <= -0.5).float())
+        whole.add_(torch.ge(rest, 0.5, out=torch.empty_like(rest)))
+        return whole.sub_(torch.le(rest, -0.5, out=torch.empty_like(rest)))
 
     def _scale(self, weights: Tensor, levels: Tensor) -> Tensor:
         return _constant(weights, 2.0**-self.fraction)

@@ -30,16 +30,16 @@ from fewbit.golden.quantize.ternary import (
 __all__ = ["normalized_pow2", "normalized_thresholds"]
 
 
-def normalized_thresholds(weights: npt.ArrayLike, exponents: int = MOST_EXPONENTS) -> Reals:
+def normalized_thresholds(means: npt.ArrayLike, exponents: int = MOST_EXPONENTS) -> Reals:
     """Return the magnitudes above which the level of a gate's weight rises by one place.
 
     They are the doubles nearest to 1/2, 3/2, 3 and 6 units, where the unit is an exact fraction of
-    the double nearest to 0.7 times numpy's mean.
+    the double nearest to 0.7 times the mean.
 
     Parameters
     ----------
-    weights
-        Shape (gate, unit, operand).
+    means
+        Mean magnitude of each gate's matrix, shape (gate,).
     exponents
         Number of magnitudes of levels, 1 to 4.
 
@@ -54,7 +54,7 @@ def normalized_thresholds(weights: npt.ArrayLike, exponents: int = MOST_EXPONENT
     ):
         raise ValueError(f"exponents must be from 1 to {MOST_EXPONENTS}, not {exponents!r}.")
     count = int(exponents)
-    middle = NORMALIZED_THRESHOLD * np.abs(matrices(weights)).mean(axis=(-2, -1))
+    middle = NORMALIZED_THRESHOLD * np.asarray(means, np.float64)
     half_units = np.array([1.0, 3.0, 6.0, 12.0])[:count]
     return np.ldexp(middle, 1 - count)[:, np.newaxis] * half_units
 
@@ -81,7 +81,8 @@ def normalized_pow2(
     """
     values = matrices(weights)
     magnitudes = np.abs(values)
-    thresholds = normalized_thresholds(values, exponents)[:, np.newaxis, np.newaxis]
+    means = magnitudes.mean(axis=(-2, -1))
+    thresholds = normalized_thresholds(means, exponents)[:, np.newaxis, np.newaxis]
     passed = (magnitudes[..., np.newaxis] > thresholds).sum(axis=-1)
     sizes = (1 << passed) >> 1
     squares = (sizes**2).sum(axis=-1)
