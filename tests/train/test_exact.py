@@ -22,7 +22,7 @@ from tests.support.int8_cases import EXPONENTS, SIZES, Variant, random_case
 Raws = npt.NDArray[np.int64]
 
 KINDS = [("ternary", 1), ("binary", 1), ("pow2", 1), ("pow2", 3), ("pow2", 4), ("int12", 1)]
-WIDTHS = (4, 5, 8, 12, 16)
+WIDTHS = (4, 8, 12, 16)
 compared = 0
 """Number of hidden codes that were compared so far."""
 
