@@ -137,7 +137,8 @@ class Training:
         self.model = SequenceModel(
             self.data, plan.setup, plan.scheme, per_step=self.task.per_step
         ).to(self.device)
-        self.optimiser: Any = plan.scheme.optimiser(self._plain_optimiser(), self.model)
+        self._steps_of_an_epoch, labels = self._measured_epoch()
+        self.optimiser: Any = plan.scheme.optimiser(self._plain_optimiser(), self.model, labels)
         self.epoch = self.step = self.index = 0
         self.seconds = 0.0
         self.best: dict[str, Any] | None = None
@@ -238,6 +239,11 @@ class Training:
         """Return how many steps were skipped because the scaled loss overflowed."""
         return self.optimiser.overflows if isinstance(self.optimiser, MasterCopy) else 0
 
+    @property
+    def loss_scale(self) -> float:
+        """Return the factor of the loss, 1 where it is not scaled."""
+        return self.optimiser.loss_scale if isinstance(self.optimiser, MasterCopy) else 1.0
+
     def run(self, seconds: float = math.inf, progress: Progress = lambda *_: None) -> bool:
         """Train until all epochs are done or the time is up, and write the folder's files.
 
@@ -259,7 +265,7 @@ class Training:
         """
         begin = last = time.monotonic()
         before = self.seconds
-        total = self._steps_of_an_epoch() * self.plan.setup.epochs
+        total = self._steps_of_an_epoch * self.plan.setup.epochs
         while not self.finished:
             for batch in self._remaining():
                 loss = self._train(batch)
@@ -281,8 +287,12 @@ class Training:
         self.save()
         return True
 
-    def _steps_of_an_epoch(self) -> int:
-        return sum(1 for _ in self.task.batches(self.data, self.plan.setup, 0, self.plan.seed))
+    def _measured_epoch(self) -> tuple[int, int]:
+        """Return the number of batches in an epoch, and that of labels in its largest batch."""
+        steps = labels = 0
+        for batch in self.task.batches(self.data, self.plan.setup, 0, self.plan.seed):
+            steps, labels = steps + 1, max(labels, int((batch.labels != NO_LABEL).sum()))
+        return steps, labels
 
     def _remaining(self) -> Iterator[Batch]:
         """Yield the batches of the epoch that are still to be trained on."""
@@ -314,15 +324,11 @@ class Training:
         self._state = (new_state[0].detach(), new_state[1].detach()) if self.task.streams else None
         loss = self.model.losses(scores, labels, setup.label_smoothing)
         self.optimiser.zero_grad(set_to_none=True)
-        scale = 1.0
-        if isinstance(self.optimiser, MasterCopy):
-            scale = self.optimiser.loss_scale
-            self.optimiser.scale(loss).backward()
-        else:
-            loss.backward()
+        (loss * self.loss_scale).backward()
         if setup.largest_gradient:
             # Gradients are still scaled, by a power of two.
-            nn.utils.clip_grad_norm_(self.model.parameters(), setup.largest_gradient * scale)
+            largest = setup.largest_gradient * self.loss_scale
+            nn.utils.clip_grad_norm_(self.model.parameters(), largest)
         self.optimiser.step()
         self.step += 1
         value, count = float(loss.detach()), int((labels != NO_LABEL).sum())
@@ -352,6 +358,7 @@ class Training:
             metric=self.task.metric,
             rate=self.optimiser.param_groups[0]["lr"],
             overflows=self.overflows,
+            loss_scale=self.loss_scale,
         )
         self.epoch, self.index, self._sums, self._state = self.epoch + 1, 0, [0.0, 0], None
         self.save()

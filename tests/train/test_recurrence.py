@@ -145,14 +145,12 @@ def slow_floatsd8(parts, recurrent, hidden, cell):
         i, f, g, o = pre.split(UNITS, 1)
         i, f, o = (Activated.apply(gate, sigmoid, slope_of_sigmoid) for gate in (i, f, o))
         g = Activated.apply(g, tanh, slope_of_tanh)
-        # The carry is rounded to binary16 on its way back through f, the sum of a step as well.
+        # The gradient of a cell is binary16: that of its sum, and what goes back through f.
         old = Rounded.apply(cell, same, half)
-        for_gate = cell.detach()
         kept = f.detach() * old
         product = half(f.detach() * cell.detach())
         kept = Rounded.apply(kept, lambda _, product=product: product, same)
-        # What goes to the gates is the cell's gradient in FP8.
-        through = Rounded.apply(f * for_gate + i * g, same, gradient8)
+        through = f * cell.detach() + i * g
         new = half(kept.detach() + i.detach() * g.detach())
         both = kept + through
         cell = Rounded.apply(both, lambda _, new=new: new, half)

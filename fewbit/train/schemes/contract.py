@@ -200,10 +200,19 @@ class Scheme(ABC):
         """Return the linear layer that reads the last hidden values: a real one by default."""
         return nn.Linear(inputs, classes)
 
-    def optimiser(self, optimiser: torch.optim.Optimizer, model: nn.Module) -> Any:
+    def optimiser(self, optimiser: torch.optim.Optimizer, model: nn.Module, labels: int) -> Any:
         """Return the optimiser by which a model is trained: the given one, or one around it.
 
         What is returned has `step`, `zero_grad`, `state_dict` and `load_state_dict`, and `scale`
         for the loss where the scheme scales it.
+
+        Parameters
+        ----------
+        optimiser
+            An optimiser of the model's parameters.
+        model
+            The model.
+        labels
+            The number of labels in a batch, over which the loss is a mean.
         """
         return optimiser

@@ -160,7 +160,7 @@ class Binary(FewBit):
     system: ClassVar[str] = "binary"
     rules: ClassVar[tuple[str, ...]] = ("binary", "ardakani_binary", "ott_binary")
 
-    def optimiser(self, optimiser: torch.optim.Optimizer, model: nn.Module) -> Any:
+    def optimiser(self, optimiser: torch.optim.Optimizer, model: nn.Module, labels: int) -> Any:
         if self.rule != "ardakani_binary":
             return optimiser
         # The step of Adam is saturated to the scale of the matrix.

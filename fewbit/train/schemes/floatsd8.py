@@ -56,7 +56,10 @@ class FloatSD8(Scheme):
     momentum
         Of the signed-digit trigger update.
     loss_scale
-        A constant by which the loss is multiplied, a power of two.
+        A constant by which the loss is multiplied, a power of two. None for the largest that is at
+        most a quarter of the labels in a batch, over which the loss is a mean: so the gradient of
+        one label's score is never above 1/4. It is 1024 for 64 windows of 99 characters, and 16 for
+        64 sequences with a label each, whose gradients 1024 makes overflow.
     last
         The read-out: "floatsd8" for FloatSD8 weights and binary16 results, or "real".
     products, window
@@ -75,7 +78,7 @@ class FloatSD8(Scheme):
     rounding: Literal["nearest", "stochastic"] = "nearest"
     update: Update = "master"
     momentum: float = 0.9
-    loss_scale: float = 1024.0
+    loss_scale: float | None = None
     last: LastLayer = "floatsd8"
     products: int = FEWEST_PRODUCTS
     window: int | None = DEFAULT_WINDOW
@@ -102,18 +105,21 @@ class FloatSD8(Scheme):
             inputs, classes, GradientFormat(self.gradient), moves=self.update == "master"
         )
 
-    def optimiser(self, optimiser: torch.optim.Optimizer, model: nn.Module) -> Any:
+    def optimiser(self, optimiser: torch.optim.Optimizer, model: nn.Module, labels: int) -> Any:
+        scale = self.loss_scale
+        if scale is None:
+            scale = 2.0 ** max(0, (labels // 4).bit_length() - 1)
         if self.update == "signed_digits":
             rate = optimiser.param_groups[0]["lr"]
             return MasterCopy(
                 SignedDigitTrigger(model.parameters(), rate, self.momentum),
-                loss_scale=self.loss_scale,
+                loss_scale=scale,
                 master="binary32",
                 gradient=self.gradient,
             )
         return MasterCopy(
             optimiser,
-            loss_scale=self.loss_scale,
+            loss_scale=scale,
             master=self.master,
             gradient=self.gradient,
             moments=self.moments,
