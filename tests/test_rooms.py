@@ -171,7 +171,7 @@ def needs_pytorch(path: Path) -> bool:
 
 def test_pytorch_is_imported_by_training_alone():
     # Tasks are read without it, by `fewbit evaluate`.
-    training = r"fewbit/train/(?!tasks/)|examples/\w+/train"
+    training = r"fewbit/train/(?!tasks/)|examples/(\w+/)?train"
     users = {
         path.relative_to(ROOT).as_posix()
         for folder in (*FLOORS, "examples")

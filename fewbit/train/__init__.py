@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fewbit.train.layers import QuantLSTM
-    from fewbit.train.loop import Plan, Training
+    from fewbit.train.loop import Training
     from fewbit.train.optimise import MasterCopy, SignedDigitTrigger
+    from fewbit.train.plan import Plan
     from fewbit.train.schemes.few_bit import (
         Binary,
         Exponential,
@@ -47,7 +48,7 @@ _HOMES = {
     "FloatSD8": "schemes.floatsd8",
     "Int8": "schemes.int8",
     "MasterCopy": "optimise",
-    "Plan": "loop",
+    "Plan": "plan",
     "PowerOfTwo": "schemes.few_bit",
     "QuantLSTM": "layers",
     "SignedDigitTrigger": "optimise",

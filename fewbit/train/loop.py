@@ -11,13 +11,11 @@ gives the same parameters, whether it was interrupted or not. Its folder holds
     The golden model of the best epoch by the validation data.
 """
 
-import hashlib
 import json
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +25,16 @@ from torch import Tensor, nn
 
 from fewbit.golden.files.trained import TrainedModel, save_trained
 from fewbit.train.checkpoint import read_checkpoint, write_checkpoint, write_whole
+from fewbit.train.comparison import compare
 from fewbit.train.layers import QuantLSTM, State
 from fewbit.train.model import SequenceModel, as_tensors
 from fewbit.train.optimise import MasterCopy
-from fewbit.train.schemes import SCHEMES, Scheme
+from fewbit.train.plan import Plan, fingerprint, versions
 from fewbit.train.schemes.floatsd8 import FloatSD8Linear
-from fewbit.train.tasks import TASKS, Data, Setup, Task
+from fewbit.train.tasks import TASKS, Data, Task
 from fewbit.train.tasks.task import NO_LABEL, Batch, Split
 
-__all__ = ["CHECKPOINT", "LOG", "MODEL", "Plan", "Progress", "Training"]
+__all__ = ["CHECKPOINT", "LOG", "MODEL", "Progress", "Training"]
 
 CHECKPOINT, LOG, MODEL = "checkpoint.safetensors", "log.jsonl", "model.npz"
 _VERSION = 1
@@ -47,68 +46,6 @@ _STREAM_STEPS = 1000
 
 Progress = Callable[[int, int, str], None]
 """A function of the steps done, those of the whole training, and a few words on how it goes."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that a training follows from.
-
-    Parameters
-    ----------
-    task
-        Name of the task, a key of `fewbit.train.tasks.TASKS`.
-    scheme
-        The scheme.
-    setup
-        The model and the recipe.
-    data
-        Path of the task's data; None for a task that generates them.
-    seed
-        Seed of parameters, order, dropout and sampled weights.
-    """
-
-    task: str
-    scheme: Scheme
-    setup: Setup
-    data: Path | None = None
-    seed: int = 0
-
-    def described(self) -> dict[str, Any]:
-        """Return the plan as plain values, for a checkpoint or a log."""
-        return {
-            "task": self.task,
-            "scheme": {"name": self.scheme.name, **asdict(self.scheme)},
-            "setup": _plain(asdict(self.setup)),
-            "data": None if self.data is None else str(self.data),
-            "seed": self.seed,
-        }
-
-    @classmethod
-    def of(cls, described: Mapping[str, Any]) -> "Plan":
-        """Return the plan that `described` has described.
-
-        Raises
-        ------
-        ValueError
-            If it is none of this version.
-        """
-        try:
-            scheme = dict(described["scheme"])
-            made = SCHEMES[scheme.pop("name")](**scheme)
-            known = {field.name for field in fields(Setup)}
-            given = {name: value for name, value in described["setup"].items() if name in known}
-            setup = Setup(**{**given, "shrink": tuple(given["shrink"])})
-            data = described["data"]
-            path = None if data is None else Path(data)
-            return cls(described["task"], made, setup, path, described["seed"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                "The checkpoint is of another version of fewbit; start anew in another folder."
-            ) from error
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: list(each) if isinstance(each, tuple) else each for name, each in values.items()}
 
 
 class Training:
@@ -146,8 +83,8 @@ class Training:
         # Sums of the epoch so far: cross-entropies and labels.
         self._sums = [0.0, 0]
         self._log: list[str] = []
-        self.data_sha256 = _fingerprint(self.data)
-        self._note("plan", **plan.described(), data_sha256=self.data_sha256, **_versions())
+        self.data_sha256 = fingerprint(self.data)
+        self._note("plan", **plan.described(), data_sha256=self.data_sha256, **versions())
 
     def _plain_optimiser(self) -> torch.optim.Optimizer:
         setup = self.plan.setup
@@ -239,6 +176,18 @@ class Training:
         """Return how many steps were skipped because the scaled loss overflowed."""
         return self.optimiser.overflows if isinstance(self.optimiser, MasterCopy) else 0
 
+    def _end(self) -> None:
+        """Write the model of the best epoch, and log its figures on the test data."""
+        self.save()
+        found: dict[str, Any] = self.tested()
+        if not self.plan.scheme.lacks_circuit:
+            model, trained = self.frozen()
+            save_trained(self.model_file, trained)
+            # How near PyTorch's pass, from which the figure is, comes to golden's.
+            found["golden"] = asdict(compare(model, trained, self.data.test))
+        self._note("end", **found)
+        self.save()
+
     @property
     def loss_scale(self) -> float:
         """Return the factor of the loss, 1 where it is not scaled."""
@@ -282,9 +231,7 @@ class Training:
                     self.save()
             self._end_epoch()
             last = time.monotonic()
-        self._write()
-        self._note("end", **self.tested())
-        self.save()
+        self._end()
         return True
 
     def _measured_epoch(self) -> tuple[int, int]:
@@ -421,8 +368,8 @@ class Training:
         model.load_state_dict(self.model.state_dict() if self.best is None else self.best["model"])
         return model
 
-    def frozen(self) -> TrainedModel:
-        """Return the golden model of the best epoch so far, or of now if none has ended.
+    def frozen(self) -> tuple[SequenceModel, TrainedModel]:
+        """Return the best model so far, frozen, or that of now if no epoch has ended; and golden's.
 
         Raises
         ------
@@ -434,8 +381,11 @@ class Training:
         with torch.no_grad():
             for x, lengths in self._freezing_batches():
                 batches.append((model.inputs_of(x), lengths))
+        # Freezing may sample weights; training goes on as if it had not been.
+        random = torch.get_rng_state()
         model.lstm.freeze(batches)
-        return model.trained(self.task, self.data)
+        torch.set_rng_state(random)
+        return model, model.trained(self.task, self.data)
 
     def _freezing_batches(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         if self.task.streams:
@@ -455,10 +405,7 @@ class Training:
         """Write the checkpoint, the log and the model."""
         self.save()
         if not self.plan.scheme.lacks_circuit:
-            random = torch.get_rng_state()
-            save_trained(self.model_file, self.frozen())
-            # Freezing may sample weights; training goes on as if it had not been.
-            torch.set_rng_state(random)
+            save_trained(self.model_file, self.frozen()[1])
 
     def save(self) -> None:
         """Write the checkpoint and the log.
@@ -475,21 +422,3 @@ class Training:
     def _note(self, event: str, **values: Any) -> None:
         place = {"epoch": self.epoch, "step": self.step, "seconds": round(self.seconds, 3)}
         self._log.append(json.dumps({"event": event, **place, **values}))
-
-
-def _fingerprint(data: Data) -> str:
-    """Return the SHA-256 of the training data as they were read."""
-    digest = hashlib.sha256()
-    for array in (data.train.x, data.train.lengths, data.train.labels):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def _versions() -> dict[str, Any]:
-    return {
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-    }

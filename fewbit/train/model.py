@@ -111,14 +111,14 @@ class SequenceModel(nn.Module):
         vectors = self.inputs_of(x)
         if self.embedding is not None:
             vectors = self.dropout(vectors)
-        output, state = self.lstm(vectors, state, lengths)
+        output, new_state = self.lstm(vectors, state, lengths)
         if self.per_step:
-            return self.read_out(self.dropout(output.transpose(0, 1))), state
+            return self.read_out(self.dropout(output.transpose(0, 1))), new_state
         if lengths is None:
             last = output[-1]
         else:
             last = output[lengths - 1, torch.arange(len(lengths), device=output.device)]
-        return self.read_out(self.dropout(last)), state
+        return self.read_out(self.dropout(last)), new_state
 
     def losses(self, scores: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """Return the mean cross-entropy over all labels, in natural logarithms."""

@@ -156,7 +156,7 @@ def _weight_gradient(ctx: Any, pre: Tensor, hiddens: Tensor) -> Tensor | None:
 
 @dataclass(frozen=True)
 class GradientFormat:
-    """What the gradients of activations are rounded to.
+    """The format that the gradients of activations are rounded to.
 
     Parameters
     ----------

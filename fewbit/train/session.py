@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from fewbit.train.loop import CHECKPOINT, Plan, Training
+from fewbit.train.loop import CHECKPOINT, Training
+from fewbit.train.plan import Plan
 from fewbit.train.schemes import SCHEMES
 from fewbit.train.settings import parse_settings
 from fewbit.train.tasks import TASKS, Task
@@ -19,7 +20,7 @@ _MOST_THREADS = 1024
 
 @dataclass(frozen=True)
 class Wish:
-    """What a user asks for, as the command line reads it.
+    """A training that a user asks for, as the command line reads it.
 
     Parameters
     ----------

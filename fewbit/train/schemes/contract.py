@@ -1,4 +1,4 @@
-"""What every scheme of training has: signals between layers, and cells that compute a layer.
+"""The parts of every scheme of training: signals between layers, and cells that compute a layer.
 
 A *scheme* is a frozen description: which numbers weights, activations and gradients are in, and by
 which rules they come there. It makes the parts of a `fewbit.train.QuantLSTM`: a `Signal` for every

@@ -50,7 +50,7 @@ NormKind = Literal["weight", "batch", "batch_per_step"]
 
 @dataclass(frozen=True)
 class FewBit(Scheme):
-    """What all schemes of few-bit weights have in common.
+    """The part that all schemes of few-bit weights have in common.
 
     Parameters
     ----------

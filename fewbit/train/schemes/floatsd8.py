@@ -191,8 +191,8 @@ class FloatSD8Linear(nn.Linear):
         """Return the biases in binary16."""
         return straight_through(self.bias, nearest_binary16(self.bias.detach()))
 
-    def forward(self, values: Tensor) -> Tensor:
-        scores = functional.linear(values, self.rounded, self.rounded_bias)
+    def forward(self, input: Tensor) -> Tensor:
+        scores = functional.linear(input, self.rounded, self.rounded_bias)
         return _RoundedGradient.apply(
             straight_through(scores, nearest_binary16(scores.detach())), self.gradient
         )

@@ -1,0 +1,128 @@
+"""How near PyTorch's forward pass comes to the golden model of what it has trained.
+
+Training rounds a row's sum once, or not at all; golden rounds as the circuit does. So their hidden
+values differ a little, and so do their losses. What counts is golden's.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fewbit.golden.files.trained import TrainedModel
+from fewbit.golden.network import run
+from fewbit.train.model import SequenceModel
+from fewbit.train.tasks.task import NO_LABEL, Split
+
+__all__ = ["Comparison", "compare"]
+
+_MOST_PRODUCTS = 150_000_000
+"""Products of weights that golden computes at most; in FloatSD8 they take some seconds."""
+_MOST_SEQUENCES = 64
+_MOST_STEPS = 200
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Hidden values and losses of some sequences, in PyTorch and in golden.
+
+    Parameters
+    ----------
+    sequences
+        The number of sequences.
+    codes
+        The number of hidden codes of the last layer.
+    equal
+        The share of them that is the same in both.
+    loss, golden_loss
+        The mean cross-entropy over all labels, natural logarithm, of both.
+    """
+
+    sequences: int
+    codes: int
+    equal: float
+    loss: float
+    golden_loss: float
+
+
+@torch.no_grad()
+def compare(model: SequenceModel, trained: TrainedModel, split: Split) -> Comparison:
+    """Return the comparison on the first sequences of a part, as many as take seconds.
+
+    Parameters
+    ----------
+    model
+        The frozen model.
+    trained
+        Its golden model.
+    split
+        The part of the data.
+    """
+    model.eval()
+    steps = min(split.x.shape[1], _MOST_STEPS)
+    products = sum(
+        4 * node.lstm.hidden * (node.lstm.inputs + node.lstm.hidden)
+        for node in trained.network.nodes
+    )
+    count = max(1, min(_MOST_SEQUENCES, len(split), _MOST_PRODUCTS // (products * steps)))
+    codes = equal = labels = 0
+    losses = np.zeros(2)
+    for index in range(count):
+        length = min(int(split.lengths[index]), steps)
+        x = split.x[index : index + 1, :length]
+        whole = length == int(split.lengths[index])
+        given = torch.from_numpy(np.ascontiguousarray(x)).to(model.read_out.weight.device)
+        hidden, _ = model.lstm(
+            model.inputs_of(given if given.is_floating_point() else given.long())
+        )
+        own, golden = _codes(hidden.transpose(0, 1).cpu().double().numpy(), trained, x)
+        codes, equal = codes + own.size, equal + int((own == golden).sum())
+        if split.labels.ndim == 1 and not whole:
+            continue
+        wanted = split.labels[index : index + 1]
+        wanted = wanted[:, :length].ravel() if wanted.ndim > 1 else wanted
+        of_torch = (hidden if model.per_step else hidden[-1:]).transpose(0, 1)
+        pair = (
+            model.read_out(of_torch).cpu().double().numpy(),
+            _scores(trained, golden, np.array([length])),
+        )
+        for number, scores in enumerate(pair):
+            losses[number] += _loss(scores.reshape(-1, scores.shape[-1]), wanted)
+        labels += int((wanted != NO_LABEL).sum())
+    mean = losses / max(labels, 1)
+    return Comparison(count, codes, equal / codes, float(mean[0]), float(mean[1]))
+
+
+def _codes(
+    hidden: np.ndarray, trained: TrainedModel, x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the codes of PyTorch's hidden values, and golden's, shape (1, time, outputs)."""
+    network = trained.network
+    reads = network.nodes[0].lstm.reads
+    golden = run(network, reads.encode(trained.inputs_of(x)))
+    own: list[np.ndarray] = []
+    first = 0
+    for index in network.outputs:
+        lstm = network.nodes[index].lstm
+        own.append(lstm.writes.encode(hidden[..., first : first + lstm.outputs]))
+        first += lstm.outputs
+    return np.concatenate(own, axis=2), golden
+
+
+def _scores(trained: TrainedModel, codes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    network = trained.network
+    parts: list[np.ndarray] = []
+    first = 0
+    for index in network.outputs:
+        lstm = network.nodes[index].lstm
+        parts.append(lstm.writes.decode(codes[..., first : first + lstm.outputs]))
+        first += lstm.outputs
+    return trained.read_out.scores(np.concatenate(parts, axis=2), lengths)
+
+
+def _loss(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Return the sum of cross-entropies of the labels that there are."""
+    kept = labels != NO_LABEL
+    rows, wanted = scores[kept], labels[kept]
+    logarithms = np.logaddexp.reduce(rows, axis=1)
+    return float((logarithms - rows[np.arange(len(rows)), wanted]).sum())
