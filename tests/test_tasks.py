@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import re
 import struct
 import subprocess
 import sys
@@ -743,3 +744,21 @@ def test_setups_are_what_a_trainer_takes():
         for setup in task.setups.values():
             assert isinstance(setup, Setup)
             assert setup.last_rate is None or setup.last_rate <= setup.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hidden": 0}, "hidden must be from 1 to 16384, not 0."),
+        ({"dropout": 2.0}, "dropout must be from 0 to 0.95, not 2.0."),
+        ({"learning_rate": float("nan")}, "learning_rate must be from 1e-12 to 1e+06, not nan."),
+        ({"epochs": 0}, "epochs must be from 1 to 1000000, not 0."),
+        ({"batch": -1}, "batch must be from 1 to 1048576, not -1."),
+        ({"optimiser": "lion"}, "optimiser must be adam or adamw or sgd, not 'lion'."),
+        ({"shrink": ()}, "shrink must be numbers from 0.05 to 1, with commas between them."),
+        ({"shrink": (0.5, 2.0)}, "shrink must be numbers from 0.05 to 1"),
+    ],
+)
+def test_a_set_up_refuses_values_that_no_training_could_have(change, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        replace(TASKS["characters"].setups["small"], **change)

@@ -33,6 +33,8 @@ _NEEDS = "a text file in UTF-8"
 
 def _load(path: Path | None, setup: Setup, names: Names | None = None) -> Data:
     """Read a text, and cut it into three parts."""
+    if setup.window == 1:
+        raise DataError("window must be at least 2, as its last character is only predicted.")
     source = check_path(path, "characters", _NEEDS)
     text = read_text(source)
     # Points of code rather than characters: of equal size, so that the text is an array.

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +110,29 @@ class Data:
     unknown: int | None = None
 
 
+Optimiser = Literal["adam", "adamw", "sgd"]
+_RANGES = (
+    ("hidden", 1, 1 << 14),
+    ("layers", 1, 64),
+    ("embedding", 0, 1 << 14),
+    ("dropout", 0.0, 0.95),
+    ("batch", 1, 1 << 20),
+    ("window", 0, 1 << 20),
+    ("epochs", 1, 1_000_000),
+    ("learning_rate", 1e-12, 1e6),
+    ("last_rate", 1e-12, 1e6),
+    ("weight_decay", 0.0, 1e3),
+    ("largest_gradient", 0.0, 1e9),
+    ("forget_bias", -100.0, 100.0),
+    ("label_smoothing", 0.0, 0.95),
+    ("noise", 0.0, 1e3),
+    ("sequences", 0, 1 << 30),
+    ("vocabulary", 0, 1 << 24),
+    ("least_count", 0, 1 << 30),
+)
+"""The range of each number of a set-up."""
+
+
 @dataclass(frozen=True)
 class Setup:
     """A model and the recipe by which it is trained.
@@ -169,7 +192,7 @@ class Setup:
     batch: int = 64
     window: int = 0
     epochs: int = 20
-    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
+    optimiser: Optimiser = "adam"
     learning_rate: float = 0.002
     last_rate: float | None = None
     weight_decay: float = 0.0
@@ -181,6 +204,22 @@ class Setup:
     sequences: int = 0
     vocabulary: int = 0
     least_count: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training could have."""
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not low <= value <= high:
+                bounds = f"{low} to {high}" if isinstance(high, int) else f"{low:g} to {high:g}"
+                raise ValueError(f"{name} must be from {bounds}, not {value}.")
+        if self.optimiser not in get_args(Optimiser):
+            raise ValueError(
+                f"optimiser must be {' or '.join(get_args(Optimiser))}, not '{self.optimiser}'."
+            )
+        if not self.shrink or not all(0.05 <= factor <= 1 for factor in self.shrink):
+            raise ValueError("shrink must be numbers from 0.05 to 1, with commas between them.")
 
 
 @dataclass(frozen=True, eq=False)
