@@ -67,27 +67,24 @@ def compare(model: SequenceModel, trained: TrainedModel, split: Split) -> Compar
     count = max(1, min(_MOST_SEQUENCES, len(split), _MOST_PRODUCTS // (products * steps)))
     codes = equal = labels = 0
     losses = np.zeros(2)
-    for index in range(count):
-        length = min(int(split.lengths[index]), steps)
-        x = split.x[index : index + 1, :length]
-        whole = length == int(split.lengths[index])
+    # Sequences of one length run together, for a layer may run from their last step.
+    lengths = np.minimum(split.lengths[:count], steps)
+    for length in np.unique(lengths).tolist():
+        chosen = np.flatnonzero(lengths == length)
+        x = split.x[chosen, :length]
         given = torch.from_numpy(np.ascontiguousarray(x)).to(model.read_out.weight.device)
-        hidden, _ = model.lstm(
-            model.inputs_of(given if given.is_floating_point() else given.long())
-        )
-        own, golden = _codes(hidden.transpose(0, 1).cpu().double().numpy(), trained, x)
+        vectors = model.inputs_of(given if given.is_floating_point() else given.long())
+        hidden = model.lstm(vectors)[0].transpose(0, 1)
+        own, golden = _codes(hidden.cpu().double().numpy(), trained, x)
         codes, equal = codes + own.size, equal + int((own == golden).sum())
-        if split.labels.ndim == 1 and not whole:
-            continue
-        wanted = split.labels[index : index + 1]
-        wanted = wanted[:, :length].ravel() if wanted.ndim > 1 else wanted
-        of_torch = (hidden if model.per_step else hidden[-1:]).transpose(0, 1)
-        pair = (
-            model.read_out(of_torch).cpu().double().numpy(),
-            _scores(trained, golden, np.array([length])),
-        )
-        for number, scores in enumerate(pair):
-            losses[number] += _loss(scores.reshape(-1, scores.shape[-1]), wanted)
+        # A sequence that was cut short has no last value to read out.
+        whole = split.labels.ndim > 1 or split.lengths[chosen] == length
+        wanted = split.labels[chosen]
+        wanted = wanted[:, :length] if wanted.ndim > 1 else np.where(whole, wanted, NO_LABEL)
+        of_torch = model.read_out(hidden if model.per_step else hidden[:, -1])
+        scores = _scores(trained, golden, np.full(len(chosen), length))
+        for number, each in enumerate((of_torch.cpu().double().numpy(), scores)):
+            losses[number] += _loss(each.reshape(-1, each.shape[-1]), wanted.ravel())
         labels += int((wanted != NO_LABEL).sum())
     mean = losses / max(labels, 1)
     return Comparison(count, codes, equal / codes, float(mean[0]), float(mean[1]))
@@ -96,7 +93,7 @@ def compare(model: SequenceModel, trained: TrainedModel, split: Split) -> Compar
 def _codes(
     hidden: np.ndarray, trained: TrainedModel, x: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the codes of PyTorch's hidden values, and golden's, shape (1, time, outputs)."""
+    """Return the codes of PyTorch's hidden values, and golden's, shape (batch, time, outputs)."""
     network = trained.network
     reads = network.nodes[0].lstm.reads
     golden = run(network, reads.encode(trained.inputs_of(x)))

@@ -30,7 +30,7 @@ from fewbit.train.loop import CHECKPOINT, LOG, MODEL
 from fewbit.train.tasks import TASKS
 
 SHORT = TASKS["temporal_order"].setups["short"]
-TINY = replace(SHORT, hidden=6, epochs=2, sequences=96, batch=16, dropout=0.25)
+TINY = replace(SHORT, hidden=6, epochs=2, sequences=48, batch=16, dropout=0.25)
 LEARNERS = [
     Float(),
     FloatSD8(),
@@ -77,7 +77,7 @@ def small_text(folder: Path) -> Path:
 def plans(folder: Path) -> list[Plan]:
     words = TASKS["words"].setups["small"]
     streams = replace(
-        words, hidden=5, layers=2, embedding=4, batch=2, window=7, epochs=2, dropout=0.3
+        words, hidden=5, layers=2, embedding=4, batch=2, window=20, epochs=2, dropout=0.3
     )
     characters = replace(
         TASKS["characters"].setups["small"], hidden=5, epochs=2, window=12, batch=32
@@ -316,3 +316,33 @@ def test_other_data_are_refused_when_going_on(tmp_path, capsys):
     status, words = told(capsys, "train", "characters", "--out", tmp_path / "run", "--resume")
     assert status == 2
     assert "not those that" in words
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "scale"),
+    [
+        ("temporal_order", {"batch": 64}, 16),
+        ("temporal_order", {"batch": 2}, 1),
+        ("characters", {"batch": 4, "window": 12}, 8),
+    ],
+)
+def test_the_loss_scale_follows_the_labels_of_a_batch(task, change, scale, tmp_path):
+    setup = replace(TASKS[task].setups["short" if task == "temporal_order" else "small"], **change)
+    data = small_text(tmp_path) if task == "characters" else None
+    training = Training(Plan(task, FloatSD8(), replace(setup, hidden=4), data), tmp_path)
+    # At most a quarter of the labels: 64, 2, and 4 windows of 11.
+    assert training.loss_scale == scale
+    fixed = Plan(task, FloatSD8(loss_scale=1024.0), replace(setup, hidden=4), data)
+    assert Training(fixed, tmp_path).loss_scale == 1024
+
+
+def test_the_end_tells_how_near_golden_is(tmp_path):
+    Training(Plan("temporal_order", FloatSD8(), TINY), tmp_path).run()
+    last = json.loads((tmp_path / LOG).read_text().splitlines()[-1])
+    near = last["golden"]
+    assert (
+        near["codes"] == 64 * 6 * TASKS["temporal_order"].load(None, TINY).test.lengths[:64].mean()
+    )
+    assert 0.5 < near["equal"] < 1
+    assert near["loss"] != near["golden_loss"]
+    assert abs(near["loss"] - near["golden_loss"]) < 0.1
