@@ -76,12 +76,33 @@ def unresolved(dotted: str) -> bool:
     while find_module(module) is None:
         module, _, name = module.rpartition(".")
         names.insert(0, name)
-    found = importlib.import_module(module)
+    try:
+        found = importlib.import_module(module)
+        _ = names and hasattr(found, names[0])
+    except ImportError:
+        # Without PyTorch the source tells what training has.
+        return bool(names) and names[0] not in names_in_source(module)
     for name in names:
         if not hasattr(found, name) and name not in getattr(found, "__annotations__", {}):
             return True
         found = getattr(found, name, None)
     return False
+
+
+def names_in_source(module: str) -> set[str]:
+    """Names that a module defines or lists, as its source says."""
+    origin = getattr(find_module(module), "origin", None)
+    assert origin is not None
+    found: set[str] = set()
+    for node in ast.parse(Path(origin).read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+            if "__all__" in found and isinstance(node.value, ast.List):
+                found |= set(ast.literal_eval(node.value))
+    return found
 
 
 def find_module(name: str):
@@ -130,6 +151,7 @@ def test_what_is_not_there_would_be_seen(tmp_path):
         "# A page\n[there](#a-page) [a](#no-heading) [b](none.md) [c](https://none.example)\n"
         "`golden/none.py` `golden/formats.py` `fewbit.golden.none` `fewbit.golden.formats.NONE`\n"
         "`fewbit.golden.formats.FixedPoint.width` `python -m flow`\n"
+        "`fewbit.train.QuantLSTM` `fewbit.train.Nothing` `fewbit.train.exact.exact_network`\n"
         "```python\nfrom fewbit.golden.formats import NOTHING\n```\n"
     )
     text = page.read_text()
@@ -139,6 +161,7 @@ def test_what_is_not_there_would_be_seen(tmp_path):
         "fewbit.golden.formats.NONE",
         "fewbit.golden.formats.NOTHING",
         "fewbit.golden.none",
+        "fewbit.train.Nothing",
         "flow",
     ]
 
