@@ -305,3 +305,31 @@ def test_wrong_inputs_are_refused():
             layer(x, **options)
     with pytest.raises(ValueError, match="at least one batch"):
         layer.freeze([])
+
+
+def test_floatsd8_scales_widen_before_weights_saturate():
+    layer = made(FloatSD8())
+    weights = layer.get_parameter("weight_ih_l0"), layer.get_parameter("weight_hh_l0")
+    cell = layer.cells["l0"]
+    with torch.no_grad():
+        for weight in weights:
+            weight[3, 2] = -9.0
+    fine = int(cell.weight_bias_ih), int(cell.weight_bias_hh)
+    layer.eval()
+    # A frozen layer keeps its scales, and saturates.
+    assert cell.weights(*weights)[0][3, 2] > -1
+    layer.train()
+    assert [float(used[3, 2]) for used in cell.weights(*weights)] == [-9.0, -9.0]
+    # 2304 / 2^8 is 9: the finest scale that holds it.
+    assert (int(cell.weight_bias_ih), int(cell.weight_bias_hh)) == (8, 8)
+    with torch.no_grad():
+        for weight in weights:
+            weight[3, 2] = 0.0
+    cell.weights(*weights)
+    assert int(cell.weight_bias_ih) == 8
+    layer.follow()
+    assert (int(cell.weight_bias_ih), int(cell.weight_bias_hh)) == fine
+    read_out = FloatSD8().read_out(4, 3)
+    with torch.no_grad():
+        read_out.weight[0, 0] = 9.0
+    assert float(read_out.rounded[0, 0].detach()) == 9.0

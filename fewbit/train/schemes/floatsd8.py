@@ -2,11 +2,14 @@
 
 Forward and backward pass see FloatSD8 weights; the parameters behind them are the master copy,
 which `fewbit.train.optimise.MasterCopy` keeps in binary16 and updates with FP8 gradients of a
-scaled loss. Each tensor of weights has a power of two of its own, its exponent bias.
+scaled loss. Each tensor of weights has a power of two of its own, its exponent bias: the finest at
+which its largest weight does not saturate. It is looked at in every step, for weights that saturate
+learn nothing from their excess, and chosen anew after an epoch.
 
 What arXiv 2001.08450 leaves open is a field of `FloatSD8`, so that its effect can be measured.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -18,7 +21,15 @@ from fewbit.golden import formats
 from fewbit.golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
 from fewbit.golden.checks import check_choice
 from fewbit.golden.formats import BINARY16
-from fewbit.golden.lstm.floatsd8 import FEWEST_PRODUCTS, HIDDEN_FORMAT, FloatSD8Lstm
+from fewbit.golden.lstm.floatsd8 import (
+    FEWEST_PRODUCTS,
+    HIDDEN_FORMAT,
+    HIGHEST_BIAS,
+    HIGHEST_CONSTANT_BIAS,
+    LOWEST_BIAS,
+    LOWEST_CONSTANT_BIAS,
+    FloatSD8Lstm,
+)
 from fewbit.golden.quantize.floatsd8 import input_bias, weight_bias
 from fewbit.train.formats import floatsd8_nearest, nearest_binary16, nearest_e5m2
 from fewbit.train.optimise import MasterCopy, SignedDigitTrigger
@@ -32,6 +43,9 @@ Gradient = Literal["e5m2", "binary16", "binary32"]
 Master = Literal["binary16", "binary32"]
 LastLayer = Literal["floatsd8", "real"]
 Update = Literal["master", "signed_digits"]
+_USUAL_BIAS = formats.FLOATSD8.bias
+_LARGEST = formats.FloatSD8(0).largest
+"""The largest number with exponent bias 0."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +141,45 @@ class FloatSD8(Scheme):
         )
 
 
+def _finest_bias(weights: Tensor, activation_bias: int = HIDDEN_FORMAT.bias) -> int:
+    """Return the largest exponent bias at which no weight saturates, within a circuit's bounds."""
+    largest = float(weights.detach().abs().max())
+    # FloatSD8's largest number is 18 * 2^(7 - bias).
+    bias = math.floor(math.log2(_LARGEST / largest)) if 0 < largest < math.inf else _USUAL_BIAS
+    low, high = LOWEST_CONSTANT_BIAS - activation_bias, HIGHEST_CONSTANT_BIAS - activation_bias
+    return min(max(bias, low, LOWEST_BIAS), high, HIGHEST_BIAS)
+
+
+class _Scale:
+    """A tensor's exponent bias: in training it falls as soon as a weight would saturate.
+
+    Parameters
+    ----------
+    bias
+        A tensor of one integer, which a module keeps among its buffers.
+    fixed
+        Whether it keeps the bias that a first `choose` has given.
+    """
+
+    def __init__(self, bias: Tensor, *, fixed: bool) -> None:
+        self._bias, self._fixed = bias, fixed
+
+    def choose(self, weights: Tensor, activation_bias: int = HIDDEN_FORMAT.bias) -> None:
+        """Take the bias that suits the weights, or, if it is fixed, the one of signed digits."""
+        if self._fixed:
+            self._bias.fill_(weight_bias(reals_of(weights), activation_bias))
+        else:
+            self._bias.fill_(_finest_bias(weights, activation_bias))
+
+    def widened(self, weights: Tensor, activation_bias: int = HIDDEN_FORMAT.bias) -> int:
+        """Return the bias, lowered first if a weight would saturate."""
+        if not self._fixed:
+            finest = _finest_bias(weights, activation_bias)
+            if finest < int(self._bias):
+                self._bias.fill_(finest)
+        return int(self._bias)
+
+
 class _E5M2(Signal):
     """e5m2 numbers; those of the network's input have the bias that suits the first ones best."""
 
@@ -172,19 +225,24 @@ class FloatSD8Linear(nn.Linear):
     ) -> None:
         super().__init__(inputs, classes)
         self.gradient, self._moves = gradient, moves
-        self.register_buffer("weight_bias", torch.tensor(weight_bias(reals_of(self.weight))))
+        self.register_buffer("weight_bias", torch.tensor(0))
+        self._scale.choose(self.weight)
+
+    @property
+    def _scale(self) -> "_Scale":
+        # Made anew, because the buffer is another one after a move to another device.
+        return _Scale(self.weight_bias, fixed=not self._moves)
 
     def follow(self) -> None:
         """Choose the exponent bias that suits the weights."""
         if self._moves:
-            self.weight_bias.fill_(weight_bias(reals_of(self.weight)))
+            self._scale.choose(self.weight)
 
     @property
     def rounded(self) -> Tensor:
         """Return the FloatSD8 weights, with a gradient that passes straight to the master copy."""
-        return straight_through(
-            self.weight, floatsd8_nearest(self.weight.detach(), int(self.weight_bias))
-        )
+        bias = self._scale.widened(self.weight) if self.training else int(self.weight_bias)
+        return straight_through(self.weight, floatsd8_nearest(self.weight.detach(), bias))
 
     @property
     def rounded_bias(self) -> Tensor:
@@ -231,27 +289,33 @@ class _FloatSD8Cell(Cell):
         assert isinstance(self.reads, _E5M2)
         return int(self.reads.bias)
 
+    @property
+    def _scales(self) -> tuple[tuple[_Scale, int], tuple[_Scale, int]]:
+        """Return the scale of each tensor, and the exponent bias of what it is multiplied by."""
+        fixed = self.scheme.update == "signed_digits"
+        return (
+            (_Scale(self.weight_bias_ih, fixed=fixed), self.input_bias),
+            (_Scale(self.weight_bias_hh, fixed=fixed), HIDDEN_FORMAT.bias),
+        )
+
     def start(self, weight_ih: Tensor, weight_hh: Tensor) -> None:
-        self._choose(weight_ih, weight_hh)
+        for (scale, other), weights in zip(self._scales, (weight_ih, weight_hh), strict=True):
+            scale.choose(weights, other)
 
     def follow(self, weight_ih: Tensor, weight_hh: Tensor) -> None:
         # Signed digits keep the exponent bias that they started with.
         if self.scheme.update == "master":
-            self._choose(weight_ih, weight_hh)
-
-    def _choose(self, weight_ih: Tensor, weight_hh: Tensor) -> None:
-        self.weight_bias_ih.fill_(weight_bias(reals_of(weight_ih), self.input_bias))
-        self.weight_bias_hh.fill_(weight_bias(reals_of(weight_hh)))
+            self.start(weight_ih, weight_hh)
 
     def weights(self, weight_ih: Tensor, weight_hh: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = (
-            straight_through(weight, floatsd8_nearest(weight.detach(), int(bias)))
-            for weight, bias in (
-                (weight_ih, self.weight_bias_ih),
-                (weight_hh, self.weight_bias_hh),
-            )
-        )
-        return first, second
+        used: list[Tensor] = []
+        biases = self.weight_bias_ih, self.weight_bias_hh
+        for (scale, other), kept, weights in zip(
+            self._scales, biases, (weight_ih, weight_hh), strict=True
+        ):
+            bias = scale.widened(weights, other) if self.training else int(kept)
+            used.append(straight_through(weights, floatsd8_nearest(weights.detach(), bias)))
+        return used[0], used[1]
 
     def run(
         self,
