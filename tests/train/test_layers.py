@@ -49,7 +49,7 @@ INTEGERS = [
     Int8(),
     Int8(activation="gemmlowp"),
 ]
-ALL = [Float(), FloatSD8(), *INTEGERS]
+ALL = [Float(), FloatSD8(), FloatSD8(first="real", gradient="binary32"), *INTEGERS]
 
 
 def shown(scheme) -> str:

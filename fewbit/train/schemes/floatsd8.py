@@ -41,6 +41,7 @@ __all__ = ["FloatSD8"]
 
 Gradient = Literal["e5m2", "binary16", "binary32"]
 Master = Literal["binary16", "binary32"]
+FirstLayer = Literal["e5m2", "real"]
 LastLayer = Literal["floatsd8", "real"]
 Update = Literal["master", "signed_digits"]
 _USUAL_BIAS = formats.FLOATSD8.bias
@@ -74,6 +75,9 @@ class FloatSD8(Scheme):
         most a quarter of the labels in a batch, over which the loss is a mean: so the gradient of
         one label's score is never above 1/4. It is 1024 for 64 windows of 99 characters, and 16 for
         64 sequences with a label each, whose gradients 1024 makes overflow.
+    first
+        The network's inputs in training: "e5m2", as the circuit reads them, or "real", which golden
+        and the circuit round all the same.
     last
         The read-out: "floatsd8" for FloatSD8 weights and binary16 results, or "real".
     products, window
@@ -93,6 +97,7 @@ class FloatSD8(Scheme):
     update: Update = "master"
     momentum: float = 0.9
     loss_scale: float | None = None
+    first: FirstLayer = "e5m2"
     last: LastLayer = "floatsd8"
     products: int = FEWEST_PRODUCTS
     window: int | None = DEFAULT_WINDOW
@@ -102,12 +107,13 @@ class FloatSD8(Scheme):
         check_choice("gradient", self.gradient, get_args(Gradient))
         check_choice("master", self.master, get_args(Master))
         check_choice("moments", self.moments, get_args(Master))
+        check_choice("first", self.first, get_args(FirstLayer))
         check_choice("last", self.last, get_args(LastLayer))
         check_choice("update", self.update, get_args(Update))
         check_choice("rounding", self.rounding, ("nearest", "stochastic"))
 
     def signal(self, *, hidden: bool) -> Signal:
-        return _E5M2(fixed=hidden)
+        return _E5M2(fixed=hidden, rounds=hidden or self.first == "e5m2")
 
     def cell(self, inputs: int, hidden: int, reads: Signal, writes: Signal) -> Cell:
         return _FloatSD8Cell(self, inputs, hidden, reads, writes)
@@ -186,8 +192,9 @@ class _E5M2(Signal):
     bias: Tensor
     known: Tensor
 
-    def __init__(self, *, fixed: bool) -> None:
+    def __init__(self, *, fixed: bool, rounds: bool) -> None:
         super().__init__()
+        self._rounds = rounds
         self.register_buffer("bias", torch.tensor(HIDDEN_FORMAT.bias))
         self.register_buffer("known", torch.tensor(fixed))
 
@@ -196,6 +203,8 @@ class _E5M2(Signal):
         return bool(self.known)
 
     def forward(self, values: Tensor) -> Tensor:
+        if not self._rounds:
+            return values
         return straight_through(values, nearest_e5m2(values.detach(), int(self.bias)))
 
     @torch.no_grad()
