@@ -18,6 +18,7 @@ from numbers import Integral
 import numpy as np
 import numpy.typing as npt
 
+from fewbit.golden.arithmetic import Raws
 from fewbit.golden.lstm.float64 import Reals
 from fewbit.golden.lstm.ternary import MOST_EXPONENTS
 from fewbit.golden.quantize.ternary import (
@@ -83,8 +84,8 @@ def normalized_pow2(
     magnitudes = np.abs(values)
     means = magnitudes.mean(axis=(-2, -1))
     thresholds = normalized_thresholds(means, exponents)[:, np.newaxis, np.newaxis]
-    passed = (magnitudes[..., np.newaxis] > thresholds).sum(axis=-1)
-    sizes = (1 << passed) >> 1
+    passed: Raws = (magnitudes[..., np.newaxis] > thresholds).sum(axis=-1)
+    sizes: Raws = np.left_shift(1, passed) >> 1
     squares = (sizes**2).sum(axis=-1)
     if gains is None:
         scale = (sizes * magnitudes).sum(axis=-1) / np.maximum(squares, 1)
