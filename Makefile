@@ -10,12 +10,14 @@ SETUP := $(VENV)/.ready
 SETUP_TRAIN := $(VENV_TRAIN)/.ready
 JOBS ?= 2
 
-.PHONY: all setup tools test test-quick test-train test-all lint lint-train verilog regress area prove reproduce speakers bulk bulk-mac ieee layers dynamic train clean
+.PHONY: all setup setup-train tools test test-quick test-train test-all lint lint-train verilog regress area prove reproduce speakers bulk bulk-mac ieee layers dynamic train clean
 
 all: $(SETUP) tools
 	$(BIN)/python -m examples.main_job --jobs $(JOBS)
 
 setup: $(SETUP)
+
+setup-train: $(SETUP_TRAIN)
 
 $(SETUP): EXTRAS := test,lint
 $(SETUP): SIZE := some 300 MB of packages, a minute or two

@@ -145,9 +145,8 @@ def _build_parser() -> Parser:
         dest="command", metavar="COMMAND", required=True, parser_class=_CommandParser
     )
     for command in COMMANDS:
-        own = parsers.add_parser(
-            command.name, help=command.summary, description=f"{command.summary.capitalize()}."
-        )
+        sentence = f"{command.summary[0].upper()}{command.summary[1:]}."
+        own = parsers.add_parser(command.name, help=command.summary, description=sentence)
         own.set_defaults(run=command.run)
         command.add_arguments(own)
     return parser

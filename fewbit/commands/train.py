@@ -76,7 +76,8 @@ def _training(options: argparse.Namespace) -> "Training":
         if error.name != "torch":
             raise
         raise UsageError(
-            "Training needs PyTorch, which is missing; install it with pip install 'fewbit[train]'."
+            "Training needs PyTorch, which is missing; install it with pip install 'fewbit[train]',"
+            " or in a checkout with make setup-train and run .venv-train/bin/fewbit."
         ) from error
     wish = Wish(
         options.task,

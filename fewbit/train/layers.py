@@ -31,6 +31,8 @@ class QuantLSTM(nn.Module):
         Length of an input vector, and number of units of each layer and direction.
     num_layers, bias, batch_first, dropout, bidirectional
         As in ``nn.LSTM``. Projections, ``proj_size``, do not exist.
+    device, dtype
+        As in ``nn.LSTM``, but that all schemes other than `fewbit.train.Float` need float32.
     scheme
         The scheme; by default `fewbit.train.Float`, which rounds nothing.
 
@@ -50,6 +52,8 @@ class QuantLSTM(nn.Module):
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         *,
         scheme: Scheme | None = None,
     ) -> None:
@@ -63,6 +67,10 @@ class QuantLSTM(nn.Module):
                 raise ValueError(f"{name} must be at least 1, not {value}.")
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout must be from 0 to 1, not {dropout}.")
+        if scheme is not None and not isinstance(scheme, Scheme):
+            raise ValueError(
+                f"scheme must be a scheme, such as fewbit.train.Ternary(), not {scheme!r}."
+            )
         if proj_size:
             raise ValueError(f"proj_size must be 0, as no scheme has projections, not {proj_size}.")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
@@ -86,6 +94,7 @@ class QuantLSTM(nn.Module):
                 inputs, hidden_size, self._signal(layer), self._signal(layer + 1)
             )
         self.reset_parameters()
+        self.to(device=device, dtype=dtype)
         self.register_load_state_dict_post_hook(_complete)
 
     def _places(self) -> list[tuple[str, int, bool]]:
@@ -173,8 +182,12 @@ class QuantLSTM(nn.Module):
                 raise ValueError("lengths must be None for a packed sequence, which has its own.")
             padded, counts = pad_packed_sequence(input)
             output, state = self._run(padded, hx, counts)
-            packed = pack_padded_sequence(output, counts, enforce_sorted=False)
-            return packed, state
+            order = input.sorted_indices
+            if order is not None:
+                output, counts = output.index_select(1, order), counts[order.cpu()]
+            # Sequences of one length keep the order that they have in the input's rows.
+            data = pack_padded_sequence(output, counts).data
+            return PackedSequence(data, input.batch_sizes, order, input.unsorted_indices), state
         if input.dim() not in {2, 3} or input.shape[-1] != self.input_size:
             raise ValueError(
                 f"input must have the shape (time, batch, {self.input_size}), not "
@@ -192,12 +205,15 @@ class QuantLSTM(nn.Module):
     ) -> tuple[Tensor, State]:
         """Return output and last states for an input of shape (time, batch, inputs)."""
         time, batch, _ = x.shape
-        if time == 0:
-            raise ValueError("input must have at least one step, not none.")
+        if not (time and batch):
+            raise ValueError("input must have at least one sequence of one step, not none.")
+        self._check_type(x)
         places = self._places()
         shape = len(places), batch, self.hidden_size
         if state is None:
             state = x.new_zeros(shape), x.new_zeros(shape)
+        if len(state) != 2:
+            raise ValueError(f"hx must be hidden values and cells, not {len(state)} tensors.")
         for name, given in zip(("hidden", "cell"), state, strict=True):
             if tuple(given.shape) != shape:
                 raise ValueError(
@@ -234,6 +250,17 @@ class QuantLSTM(nn.Module):
         if padding is not None:
             read = read * padding.valid.unsqueeze(-1)
         return read, (torch.stack(hiddens), torch.stack(cells))
+
+    def _check_type(self, x: Tensor) -> None:
+        """Refuse inputs of another type than the weights, or one that is not the scheme's."""
+        kind = self.get_parameter("weight_ih_l0").dtype
+        if x.dtype != kind:
+            raise ValueError(f"input must be {kind}, as the weights are, not {x.dtype}.")
+        if kind != torch.float32 and not isinstance(self.scheme, Float):
+            raise ValueError(
+                f"The scheme {self.scheme.name} computes in torch.float32, not {kind}; convert the"
+                " layer and its input with .float()."
+            )
 
     def _observe(self, x: Tensor) -> None:
         """Let the input's signal learn from values; the first ones may decide weights' scales."""
@@ -325,7 +352,10 @@ class _Padding:
     def __init__(
         self, lengths: Tensor | Sequence[int], time: int, batch: int, device: torch.device
     ) -> None:
-        counts = torch.as_tensor(lengths, dtype=torch.int64, device=device)
+        given = torch.as_tensor(lengths)
+        if given.is_floating_point():
+            raise ValueError(f"lengths must be whole numbers, not {given.dtype}.")
+        counts = given.to(device, torch.int64)
         if counts.shape != (batch,) or int(counts.min()) < 1 or int(counts.max()) > time:
             raise ValueError(
                 f"lengths must be {batch} numbers from 1 to {time}, not {counts.tolist()}."

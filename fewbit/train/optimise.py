@@ -35,7 +35,7 @@ from fewbit.train.formats import (
     powers_of_two,
 )
 
-__all__ = ["LAYOUTS", "MasterCopy", "SignedDigitTrigger"]
+__all__ = ["LAYOUTS", "MasterCopy", "SignedDigitTrigger", "check_loss_scale"]
 
 Real = Literal["binary16", "binary32"]
 GradientKind = Literal["e5m2", "binary16", "binary32"]
@@ -46,6 +46,26 @@ _FEWEST_STEPS = 20
 """Steps before a share of skipped ones is worth a warning."""
 _BINARY16_MANTISSA, _LOWEST_EXPONENT = 10, -14
 _FLOAT32_MANTISSA, _FLOAT32_BIAS = 23, 127
+_LARGEST_LOSS_SCALE = 64
+"""Its exponent: with it and with its inverse a gradient of usual size is a binary32 number."""
+
+
+def check_loss_scale(loss_scale: float | None) -> None:
+    """Refuse a loss scale that is no power of two from 2^-64 to 2^64; None is left to a scheme.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    if loss_scale is None:
+        return
+    mantissa, exponent = math.frexp(loss_scale)
+    if mantissa != 0.5 or abs(exponent - 1) > _LARGEST_LOSS_SCALE:
+        raise ValueError(
+            f"loss_scale must be a power of two from 2^-{_LARGEST_LOSS_SCALE} to"
+            f" 2^{_LARGEST_LOSS_SCALE}, not {loss_scale}."
+        )
 
 
 class MasterCopy(Optimizer):
@@ -61,7 +81,7 @@ class MasterCopy(Optimizer):
     optimiser
         Any optimiser of PyTorch; it steps without a closure.
     loss_scale
-        A constant, a power of two, by which `scale` multiplies the loss.
+        A constant, a power of two from 2^-64 to 2^64, by which `scale` multiplies the loss.
     master
         Format of the parameters, "binary16" (saturated) or "binary32". They are rounded at once.
     gradient
@@ -109,8 +129,7 @@ class MasterCopy(Optimizer):
         check_choice("gradient", gradient, get_args(GradientKind))
         check_choice("moments", moments, get_args(Real))
         check_choice("rounding", rounding, get_args(Rounding))
-        if not (math.isfinite(loss_scale) and loss_scale > 0 and math.frexp(loss_scale)[0] == 0.5):
-            raise ValueError(f"loss_scale must be a power of two, not {loss_scale}.")
+        check_loss_scale(loss_scale)
         self.step_limit = dict(step_limit or {})
         for limit in self.step_limit.values():
             if not 0 < limit < math.inf:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from fewbit.golden.activation.integer import ActivationKind
-from fewbit.golden.checks import check_choice
+from fewbit.golden.checks import check_choice, freeze_integer
 from fewbit.golden.lstm.ternary import (
     HIGHEST_ACTIVATION_WIDTH,
     LOWEST_ACTIVATION_WIDTH,
@@ -46,6 +46,7 @@ from fewbit.train.schemes.few_bit_cells import BatchNormCell, FewBitCell, FixedP
 __all__ = ["Binary", "Exponential", "FewBit", "FixedPoint", "PowerOfTwo", "Ternary"]
 
 NormKind = Literal["weight", "batch", "batch_per_step"]
+_MOST_STEPS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,8 @@ class FewBit(Scheme):
         check_choice("activation", self.activation, get_args(ActivationKind))
         check_choice("frozen", self.frozen, ("deterministic", "sample"))
         low, high = LOWEST_ACTIVATION_WIDTH, HIGHEST_ACTIVATION_WIDTH
-        if not low <= self.activation_width <= high:
-            raise ValueError(
-                f"activation_width must be from {low} to {high}, not {self.activation_width}."
-            )
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, not {self.steps}.")
+        freeze_integer(self, "activation_width", low, high)
+        freeze_integer(self, "steps", 1, _MOST_STEPS)
         if (self.sampled or self.frozen == "sample") and not self.made_rule.sampled:
             raise ValueError(f"The rule {self.rule} has no random form; set sampled=false.")
 
@@ -204,6 +201,11 @@ class PowerOfTwo(FewBit):
 
     exponents: int = MOST_EXPONENTS
 
+    def __post_init__(self) -> None:
+        """Check the exponents, too."""
+        freeze_integer(self, "exponents", 1, MOST_EXPONENTS)
+        super().__post_init__()
+
     @property
     def made_rule(self) -> Rule:
         return rule(self.rule, magnitudes=self.exponents)
@@ -271,6 +273,11 @@ class FixedPoint(FewBit):
 
     integer_bits: int = 0
     fraction: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the bits, too, which the rule does."""
+        super().__post_init__()
+        rule(self.rule, integer_bits=self.integer_bits, fraction=self.fraction)
 
     @property
     def made_rule(self) -> Rule:

@@ -19,20 +19,23 @@ from torch.nn import functional
 
 from fewbit.golden import formats
 from fewbit.golden.accumulate.floatsd8_mac import DEFAULT_WINDOW
-from fewbit.golden.checks import check_choice
+from fewbit.golden.checks import check_choice, freeze_integer
 from fewbit.golden.formats import BINARY16
 from fewbit.golden.lstm.floatsd8 import (
     FEWEST_PRODUCTS,
     HIDDEN_FORMAT,
     HIGHEST_BIAS,
     HIGHEST_CONSTANT_BIAS,
+    HIGHEST_WINDOW,
     LOWEST_BIAS,
     LOWEST_CONSTANT_BIAS,
+    LOWEST_WINDOW,
+    MOST_PRODUCTS,
     FloatSD8Lstm,
 )
 from fewbit.golden.quantize.floatsd8 import input_bias, weight_bias
 from fewbit.train.formats import floatsd8_nearest, nearest_binary16, nearest_e5m2
-from fewbit.train.optimise import MasterCopy, SignedDigitTrigger
+from fewbit.train.optimise import MasterCopy, SignedDigitTrigger, check_loss_scale
 from fewbit.train.quantisers import straight_through
 from fewbit.train.recurrence import GradientFormat, floatsd8_recurrence
 from fewbit.train.schemes.contract import Cell, Scheme, Signal, by_gate, reals_of
@@ -111,6 +114,12 @@ class FloatSD8(Scheme):
         check_choice("last", self.last, get_args(LastLayer))
         check_choice("update", self.update, get_args(Update))
         check_choice("rounding", self.rounding, ("nearest", "stochastic"))
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be from 0 to below 1, not {self.momentum}.")
+        check_loss_scale(self.loss_scale)
+        freeze_integer(self, "products", FEWEST_PRODUCTS, MOST_PRODUCTS)
+        if self.window is not None:
+            freeze_integer(self, "window", LOWEST_WINDOW, HIGHEST_WINDOW)
 
     def signal(self, *, hidden: bool) -> Signal:
         return _E5M2(fixed=hidden, rounds=hidden or self.first == "e5m2")
