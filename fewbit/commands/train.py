@@ -115,23 +115,53 @@ def _shown() -> Iterator[Callable[[int, int, str], None]]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    with enough_memory("make the batch smaller with --set batch=N"):
+    with _enough_memory():
         training = _training(options)
         seconds = math.inf if options.seconds is None else options.seconds
-        try:
-            with _shown() as progress:
-                finished = training.run(seconds, progress)
-        except KeyboardInterrupt:
+        with _faults(training):
+            # A folder that takes no files is found before hours of training, not after.
             training.save()
-            print(f"Interrupted; --resume goes on from step {training.step}.", file=sys.stderr)
-            return 130
-        except OSError as error:
-            raise UsageError(
-                f"{refusal(error).rstrip('.')}; the last checkpoint is whole, --resume goes on from"
-                " it."
-            ) from error
+            try:
+                with _shown() as progress:
+                    finished = training.run(seconds, progress)
+            except KeyboardInterrupt:
+                training.save()
+                print(f"Interrupted; --resume goes on from step {training.step}.", file=sys.stderr)
+                return 130
     print(_report(training, finished=finished))
     return 0
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Turn a lack of memory, of which PyTorch tells in its own way, into a user's mistake."""
+    with enough_memory("make batch or hidden smaller with --set"):
+        try:
+            yield
+        except RuntimeError as error:
+            if "allocate memory" not in str(error) and "out of memory" not in str(error):
+                raise
+            raise MemoryError from error
+
+
+@contextmanager
+def _faults(training: "Training") -> Iterator[None]:
+    """Turn what a training comes upon under way into a user's mistake, with what is left of it."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{refusal(error).rstrip('.')}; {_left(training)}.") from error
+    except ValueError as error:
+        # Such as weights that are not finite; its text is a sentence with a remedy.
+        raise UsageError(str(error)) from error
+
+
+def _left(training: "Training") -> str:
+    from fewbit.train.loop import CHECKPOINT
+
+    if (training.folder / CHECKPOINT).exists():
+        return "the last checkpoint is whole, --resume goes on from it"
+    return "choose another place with --out"
 
 
 def _report(training: "Training", *, finished: bool) -> str:

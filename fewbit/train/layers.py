@@ -142,7 +142,13 @@ class QuantLSTM(nn.Module):
         """Take anew what follows from weights that have moved, such as their power-of-two scales.
 
         A training loop calls it now and then, for example after each epoch.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not finite.
         """
+        self._check_finite()
         for suffix, _, _ in self._places():
             self._cell(suffix).follow(*self._weights(suffix))
 
@@ -262,6 +268,14 @@ class QuantLSTM(nn.Module):
                 " layer and its input with .float()."
             )
 
+    def _check_finite(self) -> None:
+        for name, parameter in self.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                raise ValueError(
+                    f"The parameter {name} is not finite, as the training has diverged; train anew"
+                    " with a lower learning rate."
+                )
+
     def _observe(self, x: Tensor) -> None:
         """Let the input's signal learn from values; the first ones may decide weights' scales."""
         signal = self._signal(0)
@@ -305,10 +319,11 @@ class QuantLSTM(nn.Module):
         Raises
         ------
         ValueError
-            If there is no batch.
+            If there is no batch, or a parameter is not finite.
         """
         if not batches:
             raise ValueError("batches must hold at least one batch of training data, not none.")
+        self._check_finite()
         self.eval()
         if not self._signal(0).is_known:
             for x, lengths in batches:

@@ -285,6 +285,10 @@ def test_zero_rows_and_gates_do_no_harm():
         ({"hidden_size": 0}, "hidden_size must be at least 1, not 0."),
         ({"dropout": 2.0}, "dropout must be from 0 to 1, not 2.0."),
         ({"proj_size": 3}, "proj_size must be 0, as no scheme has projections, not 3."),
+        (
+            {"scheme": "ternary"},
+            "scheme must be a scheme, such as fewbit.train.Ternary(), not 'ternary'.",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, words):
@@ -296,7 +300,12 @@ def test_wrong_inputs_are_refused():
     layer = made(Float())
     for x, options, words in (
         (torch.zeros(3, 2, INPUTS + 1), {}, "input must have the shape"),
-        (torch.zeros(0, 2, INPUTS), {}, "at least one step"),
+        (torch.zeros(0, 2, INPUTS), {}, "at least one sequence of one step"),
+        (torch.zeros(2, 0, INPUTS), {}, "at least one sequence of one step"),
+        (sequences().double(), {}, "input must be torch.float32, as the weights are, not torch.fl"),
+        (sequences().long(), {}, "input must be torch.float32, as the weights are, not torch.int"),
+        (sequences(), {"lengths": torch.full((4,), 1.5)}, "lengths must be whole numbers"),
+        (sequences(), {"hx": (torch.zeros(1, 4, 6),)}, "hx must be hidden values and cells"),
         (sequences(), {"lengths": [1, 2]}, "lengths must be 4 numbers from 1 to 11"),
         (sequences(), {"lengths": [1, 2, 3, 12]}, "lengths must be 4 numbers"),
         (sequences(), {"hx": (torch.zeros(2, 4, 6), torch.zeros(2, 4, 6))}, "The first hidden"),
@@ -305,6 +314,62 @@ def test_wrong_inputs_are_refused():
             layer(x, **options)
     with pytest.raises(ValueError, match="at least one batch"):
         layer.freeze([])
+
+
+@pytest.mark.parametrize("scheme", [*INTEGERS, FloatSD8()], ids=repr)
+def test_schemes_need_float32(scheme):
+    layer = made(scheme).double()
+    with pytest.raises(ValueError, match=r"computes in torch.float32, not .*; convert the layer"):
+        layer(sequences().double())
+
+
+def test_device_and_type_are_those_of_pytorch():
+    layer = QuantLSTM(INPUTS, HIDDEN, device="cpu", dtype=torch.float64)
+    assert layer(sequences().double())[0].dtype == torch.float64
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_packed_rows_are_in_the_order_of_the_input(ordered):
+    # Many sequences of one length, for which a sort that is not stable has many orders.
+    torch.manual_seed(1)
+    reference = nn.LSTM(INPUTS, HIDDEN, bidirectional=True)
+    layer = QuantLSTM(INPUTS, HIDDEN, bidirectional=True)
+    layer.load_state_dict(reference.state_dict())
+    lengths = torch.randint(1, 10, (300,))
+    if ordered:
+        lengths = lengths.sort(descending=True).values
+    packed = pack_padded_sequence(torch.randn(9, 300, INPUTS), lengths, enforce_sorted=ordered)
+    (output, state), (expected, last) = layer(packed), reference(packed)
+    torch.testing.assert_close(output.data, expected.data)
+    torch.testing.assert_close(state, last)
+    assert (output.sorted_indices is None) == (expected.sorted_indices is None)
+
+
+@pytest.mark.parametrize("scheme", [Float(), FloatSD8(), Ternary(norm="batch"), Int8()], ids=repr)
+def test_weights_that_are_not_finite_are_named(scheme):
+    layer = made(scheme)
+    layer(sequences())
+    with torch.no_grad():
+        layer.get_parameter("weight_hh_l0")[3, 2] = float("nan")
+    for fails in (layer.follow, lambda: layer.freeze([(sequences(), None)])):
+        with pytest.raises(ValueError, match="weight_hh_l0 is not finite, .* lower learning rate"):
+            fails()
+
+
+def test_schemes_refuse_settings_that_no_circuit_has():
+    for make, words in (
+        (lambda: FloatSD8(products=3), "products must be from 4 to 16, not 3."),
+        (lambda: FloatSD8(window=0), "window must be from 8 to 48, not 0."),
+        (lambda: FloatSD8(momentum=1.0), "momentum must be from 0 to below 1, not 1.0."),
+        (lambda: FloatSD8(loss_scale=3.0), "loss_scale must be a power of two"),
+        (lambda: FloatSD8(loss_scale=2.0**-128), "loss_scale must be a power of two from 2^-64"),
+        (lambda: PowerOfTwo(exponents=5), "exponents must be from 1 to 4, not 5."),
+        (lambda: Ternary(activation_width=8.5), "activation_width must be an integer, not 8.5."),  # type: ignore
+        (lambda: Ternary(steps=10**12), "steps must be from 1 to 65536, not 1000000000000."),
+        (lambda: FixedPoint(fraction=0), "integer_bits plus fraction must be an integer from 1"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(words)):
+            make()
 
 
 def test_floatsd8_scales_widen_before_weights_saturate():

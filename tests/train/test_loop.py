@@ -307,6 +307,39 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, capsys, monkeypatch):
     assert told(capsys, "train", "temporal_order", "--out", folder, "--resume")[0] == 0
 
 
+def test_a_folder_that_takes_no_files_is_found_at_once(tmp_path, capsys, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(Training, "run", lambda *_: pytest.fail("It was trained first."))
+    status, words = told(capsys, *command(tmp_path / "run", "--scheme", "float"))
+    assert status == 2
+    assert words.endswith("No space left on device; choose another place with --out.\n")
+    assert not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (ValueError("The weights are not finite; train anew."), "are not finite; train anew.\n"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "not enough memory"),
+    ],
+)
+def test_faults_under_way_are_one_sentence(fault, words, tmp_path, capsys, monkeypatch):
+    def fails(*_):
+        raise fault
+
+    monkeypatch.setattr(Training, "run", fails)
+    status, output = told(capsys, *command(tmp_path / "run", "--scheme", "float"))
+    assert status == 2
+    assert words in output
+    assert output.count("\n") == 1
+    monkeypatch.undo()
+    # What was written before the fault can be gone on from.
+    assert told(capsys, "train", "temporal_order", "--out", tmp_path / "run", "--resume")[0] == 0
+
+
 def test_other_data_are_refused_when_going_on(tmp_path, capsys):
     text = small_text(tmp_path)
     sizes = ["hidden=4", "epochs=1", "window=12"]

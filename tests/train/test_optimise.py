@@ -310,9 +310,9 @@ def test_closures() -> None:
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
-        ({"loss_scale": 1000.0}, "loss_scale must be a power of two, not 1000.0"),
-        ({"loss_scale": -2.0}, "loss_scale must be a power of two, not -2.0"),
-        ({"loss_scale": math.inf}, "loss_scale must be a power of two, not inf"),
+        ({"loss_scale": 1000.0}, r"loss_scale must be a power of two .*, not 1000\.0"),
+        ({"loss_scale": -2.0}, r"loss_scale must be a power of two .*, not -2\.0"),
+        ({"loss_scale": math.inf}, r"loss_scale must be a power of two .*, not inf"),
         ({"master": "fp16"}, "master must be"),
         ({"gradient": "fp8"}, "gradient must be"),
         ({"moments": "e5m2"}, "moments must be"),
