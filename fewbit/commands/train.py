@@ -2,7 +2,10 @@
 
 import argparse
 import math
+import signal
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,14 +125,71 @@ def _run(options: argparse.Namespace) -> int:
             # A folder that takes no files is found before hours of training, not after.
             training.save()
             try:
-                with _shown() as progress:
-                    finished = training.run(seconds, progress)
-            except KeyboardInterrupt:
+                with _asked_to_stop() as stop, _warnings(), _shown() as progress:
+
+                    def after_step(done: int, total: int, words: str) -> None:
+                        progress(done, total, words)
+                        stop()
+
+                    finished = training.run(seconds, after_step)
+            except _Stopped as stopped:
                 training.save()
                 print(f"Interrupted; --resume goes on from step {training.step}.", file=sys.stderr)
-                return 130
+                return 128 + stopped.signal
     print(_report(training, finished=finished))
     return 0
+
+
+@contextmanager
+def _warnings() -> Iterator[None]:
+    """Show warnings as sentences, without the place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(
+            f"Warning: {message}", file=sys.stderr
+        )
+        yield
+
+
+class _Stopped(Exception):
+    """The end of a step after which a signal wants the training to stop."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal = signal_number
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[Callable[[], None]]:
+    """Keep Ctrl-C and SIGTERM until the function that is given is called, which then raises.
+
+    Between two steps, that is: within one, only some parameters have moved, and a batch that counts
+    as seen has not been trained on. A second signal of a kind ends the command at once.
+    """
+    caught: list[int] = []
+    before: dict[int, Any] = {}
+
+    def keep(number: int, _: object) -> None:
+        caught.append(number)
+        signal.signal(number, before[number])
+        print("Stopping after this step or epoch; once more for at once.", file=sys.stderr)
+
+    def stop() -> None:
+        if caught:
+            raise _Stopped(caught[0])
+
+    # Only the main thread may have handlers.
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.getsignal(number)
+            # A caller's wish to ignore one is kept.
+            if before[number] not in {signal.SIG_IGN, None}:
+                signal.signal(number, keep)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 @contextmanager

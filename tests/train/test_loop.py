@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from fewbit.train import (
 )
 from fewbit.train.checkpoint import read_checkpoint, write_checkpoint
 from fewbit.train.loop import CHECKPOINT, LOG, MODEL
+from fewbit.train.model import SequenceModel
 from fewbit.train.tasks import TASKS
 
 SHORT = TASKS["temporal_order"].setups["short"]
@@ -305,6 +308,40 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, capsys, monkeypatch):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     monkeypatch.undo()
     assert told(capsys, "train", "temporal_order", "--out", folder, "--resume")[0] == 0
+
+
+def test_a_warning_is_one_sentence(tmp_path, capsys, monkeypatch):
+    def warns(*_):
+        warnings.warn("Steps were skipped.", stacklevel=1)
+        return False
+
+    monkeypatch.setattr(Training, "run", warns)
+    status, words = told(capsys, *command(tmp_path / "run", "--scheme", "float"))
+    assert status == 0
+    assert "Warning: Steps were skipped.\n" in words
+    assert __file__ not in words
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_a_step_changes_no_bit(kind, tmp_path, capsys, monkeypatch):
+    sizes = ["--scheme", "floatsd8", "rounding=stochastic", "--set", "dropout=0.2"]
+    assert told(capsys, *command(tmp_path / "whole", *sizes))[0] == 0
+    forward, calls = SequenceModel.forward, []
+
+    def interrupted(*arguments):
+        calls.append(None)
+        if len(calls) == 2:
+            os.kill(os.getpid(), kind)
+        return forward(*arguments)
+
+    monkeypatch.setattr(SequenceModel, "forward", interrupted)
+    status, words = told(capsys, *command(tmp_path / "parts", *sizes))
+    monkeypatch.undo()
+    assert status == 128 + kind
+    assert words.endswith("Interrupted; --resume goes on from step 2.\n")
+    assert told(capsys, "train", "temporal_order", "--out", tmp_path / "parts", "--resume")[0] == 0
+    first, second = ((tmp_path / name / MODEL).read_bytes() for name in ("whole", "parts"))
+    assert first == second
 
 
 def test_a_folder_that_takes_no_files_is_found_at_once(tmp_path, capsys, monkeypatch):
