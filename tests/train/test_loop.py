@@ -310,6 +310,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, capsys, monkeypatch):
     assert told(capsys, "train", "temporal_order", "--out", folder, "--resume")[0] == 0
 
 
+@pytest.mark.filterwarnings("default")
 def test_a_warning_is_one_sentence(tmp_path, capsys, monkeypatch):
     def warns(*_):
         warnings.warn("Steps were skipped.", stacklevel=1)
