@@ -33,14 +33,15 @@ class Comparison:
     codes
         The number of hidden codes of the last layer.
     equal
-        The share of them that is the same in both.
+        The share of them that is the same in both; None for reals, which PyTorch has in binary32
+        and golden in binary64.
     loss, golden_loss
         The mean cross-entropy over all labels, natural logarithm, of both.
     """
 
     sequences: int
     codes: int
-    equal: float
+    equal: float | None
     loss: float
     golden_loss: float
 
@@ -87,7 +88,8 @@ def compare(model: SequenceModel, trained: TrainedModel, split: Split) -> Compar
             losses[number] += _loss(each.reshape(-1, each.shape[-1]), wanted.ravel())
         labels += int((wanted != NO_LABEL).sum())
     mean = losses / max(labels, 1)
-    return Comparison(count, codes, equal / codes, float(mean[0]), float(mean[1]))
+    share = equal / codes if trained.network.quantised else None
+    return Comparison(count, codes, share, float(mean[0]), float(mean[1]))
 
 
 def _codes(

@@ -70,6 +70,10 @@ class Training:
         self.plan, self.folder, self.device = plan, folder, torch.device(device)
         self.task: Task = TASKS[plan.task]
         self.data: Data = self.task.load(plan.data, plan.setup)
+        if plan.setup.embedding and np.issubdtype(self.data.train.x.dtype, np.floating):
+            raise ValueError(
+                f"embedding must be 0 for the task {plan.task}, whose inputs are real vectors."
+            )
         torch.manual_seed(plan.seed)
         self.model = SequenceModel(
             self.data, plan.setup, plan.scheme, per_step=self.task.per_step
@@ -218,11 +222,13 @@ class Training:
         while not self.finished:
             for batch in self._remaining():
                 loss = self._train(batch)
+                # An interrupt comes before this, with the step undone, or after it.
+                self.index += 1
                 now = time.monotonic()
                 self.seconds = before + now - begin
-                progress(self.step, total, f"epoch {self.epoch + 1}, loss {loss:.3f}")
                 if self.step % _STEPS_BETWEEN_LINES == 0:
                     self._note("step", loss=loss)
+                progress(self.step, total, f"epoch {self.epoch + 1}, loss {loss:.3f}")
                 if now - begin >= seconds:
                     self._write()
                     return False
@@ -244,10 +250,10 @@ class Training:
     def _remaining(self) -> Iterator[Batch]:
         """Yield the batches of the epoch that are still to be trained on."""
         self._set_rate()
+        start = self.index
         batches = self.task.batches(self.data, self.plan.setup, self.epoch, self.plan.seed)
         for number, batch in enumerate(batches):
-            if number >= self.index:
-                self.index += 1
+            if number >= start:
                 yield batch
 
     def _set_rate(self) -> None:
@@ -289,12 +295,10 @@ class Training:
             if isinstance(module, (QuantLSTM, FloatSD8Linear)):
                 module.follow()
         figure, loss = self.validate()
-        better = self.best is None or (
-            figure > self.best["figure"]
-            if self.task.better_is_higher
-            else figure < self.best["figure"]
-        )
-        if better:
+        # No comparison with NaN is true, so a model that has diverged is never the best.
+        worst = -math.inf if self.task.better_is_higher else math.inf
+        before = worst if self.best is None else self.best["figure"]
+        if figure > before if self.task.better_is_higher else figure < before:
             model = {name: value.clone() for name, value in self.model.state_dict().items()}
             self.best = {"figure": figure, "epoch": self.epoch, "model": model}
         self._note(

@@ -398,3 +398,15 @@ def test_floatsd8_scales_widen_before_weights_saturate():
     with torch.no_grad():
         read_out.weight[0, 0] = 9.0
     assert float(read_out.rounded[0, 0].detach()) == 9.0
+
+
+def test_batch_norm_has_no_scales_that_are_trained_as_powers_of_two():
+    with pytest.raises(ValueError, match="must be trained with norm=weight or norm=none"):
+        Ternary(norm="batch", scales="powers_of_two")
+
+
+def test_inputs_of_zeros_have_no_scale():
+    layer = made(Ternary())
+    layer.freeze([(torch.zeros(TIME, BATCH, INPUTS), None)])
+    with pytest.raises(ValueError, match="all 0 and have no scale; give others"):
+        layer.network()

@@ -98,6 +98,11 @@ class FewBit(Scheme):
         low, high = LOWEST_ACTIVATION_WIDTH, HIGHEST_ACTIVATION_WIDTH
         freeze_integer(self, "activation_width", low, high)
         freeze_integer(self, "steps", 1, _MOST_STEPS)
+        if self.scales == "powers_of_two" and self.norm in {"batch", "batch_per_step"}:
+            raise ValueError(
+                "scales=powers_of_two must be trained with norm=weight or norm=none, as those of"
+                f" norm={self.norm} follow only when they are folded."
+            )
         if (self.sampled or self.frozen == "sample") and not self.made_rule.sampled:
             raise ValueError(f"The rule {self.rule} has no random form; set sampled=false.")
 

@@ -195,6 +195,8 @@ class FewBitCell(Cell):
         )
         signal = self.reads
         assert isinstance(signal, FixedPointSignal)
+        if not signal.is_known:
+            raise ValueError("The inputs that were seen are all 0 and have no scale; give others.")
         return integers_of_folded(
             fold(real, *scaled),
             float(signal.resolution),
