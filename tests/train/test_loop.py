@@ -336,7 +336,12 @@ def test_a_signal_within_a_step_changes_no_bit(kind, tmp_path, capsys, monkeypat
         return forward(*arguments)
 
     monkeypatch.setattr(SequenceModel, "forward", interrupted)
-    status, words = told(capsys, *command(tmp_path / "parts", *sizes))
+    # In a job in the background SIGINT is ignored, and the command leaves it so.
+    before = signal.signal(kind, signal.default_int_handler)
+    try:
+        status, words = told(capsys, *command(tmp_path / "parts", *sizes))
+    finally:
+        signal.signal(kind, before)
     monkeypatch.undo()
     assert status == 128 + kind
     assert words.endswith("Interrupted; --resume goes on from step 2.\n")
