@@ -22,6 +22,7 @@ from fewbit.train import (
     Ternary,
 )
 from fewbit.train.exact import exact_network
+from fewbit.train.quantisers import RULES
 
 INPUTS, HIDDEN, TIME, BATCH = 5, 6, 11, 4
 LENGTHS = torch.tensor([11, 4, 7, 1])
@@ -410,3 +411,21 @@ def test_inputs_of_zeros_have_no_scale():
     layer.freeze([(torch.zeros(TIME, BATCH, INPUTS), None)])
     with pytest.raises(ValueError, match="all 0 and have no scale; give others"):
         layer.network()
+
+
+def test_levels_and_scale_of_exponential_weights_come_from_one_sample():
+    scheme = Exponential(sampled=True, norm=None)
+    layer = made(scheme)
+    weights = layer.get_parameter("weight_ih_l0"), layer.get_parameter("weight_hh_l0")
+    with torch.no_grad():
+        for weight in weights:
+            # Rounded to 1, but sampled as 1 or 2.
+            weight.fill_(1.4)
+    rng = torch.get_rng_state()
+    used = layer.cells["l0"].weights(*weights)
+    torch.set_rng_state(rng)
+    for weight, own in zip(weights, used, strict=True):
+        gates = weight.detach().unflatten(0, (4, -1))
+        exact = RULES["exponential"].levels(gates, RULES["exponential"].uniforms(gates))
+        kept = exact.abs() >= exact.abs().max() / 8
+        assert torch.equal(own.unflatten(0, (4, -1)), torch.where(kept, exact, 0.0))

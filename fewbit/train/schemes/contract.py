@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fewbit.golden.lstm.contract import Lstm
-from fewbit.train.recurrence import Rounding
+from fewbit.train.recurrence import Rounding, float_recurrence
 
 __all__ = ["Cell", "Scheme", "Signal", "by_gate", "reals_of"]
 
@@ -124,7 +125,6 @@ class Cell(nn.Module, ABC):
         Gradients pass to the given weights.
         """
 
-    @abstractmethod
     def run(
         self,
         x: Tensor,
@@ -134,6 +134,9 @@ class Cell(nn.Module, ABC):
         valid: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Return hidden values and cells of all steps, shape (time, batch, hidden) each.
+
+        By default that is the recurrence in binary32, whose hidden values are rounded as the next
+        layer reads them.
 
         Parameters
         ----------
@@ -146,6 +149,9 @@ class Cell(nn.Module, ABC):
         valid
             Which steps belong to a sequence, shape (time, batch); None for all.
         """
+        weight_ih, weight_hh = self.weights(*parameters[:2])
+        parts = functional.linear(x, weight_ih, parameters[2])
+        return float_recurrence(parts, weight_hh, hidden, cell, self.writes.rounding)
 
     @abstractmethod
     def golden(self, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> Lstm:

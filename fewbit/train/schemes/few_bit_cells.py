@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from fewbit.golden.quantize.batch_norm import fold
 from fewbit.golden.quantize.ternary import ScaledWeights, ardakani_scale, ott_scale
 from fewbit.golden.quantize.ternary_lstm import integers_of_folded
 from fewbit.train.quantisers import nearest_power_of_two, straight_through
-from fewbit.train.recurrence import Rounding, float_recurrence
+from fewbit.train.recurrence import Rounding
 from fewbit.train.schemes.contract import Cell, Signal, by_gate, reals_of
 
 if TYPE_CHECKING:
@@ -66,6 +66,13 @@ class FixedPointSignal(Signal):
             torch.maximum(self.resolution, needed, out=self.resolution)
 
 
+class _Levels(NamedTuple):
+    """Levels of shape (4, hidden, operands), and what the rule's scale is multiplied by."""
+
+    levels: Tensor
+    unit: Tensor | float
+
+
 class FewBitCell(Cell):
     """A cell of quantised weights; its scales are the rule's own, or those of a weight norm."""
 
@@ -74,7 +81,7 @@ class FewBitCell(Cell):
     ) -> None:
         super().__init__(inputs, hidden, reads, writes)
         self.scheme, self._rule = scheme, scheme.made_rule
-        self._frozen: tuple[Tensor, Tensor] | None = None
+        self._frozen: tuple[_Levels, _Levels] | None = None
         if scheme.norm == "weight":
             self.gain_ih = nn.Parameter(torch.ones(4, hidden))
             self.gain_hh = nn.Parameter(torch.ones(4, hidden))
@@ -98,25 +105,22 @@ class FewBitCell(Cell):
             for gain, weights in ((self.gain_ih, weight_ih), (self.gain_hh, weight_hh)):
                 gain.copy_(by_gate(weights).norm(dim=-1))
 
-    def levels(self, weights: Tensor, part: int) -> Tensor:
-        """Return the levels of a pass, or those of a frozen sample; shape (4, hidden, operands)."""
+    def _levels(self, weights: Tensor, part: int) -> _Levels:
+        """Return the levels of a pass, or those of a frozen sample."""
         if self._frozen is not None and not self.training:
             return self._frozen[part]
-        return self._draw_levels(weights, sampled=self.scheme.sampled and self.training)
+        return self._drawn(weights, sampled=self.scheme.sampled and self.training)
 
-    def _draw_levels(self, weights: Tensor, *, sampled: bool) -> Tensor:
+    def _drawn(self, weights: Tensor, *, sampled: bool) -> _Levels:
         gates = by_gate(weights.detach())
         levels = self._rule.levels(gates, self._rule.uniforms(gates) if sampled else None)
-        if self.scheme.kept_exponents is None:
-            return levels
-        levels = levels / self._smallest(levels)
-        return torch.where(levels.abs() >= 1, levels, torch.zeros_like(levels))
-
-    def _smallest(self, levels: Tensor) -> Tensor:
-        """Return the smallest magnitude that is kept of levels of all exponents."""
         kept = self.scheme.kept_exponents
-        assert kept is not None
-        return levels.abs().max() * 2.0 ** (1 - kept)
+        if kept is None:
+            return _Levels(levels, 1.0)
+        # In units of the smallest magnitude that is kept; what is smaller is 0.
+        unit = levels.abs().max() * 2.0 ** (1 - kept)
+        levels = levels / unit
+        return _Levels(torch.where(levels.abs() >= 1, levels, torch.zeros_like(levels)), unit)
 
     def _unit(self, part: int) -> float:
         """Return the number of which scales must be powers of two times it."""
@@ -128,17 +132,14 @@ class FewBitCell(Cell):
     def _scaled(self, weights: Tensor, part: int) -> tuple[Tensor, Tensor]:
         """Return levels, with a gradient to the weights, and the scale of each row, (4, hidden)."""
         gates = by_gate(weights)
-        levels = self.levels(weights, part)
+        levels, unit = self._levels(weights, part)
         if self.scheme.norm == "weight":
             levels = straight_through(gates, levels)
             gain = self.gain_hh if part else self.gain_ih
             # A row without levels has no norm, and no effect either.
             scale = gain / levels.square().sum(-1).clamp_min(1.0).sqrt()
         else:
-            scale = self._rule.scale(gates, levels)
-            if self.scheme.kept_exponents is not None:
-                scale = self._smallest(self._rule.levels(gates))
-            scale = scale.expand(gates.shape[:2])
+            scale = (self._rule.scale(gates, levels) * unit).expand(gates.shape[:2])
         if self.scheme.scales == "powers_of_two":
             scale = nearest_power_of_two(scale, self._unit(part))
         return levels, scale
@@ -153,24 +154,12 @@ class FewBitCell(Cell):
     def weights(self, weight_ih: Tensor, weight_hh: Tensor) -> tuple[Tensor, Tensor]:
         return self._weights_of(weight_ih, 0), self._weights_of(weight_hh, 1)
 
-    def run(
-        self,
-        x: Tensor,
-        hidden: Tensor,
-        cell: Tensor,
-        parameters: tuple[Tensor, Tensor, Tensor],
-        valid: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        weight_ih, weight_hh = self.weights(*parameters[:2])
-        parts = functional.linear(x, weight_ih, parameters[2])
-        return float_recurrence(parts, weight_hh, hidden, cell, self.writes.rounding)
-
     @contextmanager
     def freeze(self, weight_ih: Tensor, weight_hh: Tensor) -> Iterator[None]:
         if self.scheme.frozen == "sample" and self._frozen is None:
             self._frozen = (
-                self._draw_levels(weight_ih, sampled=True),
-                self._draw_levels(weight_hh, sampled=True),
+                self._drawn(weight_ih, sampled=True),
+                self._drawn(weight_hh, sampled=True),
             )
         with super().freeze(weight_ih, weight_hh):
             yield
@@ -220,7 +209,6 @@ class _Statistics(nn.Module):
         self.gain = nn.Parameter(torch.full((rows,), _FIRST_GAIN))
         self.register_buffer("mean", torch.zeros(sets, rows))
         self.register_buffer("variance", torch.full((sets, rows), _FIRST_GAIN))
-        self._sums = torch.zeros(3, dtype=torch.float64)
 
     def normalise(self, values: Tensor, step: int, *, training: bool) -> Tensor:
         """Return normalised rows, shape (count, rows), with the statistics of a step."""
@@ -280,9 +268,12 @@ class BatchNormCell(FewBitCell):
     ) -> tuple[Tensor, Tensor]:
         weight_ih, weight_hh = self.weights(*parameters[:2])
         products = functional.linear(x, weight_ih)
-        everywhere = valid is None or bool(valid.all())
-        rows = [None if everywhere else step.nonzero().squeeze(1) for step in _steps(valid, x)]
-        parts = self._normalised_inputs(products, None if everywhere else valid, rows)
+        if valid is not None and bool(valid.all()):
+            valid = None
+        rows: list[Tensor | None] = [None] * len(x)
+        if valid is not None:
+            rows = [step.nonzero().squeeze(1) for step in valid.unbind(0)]
+        parts = self._normalised_inputs(products, valid, rows)
         columns, rounding = weight_hh.t(), self.writes.rounding
         hiddens: list[Tensor] = []
         cells: list[Tensor] = []
@@ -341,10 +332,3 @@ class BatchNormCell(FewBitCell):
             )
             found[name] = BatchNorm(gain, np.zeros_like(gain), mean, variance, _EPSILON)
         return found
-
-
-def _steps(valid: Tensor | None, x: Tensor) -> list[Tensor]:
-    """Return which sequences have each step, shape (batch,) each."""
-    if valid is None:
-        return list(torch.ones(x.shape[:2], dtype=torch.bool, device=x.device).unbind(0))
-    return list(valid.unbind(0))
