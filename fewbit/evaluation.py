@@ -26,15 +26,13 @@ from fewbit.sequences import (
     BackendKind,
     as_input,
     check_sequences,
-    decoded,
     make_backend,
     run_sequences,
 )
 from fewbit.train.tasks import TASKS, Data, Names, Split, Task
-from fewbit.train.tasks.task import NO_LABEL, UNITS
+from fewbit.train.tasks.task import DEFAULT_SETUP, NO_LABEL, UNITS, cross_entropy
 
 __all__ = [
-    "DEFAULT_SETUP",
     "RTL_SEQUENCES",
     "RTL_STEPS",
     "SPLITS",
@@ -52,8 +50,6 @@ Labels = npt.NDArray[np.int64]
 Reals = npt.NDArray[np.float64]
 Part = Literal["test", "validation"]
 SPLITS = get_args(Part)
-DEFAULT_SETUP = "small"
-"""The set-up by which generated sequences are made unless another is asked for."""
 RTL_SEQUENCES = 20
 """Sequences that the simulator runs unless more are asked for: it may take minutes for a step."""
 RTL_STEPS = 100
@@ -333,13 +329,10 @@ def evaluate(of: Plan, done: Callable[[], None] = lambda: None) -> Evaluation:
     loss, hits, labels = 0.0, 0, 0
     for vectors, targets in _vectors(of, done):
         for scores, wanted in _scores(of, vectors, targets):
-            highest = scores.max(axis=1)
-            if not np.isfinite(highest).all():
+            if not np.isfinite(scores.max(axis=1)).all():
                 raise UsageError(f"The scores of {of.name} are not finite; train it anew.")
-            right = np.take_along_axis(scores, wanted[:, np.newaxis], axis=1)[:, 0]
             hits += int((scores.argmax(axis=1) == wanted).sum())
-            total = np.exp(scores - highest[:, np.newaxis]).sum(axis=1)
-            loss += float((np.log(total) + highest - right).sum())
+            loss += cross_entropy(scores, wanted)
             labels += len(wanted)
     task = of.task
     return Evaluation(
@@ -390,7 +383,7 @@ def _run_on(of: Plan, x: Reals, states: list[State] | None) -> tuple[Reals, list
     # A real network may overflow, which its scores then show.
     with told(), np.errstate(over="ignore", invalid="ignore"):
         output, after = run_on(network, as_input(network, x, real=True), states)
-        return decoded(network, output) if network.quantised else output, after
+        return network.decode(output) if network.quantised else output, after
 
 
 def _scores(of: Plan, vectors: Reals, labels: Labels) -> Iterator[tuple[Reals, Labels]]:

@@ -23,7 +23,6 @@ __all__ = [
     "as_input",
     "check_sequences",
     "chunks_of",
-    "decoded",
     "make_backend",
     "run_sequences",
 ]
@@ -166,7 +165,7 @@ def run_sequences(
         seconds = time.perf_counter() - start
         steps = x.shape[0] * x.shape[1]
         if real and network.quantised:
-            output = decoded(network, output)
+            output = network.decode(output)
         return Run(output, steps / max(seconds, 1e-9))
 
 
@@ -208,14 +207,3 @@ def as_input(network: Network, x: npt.NDArray[Any], *, real: bool) -> npt.NDArra
             f"{lowest if lowest < low else highest}; for real numbers give {option_name('real')}."
         )
     return x.astype(dtype)
-
-
-def decoded(network: Network, output: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return the reals of the output, decoded from the format of the node that wrote them."""
-    parts: list[npt.NDArray[np.float64]] = []
-    first = 0
-    for index in network.outputs:
-        layer = network.nodes[index].lstm
-        parts.append(layer.writes.decode(output[..., first : first + layer.outputs]))
-        first += layer.outputs
-    return np.concatenate(parts, axis=2)

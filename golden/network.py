@@ -160,6 +160,23 @@ class Network:
         """Return the length of an output vector."""
         return sum(self.nodes[node].lstm.outputs for node in self.outputs)
 
+    def encode(self, reals: npt.NDArray[Any]) -> Values:
+        """Return the output codes or raws nearest to reals, shape (..., width) both."""
+        return self._by_output(reals, lambda lstm, part: lstm.writes.encode(part))
+
+    def decode(self, output: Values) -> npt.NDArray[np.float64]:
+        """Return the reals of output codes or raws, shape (..., width) both."""
+        return self._by_output(output, lambda lstm, part: lstm.writes.decode(part))
+
+    def _by_output(self, values: Values, function: Callable[[Lstm, Values], Values]) -> Values:
+        """Return what a function makes of the values of each node that gives the output."""
+        lstms = [self.nodes[index].lstm for index in self.outputs]
+        ends = np.cumsum([lstm.outputs for lstm in lstms])[:-1]
+        parts = np.split(values, ends, axis=-1)
+        return np.concatenate(
+            [function(lstm, part) for lstm, part in zip(lstms, parts, strict=True)], axis=-1
+        )
+
     @property
     def layers(self) -> int:
         """Return the number of layers one after the other; a bidirectional pair counts as one."""

@@ -35,6 +35,7 @@ from fewbit.golden.files.network import load_network, save_network
 from fewbit.golden.lstm.float64 import Float64Lstm
 from fewbit.golden.lstm.int8 import Int8Lstm
 from fewbit.golden.network import Network, Node
+from tests.support.damage import damage
 from tests.support.int8_cases import VARIANTS, Variant, random_case
 
 Layer = Float64Lstm | Int8Lstm | ReadOut
@@ -539,16 +540,7 @@ def test_damage_never_gets_through_as_anything_but_a_sentence(
     refusals = 0
     for _ in range(400):
         name = str(rng.choice(list(members)))
-        damaged = bytearray(content if packed else members[name])
-        for _ in range(int(rng.integers(1, 4))):
-            at = int(rng.integers(len(damaged)))
-            match rng.integers(3):
-                case 0:
-                    damaged[at] = int(rng.integers(256))
-                case 1:
-                    del damaged[at : at + int(rng.integers(1, 9))]
-                case _:
-                    damaged[at:at] = rng.bytes(3)
+        damaged = damage(rng, content if packed else members[name])
         path = tmp_path / "model.npz"
         if packed:
             path.write_bytes(damaged)

@@ -26,6 +26,7 @@ from fewbit.train.tasks.tagging import PADDING
 from fewbit.train.tasks.task import NO_LABEL, figure
 from fewbit.train.tasks.vocabulary import UNKNOWN, symbols_of, vocabulary
 from fewbit.train.tasks.words import END
+from tests.support.damage import damage
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -654,17 +655,7 @@ def test_damage_is_refused_in_a_sentence_or_read(tmp_path, name):
     refusals = 0
     for _ in range(120):
         file = files[int(rng.integers(len(files)))]
-        damaged = bytearray(contents[file])
-        for _ in range(int(rng.integers(1, 4))):
-            at = int(rng.integers(len(damaged)))
-            match rng.integers(3):
-                case 0:
-                    damaged[at] = int(rng.integers(256))
-                case 1:
-                    del damaged[at : at + int(rng.integers(1, 9))]
-                case _:
-                    damaged[at:at] = rng.bytes(3)
-            damaged = damaged or bytearray(b"\0")
+        damaged = damage(rng, contents[file])
         file.write_bytes(damaged)
         try:
             load(name, path, batch=2)

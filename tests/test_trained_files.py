@@ -23,6 +23,7 @@ from fewbit.golden.files.trained import (
 from fewbit.golden.lstm.float64 import Float64Lstm
 from fewbit.golden.network import Network, Node
 from fewbit.golden.systems import SYSTEMS
+from tests.support.damage import damage
 
 NAMES = ("a", "é", "\n", "\N{REPLACEMENT CHARACTER}", "long word")
 
@@ -222,16 +223,7 @@ def test_damage_never_gets_through_as_anything_but_a_sentence(tmp_path, packed):
     refusals = 0
     for _ in range(300):
         name = str(rng.choice(own))
-        damaged = bytearray(content if packed else members[name])
-        for _ in range(int(rng.integers(1, 4))):
-            at = int(rng.integers(len(damaged)))
-            match rng.integers(3):
-                case 0:
-                    damaged[at] = int(rng.integers(256))
-                case 1:
-                    del damaged[at : at + int(rng.integers(1, 9))]
-                case _:
-                    damaged[at:at] = rng.bytes(3)
+        damaged = damage(rng, content if packed else members[name])
         if packed:
             path.write_bytes(damaged)
         else:

@@ -1,5 +1,6 @@
 """Output of the commands: tables, progress, and rows as JSON."""
 
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from fewbit.errors import write_text
 
-__all__ = ["console", "figure", "progress", "table_of", "write_json"]
+__all__ = ["console", "figure", "progress", "progress_in_words", "table_of", "write_json"]
 
 
 def figure(value: float) -> str:
@@ -50,8 +51,25 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     total
         The number of calls of the returned function that fill the bar.
     """
+    with progress_in_words(what) as show:
+        done = itertools.count(1)
+        show(0, total, what)
+        yield lambda: show(next(done), total, what)
+
+
+@contextmanager
+def progress_in_words(what: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show a progress bar on a terminal, with words that change, and nothing elsewhere.
+
+    The function that is given takes the amount that is done, the whole, and the words.
+
+    Parameters
+    ----------
+    what
+        The words until it is called.
+    """
     columns: Iterable[Any] = (
-        TextColumn(what),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -60,8 +78,10 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     with Progress(
         *columns, console=terminal, transient=True, disable=not terminal.is_terminal
     ) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)
+        task = bar.add_task(what)
+        yield lambda done, total, words: bar.update(
+            task, completed=done, total=total, description=words
+        )
 
 
 def write_json(path: Path | None, engine: str, rows: list[dict[str, Any]]) -> None:

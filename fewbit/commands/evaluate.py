@@ -12,7 +12,6 @@ from fewbit.commands.models import (
     rate,
 )
 from fewbit.evaluation import (
-    DEFAULT_SETUP,
     RTL_SEQUENCES,
     RTL_STEPS,
     SPLITS,
@@ -25,6 +24,7 @@ from fewbit.evaluation import (
 from fewbit.sequences import BACKENDS
 from fewbit.sim.verilog import generator_version
 from fewbit.train.tasks import TASKS
+from fewbit.train.tasks.task import DEFAULT_SETUP
 
 __all__ = ["COMMAND"]
 

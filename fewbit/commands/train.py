@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from fewbit.commands.arguments import Command, real, seed
+from fewbit.commands.display import progress_in_words
 from fewbit.commands.models import enough_memory
 from fewbit.errors import UsageError, refusal
 from fewbit.models import told
@@ -98,25 +96,6 @@ def _training(options: argparse.Namespace) -> "Training":
         return start(wish)
 
 
-@contextmanager
-def _shown() -> Iterator[Callable[[int, int, str], None]]:
-    """Show a bar on a terminal, with what it is about; nothing elsewhere."""
-    terminal = Console(stderr=True)
-    columns: tuple[Any, ...] = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(
-        *columns, console=terminal, transient=True, disable=not terminal.is_terminal
-    ) as bar:
-        task = bar.add_task("Training")
-        yield lambda done, total, words: bar.update(
-            task, completed=done, total=total, description=words
-        )
-
-
 def _run(options: argparse.Namespace) -> int:
     with _enough_memory():
         training = _training(options)
@@ -125,7 +104,11 @@ def _run(options: argparse.Namespace) -> int:
             # A folder that takes no files is found before hours of training, not after.
             training.save()
             try:
-                with _asked_to_stop() as stop, _warnings(), _shown() as progress:
+                with (
+                    _asked_to_stop() as stop,
+                    _warnings(),
+                    progress_in_words("Training") as progress,
+                ):
 
                     def after_step(done: int, total: int, words: str) -> None:
                         progress(done, total, words)

@@ -12,7 +12,7 @@ import torch
 from fewbit.golden.files.trained import TrainedModel
 from fewbit.golden.network import run
 from fewbit.train.model import SequenceModel
-from fewbit.train.tasks.task import NO_LABEL, Split
+from fewbit.train.tasks.task import NO_LABEL, Split, cross_entropy
 
 __all__ = ["Comparison", "compare"]
 
@@ -60,10 +60,10 @@ def compare(model: SequenceModel, trained: TrainedModel, split: Split) -> Compar
         The part of the data.
     """
     model.eval()
+    network = trained.network
     steps = min(split.x.shape[1], _MOST_STEPS)
     products = sum(
-        4 * node.lstm.hidden * (node.lstm.inputs + node.lstm.hidden)
-        for node in trained.network.nodes
+        4 * node.lstm.hidden * (node.lstm.inputs + node.lstm.hidden) for node in network.nodes
     )
     count = max(1, min(_MOST_SEQUENCES, len(split), _MOST_PRODUCTS // (products * steps)))
     codes = equal = labels = 0
@@ -76,52 +76,19 @@ def compare(model: SequenceModel, trained: TrainedModel, split: Split) -> Compar
         given = torch.from_numpy(np.ascontiguousarray(x)).to(model.read_out.weight.device)
         vectors = model.inputs_of(given if given.is_floating_point() else given.long())
         hidden = model.lstm(vectors)[0].transpose(0, 1)
-        own, golden = _codes(hidden.cpu().double().numpy(), trained, x)
+        golden = run(network, network.nodes[0].lstm.reads.encode(trained.inputs_of(x)))
+        own = network.encode(hidden.cpu().double().numpy())
         codes, equal = codes + own.size, equal + int((own == golden).sum())
         # A sequence that was cut short has no last value to read out.
         whole = split.labels.ndim > 1 or split.lengths[chosen] == length
         wanted = split.labels[chosen]
         wanted = wanted[:, :length] if wanted.ndim > 1 else np.where(whole, wanted, NO_LABEL)
         of_torch = model.read_out(hidden if model.per_step else hidden[:, -1])
-        scores = _scores(trained, golden, np.full(len(chosen), length))
+        scores = trained.read_out.scores(network.decode(golden), np.full(len(chosen), length))
+        kept = wanted != NO_LABEL
         for number, each in enumerate((of_torch.cpu().double().numpy(), scores)):
-            losses[number] += _loss(each.reshape(-1, each.shape[-1]), wanted.ravel())
-        labels += int((wanted != NO_LABEL).sum())
+            losses[number] += cross_entropy(each[kept], wanted[kept])
+        labels += int(kept.sum())
     mean = losses / max(labels, 1)
-    share = equal / codes if trained.network.quantised else None
+    share = equal / codes if network.quantised else None
     return Comparison(count, codes, share, float(mean[0]), float(mean[1]))
-
-
-def _codes(
-    hidden: np.ndarray, trained: TrainedModel, x: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the codes of PyTorch's hidden values, and golden's, shape (batch, time, outputs)."""
-    network = trained.network
-    reads = network.nodes[0].lstm.reads
-    golden = run(network, reads.encode(trained.inputs_of(x)))
-    own: list[np.ndarray] = []
-    first = 0
-    for index in network.outputs:
-        lstm = network.nodes[index].lstm
-        own.append(lstm.writes.encode(hidden[..., first : first + lstm.outputs]))
-        first += lstm.outputs
-    return np.concatenate(own, axis=2), golden
-
-
-def _scores(trained: TrainedModel, codes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    network = trained.network
-    parts: list[np.ndarray] = []
-    first = 0
-    for index in network.outputs:
-        lstm = network.nodes[index].lstm
-        parts.append(lstm.writes.decode(codes[..., first : first + lstm.outputs]))
-        first += lstm.outputs
-    return trained.read_out.scores(np.concatenate(parts, axis=2), lengths)
-
-
-def _loss(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the sum of cross-entropies of the labels that there are."""
-    kept = labels != NO_LABEL
-    rows, wanted = scores[kept], labels[kept]
-    logarithms = np.logaddexp.reduce(rows, axis=1)
-    return float((logarithms - rows[np.arange(len(rows)), wanted]).sum())

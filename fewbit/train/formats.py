@@ -29,6 +29,7 @@ from fewbit.golden.activation.floatsd8 import (
     tanh_e5m2,
 )
 from fewbit.golden.formats import BINARY16, FloatSD8
+from fewbit.golden.training.factors import GRADIENT_BIAS
 
 __all__ = [
     "LARGEST_BINARY16",
@@ -122,7 +123,7 @@ def nearest_e5m2(x: Tensor, bias: int = _CAST_BIAS) -> Tensor:
     return saturated.add_(large).sub_(large).copysign_(x)
 
 
-def nearest_gradient(x: Tensor, bias: int = 24) -> Tensor:
+def nearest_gradient(x: Tensor, bias: int = GRADIENT_BIAS) -> Tensor:
     """Return the nearest FP8 numbers of gradients, infinite where they are too large.
 
     The numbers are those of the float8_e5m2 cast times 2^(15 - bias). With bias 24 they reach from

@@ -32,6 +32,7 @@ from fewbit.train.optimise import MasterCopy
 from fewbit.train.plan import Plan, fingerprint, versions
 from fewbit.train.schemes.floatsd8 import FloatSD8Linear
 from fewbit.train.tasks import TASKS, Data, Task
+from fewbit.train.tasks.batches import batches_by_length, batches_of_streams
 from fewbit.train.tasks.task import NO_LABEL, Batch, Split
 
 __all__ = ["CHECKPOINT", "LOG", "MODEL", "Progress", "Training"]
@@ -269,9 +270,7 @@ class Training:
         setup = self.plan.setup
         self.model.train()
         x, lengths, labels = as_tensors(batch, self.device)
-        state = None
-        if batch.carries and self._state is not None:
-            state = self._state[0].detach(), self._state[1].detach()
+        state = self._state if batch.carries else None
         counts = None if bool((lengths == x.shape[1]).all()) else lengths
         scores, new_state = self.model(x, counts, state)
         self._state = (new_state[0].detach(), new_state[1].detach()) if self.task.streams else None
@@ -331,7 +330,7 @@ class Training:
         for batch in self._whole(split):
             x, lengths, wanted = as_tensors(batch, self.device)
             scores, new_state = model(x, lengths, state if batch.carries else None)
-            state = new_state if self.task.streams else None
+            state = new_state
             flat, given = scores.flatten(0, -2), wanted.flatten()
             losses = nn.functional.cross_entropy(
                 flat, given, ignore_index=NO_LABEL, reduction="sum"
@@ -342,27 +341,10 @@ class Training:
         return self.task.figure(total, hits, labels), total / labels
 
     def _whole(self, split: Split) -> Iterator[Batch]:
-        """Yield all sequences of a part in order, streams in windows."""
+        """Return all sequences of a part, streams in windows."""
         if self.task.streams:
-            window = self.plan.setup.window or split.x.shape[1]
-            for first in range(0, split.x.shape[1], window):
-                x = split.x[:, first : first + window]
-                lengths = np.full(len(x), x.shape[1], np.int64)
-                labels = split.labels[:, first : first + window]
-                yield Batch(x, lengths, labels, carries=first > 0)
-            return
-        size = max(self.plan.setup.batch, 1)
-        # Sorted by length, so that batches have little padding.
-        order = np.argsort(split.lengths, kind="stable")
-        for first in range(0, len(split), size):
-            chosen = order[first : first + size]
-            longest = int(split.lengths[chosen].max())
-            labels = split.labels[chosen]
-            yield Batch(
-                split.x[chosen, :longest],
-                split.lengths[chosen],
-                labels[:, :longest] if labels.ndim > 1 else labels,
-            )
+            return batches_of_streams(split, self.plan.setup.window or split.x.shape[1])
+        return batches_by_length(split, self.plan.setup.batch)
 
     def _best_model(self) -> SequenceModel:
         """Return the model of the best epoch so far, or of now if none has ended."""

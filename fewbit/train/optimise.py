@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from fewbit.golden.checks import check_choice
 from fewbit.golden.quantize.floatsd8 import weight_bias
+from fewbit.golden.training.factors import GRADIENT_BIAS
 from fewbit.golden.training.signed_digits import (
     EIGHT_OF_THREE,
     FLOATSD8_DIGITS,
@@ -41,7 +42,6 @@ Real = Literal["binary16", "binary32"]
 GradientKind = Literal["e5m2", "binary16", "binary32"]
 Rounding = Literal["nearest", "stochastic"]
 
-_GRADIENT_BIAS = 24
 _FEWEST_STEPS = 20
 """Steps before a share of skipped ones is worth a warning."""
 _BINARY16_MANTISSA, _LOWEST_EXPONENT = 10, -14
@@ -230,7 +230,7 @@ class MasterCopy(Optimizer):
             scaled = parameter.grad
             if parameter.ndim > 1 and parameter not in self.left_alone:
                 if self.gradient == "e5m2":
-                    scaled = nearest_e5m2(scaled, _GRADIENT_BIAS)
+                    scaled = nearest_e5m2(scaled, GRADIENT_BIAS)
                 elif self.gradient == "binary16":
                     scaled = nearest_binary16(scaled)
             if self.loss_scale != 1 or scaled is not parameter.grad:

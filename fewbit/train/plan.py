@@ -3,7 +3,7 @@
 import hashlib
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Plan:
         return {
             "task": self.task,
             "scheme": {"name": self.scheme.name, **asdict(self.scheme)},
-            "setup": _plain(asdict(self.setup)),
+            "setup": asdict(self.setup),
             "data": None if self.data is None else str(self.data),
             "seed": self.seed,
         }
@@ -62,8 +62,7 @@ class Plan:
         try:
             scheme = dict(described["scheme"])
             made = SCHEMES[scheme.pop("name")](**scheme)
-            known = {field.name for field in fields(Setup)}
-            given = {name: value for name, value in described["setup"].items() if name in known}
+            given = described["setup"]
             setup = Setup(**{**given, "shrink": tuple(given["shrink"])})
             data = described["data"]
             path = None if data is None else Path(data)
@@ -72,10 +71,6 @@ class Plan:
             raise ValueError(
                 "The checkpoint is of another version of fewbit; start anew in another folder."
             ) from error
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: list(each) if isinstance(each, tuple) else each for name, each in values.items()}
 
 
 def fingerprint(data: Data) -> str:

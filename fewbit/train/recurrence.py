@@ -26,16 +26,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewbit.train.formats import gate_tables, nearest_small_e5m2
+from fewbit.golden.training.factors import GRADIENT_BIAS
+from fewbit.train.formats import GateTables, gate_tables, nearest_gradient, nearest_small_e5m2
 
-__all__ = ["GRADIENT_BIAS", "GradientFormat", "Rounding", "float_recurrence", "floatsd8_recurrence"]
+__all__ = ["GradientFormat", "Rounding", "float_recurrence", "floatsd8_recurrence"]
 
 Rounding = Callable[[Tensor], Tensor]
 """A function that rounds hidden values."""
 
-GRADIENT_BIAS = 24
-"""Exponent bias of e5m2 gradients; the cast to e5m2 has 15, so they are scaled by 2^9."""
-
+_CAST_BIAS = 15
+"""Exponent bias of PyTorch's e5m2."""
 _sigmoid_backward = torch.ops.aten.sigmoid_backward
 _tanh_backward = torch.ops.aten.tanh_backward
 
@@ -170,12 +170,12 @@ class GradientFormat:
     @property
     def scale(self) -> float:
         """Return the factor by which gradients are kept, so that rounding them is one cast."""
-        return 2.0 ** (GRADIENT_BIAS - 15) if self.kind == "e5m2" else 1.0
+        return 2.0 ** (GRADIENT_BIAS - _CAST_BIAS) if self.kind == "e5m2" else 1.0
 
     def nearest(self, values: Tensor) -> Tensor:
         """Return gradients times `scale`, rounded to the nearest, ties to even."""
         if self.kind == "e5m2":
-            return nearest_small_e5m2(values)
+            return nearest_gradient(values, _CAST_BIAS)
         return self.sum(values)
 
     def sum(self, values: Tensor) -> Tensor:
@@ -231,27 +231,23 @@ class _Gates:
 
     def values(self, pre: Tensor) -> Tensor:
         """Return the gates' values for binary16 pre-activations, shape (batch, 4 hidden)."""
-        return _at(self._values, _codes(pre).add_(self._places))
+        return GateTables.look_up(self._values, _codes(pre).add_(self._places))
 
     def slopes(self, pre: Tensor) -> Tensor:
         """Return the derivatives of the gates' functions, shape (batch, 4 hidden)."""
-        return _at(self._slopes, _codes(pre).add_(self._places))
+        return GateTables.look_up(self._slopes, _codes(pre).add_(self._places))
 
     def tanh(self, cell: Tensor) -> Tensor:
         """Return tanh of binary16 cells, shape (batch, hidden)."""
-        return _at(self._tanh, _codes(cell))
+        return GateTables.look_up(self._tanh, _codes(cell))
 
     def tanh_slope(self, cell: Tensor) -> Tensor:
         """Return the derivative of tanh at binary16 cells, shape (batch, hidden)."""
-        return _at(self._tanh_slope, _codes(cell))
+        return GateTables.look_up(self._tanh_slope, _codes(cell))
 
 
 def _codes(values: Tensor) -> Tensor:
     return values.view(torch.uint16).int()
-
-
-def _at(table: Tensor, index: Tensor) -> Tensor:
-    return table.index_select(0, index.view(-1)).view(index.shape)
 
 
 @cache

@@ -10,11 +10,11 @@ from fewbit.train.loop import CHECKPOINT, Training
 from fewbit.train.plan import Plan
 from fewbit.train.schemes import SCHEMES
 from fewbit.train.settings import parse_settings
-from fewbit.train.tasks import TASKS, Task
+from fewbit.train.tasks import TASKS
+from fewbit.train.tasks.task import DEFAULT_SETUP
 
-__all__ = ["DEFAULT_SETUP", "Wish", "start"]
+__all__ = ["Wish", "start"]
 
-DEFAULT_SETUP = "small"
 _MOST_THREADS = 1024
 
 
@@ -87,7 +87,7 @@ def _new(wish: Wish) -> Training:
         raise ValueError(
             f"'{wish.folder}' holds a training already; give --resume to go on, or another folder."
         )
-    task: Task = TASKS[wish.task]
+    task = TASKS[wish.task]
     name, *words = wish.scheme
     if name not in SCHEMES:
         raise ValueError(f"There is no scheme '{name}'; there are {', '.join(SCHEMES)}.")

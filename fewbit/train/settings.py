@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["described_settings", "parse_settings"]
+__all__ = ["parse_settings"]
 
 _TRUTHS = {"true": True, "false": False}
 
@@ -78,14 +78,3 @@ def _options(hint: Any) -> list[Any]:
     if get_origin(hint) in {Union, types.UnionType}:
         return [option for each in get_args(hint) for option in _options(each)]
     return [hint]
-
-
-def described_settings(owner: type[Any]) -> str:
-    """Return the settings of a dataclass with their defaults, as words after commas."""
-    shown = {True: "true", False: "false", None: "none"}
-    parts: list[str] = []
-    for field in fields(owner):
-        default = field.default
-        known = default is None or isinstance(default, bool)
-        parts.append(f"{field.name}={shown[default] if known else default}")  # pyright: ignore
-    return ", ".join(parts)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from fewbit.golden.lstm.contract import LONGEST_TEXT, REAL, StoredArray
 
 __all__ = [
+    "DAMAGED",
     "LARGEST_FILE",
     "Contents",
     "ForeignFile",
@@ -87,6 +88,17 @@ def _replace(target: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         draft.unlink(missing_ok=True)
 
 
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
+"""The errors of zipfile and zlib for a damaged archive, encryption and unknown features."""
+
+
 @contextmanager
 def explained(path: str | os.PathLike[str], remedy: str) -> Generator[None]:
     """Turn any error while a file is read into one sentence that names the file.
@@ -105,15 +117,7 @@ def explained(path: str | os.PathLike[str], remedy: str) -> Generator[None]:
         raise ValueError(
             f"{source}: cannot be read ({error.strerror or error}); give the path of a model."
         ) from error
-    except (
-        # zipfile and zlib raise these for a damaged archive, encryption and unknown features.
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
+    except DAMAGED as error:
         # zipfile quotes names from the file, which may be 64 KiB long.
         reason = str(error)[:_LONGEST_REASON] or type(error).__name__
         raise ValueError(f"{source}: is no readable .npz archive ({reason}); {remedy}.") from error

@@ -29,7 +29,7 @@ SIZES = [
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """Of pre-activations, input weights, recurrent weights and biases, times the loss scale."""
+    """Gradients of pre-activations, weights and biases, times the loss scale."""
 
     pre: np.ndarray
     input_weights: np.ndarray

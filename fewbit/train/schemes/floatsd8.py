@@ -156,7 +156,7 @@ class FloatSD8(Scheme):
         )
 
 
-def _finest_bias(weights: Tensor, activation_bias: int = HIDDEN_FORMAT.bias) -> int:
+def _finest_bias(weights: Tensor, activation_bias: int) -> int:
     """Return the largest exponent bias at which no weight saturates, within a circuit's bounds."""
     largest = float(weights.detach().abs().max())
     # FloatSD8's largest number is 18 * 2^(7 - bias).
@@ -172,27 +172,34 @@ class _Scale:
     ----------
     bias
         A tensor of one integer, which a module keeps among its buffers.
+    activation_bias
+        Exponent bias of the numbers that the weights are multiplied by.
     fixed
-        Whether it keeps the bias that a first `choose` has given.
+        Whether it keeps the bias that `choose` has given: that of signed digits.
     """
 
-    def __init__(self, bias: Tensor, *, fixed: bool) -> None:
-        self._bias, self._fixed = bias, fixed
+    def __init__(
+        self, bias: Tensor, activation_bias: int = HIDDEN_FORMAT.bias, *, fixed: bool
+    ) -> None:
+        self._bias, self._other, self._fixed = bias, activation_bias, fixed
 
-    def choose(self, weights: Tensor, activation_bias: int = HIDDEN_FORMAT.bias) -> None:
-        """Take the bias that suits the weights, or, if it is fixed, the one of signed digits."""
+    def choose(self, weights: Tensor) -> None:
+        """Take the bias that suits the first weights."""
         if self._fixed:
-            self._bias.fill_(weight_bias(reals_of(weights), activation_bias))
+            self._bias.fill_(weight_bias(reals_of(weights), self._other))
         else:
-            self._bias.fill_(_finest_bias(weights, activation_bias))
+            self.follow(weights)
 
-    def widened(self, weights: Tensor, activation_bias: int = HIDDEN_FORMAT.bias) -> int:
-        """Return the bias, lowered first if a weight would saturate."""
+    def follow(self, weights: Tensor) -> None:
+        """Take the bias that suits weights which have moved."""
         if not self._fixed:
-            finest = _finest_bias(weights, activation_bias)
-            if finest < int(self._bias):
-                self._bias.fill_(finest)
-        return int(self._bias)
+            self._bias.fill_(_finest_bias(weights, self._other))
+
+    def rounded(self, weights: Tensor, *, training: bool) -> Tensor:
+        """Return the FloatSD8 weights, with a gradient that passes straight to the given ones."""
+        if training and not self._fixed:
+            self._bias.clamp_(max=_finest_bias(weights, self._other))
+        return straight_through(weights, floatsd8_nearest(weights.detach(), int(self._bias)))
 
 
 class _E5M2(Signal):
@@ -253,14 +260,12 @@ class FloatSD8Linear(nn.Linear):
 
     def follow(self) -> None:
         """Choose the exponent bias that suits the weights."""
-        if self._moves:
-            self._scale.choose(self.weight)
+        self._scale.follow(self.weight)
 
     @property
     def rounded(self) -> Tensor:
         """Return the FloatSD8 weights, with a gradient that passes straight to the master copy."""
-        bias = self._scale.widened(self.weight) if self.training else int(self.weight_bias)
-        return straight_through(self.weight, floatsd8_nearest(self.weight.detach(), bias))
+        return self._scale.rounded(self.weight, training=self.training)
 
     @property
     def rounded_bias(self) -> Tensor:
@@ -308,32 +313,28 @@ class _FloatSD8Cell(Cell):
         return int(self.reads.bias)
 
     @property
-    def _scales(self) -> tuple[tuple[_Scale, int], tuple[_Scale, int]]:
-        """Return the scale of each tensor, and the exponent bias of what it is multiplied by."""
+    def _scales(self) -> tuple[_Scale, _Scale]:
+        """Return the scales of the weights of inputs and of hidden values."""
         fixed = self.scheme.update == "signed_digits"
         return (
-            (_Scale(self.weight_bias_ih, fixed=fixed), self.input_bias),
-            (_Scale(self.weight_bias_hh, fixed=fixed), HIDDEN_FORMAT.bias),
+            _Scale(self.weight_bias_ih, self.input_bias, fixed=fixed),
+            _Scale(self.weight_bias_hh, fixed=fixed),
         )
 
     def start(self, weight_ih: Tensor, weight_hh: Tensor) -> None:
-        for (scale, other), weights in zip(self._scales, (weight_ih, weight_hh), strict=True):
-            scale.choose(weights, other)
+        for scale, weights in zip(self._scales, (weight_ih, weight_hh), strict=True):
+            scale.choose(weights)
 
     def follow(self, weight_ih: Tensor, weight_hh: Tensor) -> None:
-        # Signed digits keep the exponent bias that they started with.
-        if self.scheme.update == "master":
-            self.start(weight_ih, weight_hh)
+        for scale, weights in zip(self._scales, (weight_ih, weight_hh), strict=True):
+            scale.follow(weights)
 
     def weights(self, weight_ih: Tensor, weight_hh: Tensor) -> tuple[Tensor, Tensor]:
-        used: list[Tensor] = []
-        biases = self.weight_bias_ih, self.weight_bias_hh
-        for (scale, other), kept, weights in zip(
-            self._scales, biases, (weight_ih, weight_hh), strict=True
-        ):
-            bias = scale.widened(weights, other) if self.training else int(kept)
-            used.append(straight_through(weights, floatsd8_nearest(weights.detach(), bias)))
-        return used[0], used[1]
+        of_inputs, of_hidden = self._scales
+        return (
+            of_inputs.rounded(weight_ih, training=self.training),
+            of_hidden.rounded(weight_hh, training=self.training),
+        )
 
     def run(
         self,

@@ -15,14 +15,13 @@ from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fewbit.golden.activation.integer import ActivationKind
 from fewbit.golden.checks import check_choice
 from fewbit.golden.lstm.float64 import Float64Lstm
 from fewbit.golden.lstm.int8 import Int8Lstm
 from fewbit.golden.quantize.int8 import asymmetric_parameters, quantize_layer
-from fewbit.train.recurrence import Rounding, float_recurrence
+from fewbit.train.recurrence import Rounding
 from fewbit.train.schemes.contract import Cell, Scheme, Signal, by_gate, reals_of
 
 __all__ = ["Int8"]
@@ -131,23 +130,6 @@ class _Int8Cell(Cell):
 
     def weights(self, weight_ih: Tensor, weight_hh: Tensor) -> tuple[Tensor, Tensor]:
         return _nearest_weights(weight_ih), _nearest_weights(weight_hh)
-
-    def run(
-        self,
-        x: Tensor,
-        hidden: Tensor,
-        cell: Tensor,
-        parameters: tuple[Tensor, Tensor, Tensor],
-        valid: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        weight_ih, weight_hh = self.weights(*parameters[:2])
-        return float_recurrence(
-            functional.linear(x, weight_ih, parameters[2]),
-            weight_hh,
-            hidden,
-            cell,
-            self.writes.rounding,
-        )
 
     def golden(self, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> Int8Lstm:
         assert isinstance(self.reads, _Int8Signal)

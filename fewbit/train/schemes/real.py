@@ -4,10 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
-from torch.nn import functional
 
 from fewbit.golden.lstm.float64 import Float64Lstm
-from fewbit.train.recurrence import float_recurrence
 from fewbit.train.schemes.contract import Cell, Scheme, Signal, by_gate, reals_of
 
 __all__ = ["Float"]
@@ -30,17 +28,6 @@ class Float(Scheme):
 class _FloatCell(Cell):
     def weights(self, weight_ih: Tensor, weight_hh: Tensor) -> tuple[Tensor, Tensor]:
         return weight_ih, weight_hh
-
-    def run(
-        self,
-        x: Tensor,
-        hidden: Tensor,
-        cell: Tensor,
-        parameters: tuple[Tensor, Tensor, Tensor],
-        valid: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        weight_ih, weight_hh, bias = parameters
-        return float_recurrence(functional.linear(x, weight_ih, bias), weight_hh, hidden, cell)
 
     def golden(self, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> Float64Lstm:
         return Float64Lstm(

@@ -1,12 +1,20 @@
 """Batches of an epoch, which follow from the seed and the epoch alone."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from fewbit.train.tasks.task import NO_LABEL, Batch, Split
 
-__all__ = ["batches_of_sequences", "batches_of_streams", "batches_of_windows", "next_symbols"]
+__all__ = [
+    "batches_by_length",
+    "batches_of_sequences",
+    "batches_of_streams",
+    "batches_of_windows",
+    "next_symbols",
+]
 
 # Batches of sequences of like lengths are made within so many batches.
 _POOL = 100
@@ -38,14 +46,37 @@ def batches_of_sequences(
         groups += [pool[start : start + batch] for start in range(0, len(pool), batch)]
     deviation = _deviation(split) if noise else np.zeros(0)
     for number in rng.permutation(len(groups)):
-        chosen = groups[number]
-        lengths = split.lengths[chosen]
-        longest = int(lengths.max())
-        x, labels = split.x[chosen, :longest], split.labels[chosen]
+        batch_of = _batch(split, groups[number])
         if noise:
+            x = batch_of.x
             x = x + (noise * deviation * rng.normal(size=x.shape)).astype(x.dtype)
-            x[np.arange(longest) >= lengths[:, np.newaxis]] = 0
-        yield Batch(x, lengths, labels[:, :longest] if labels.ndim > 1 else labels)
+            x[np.arange(x.shape[1]) >= batch_of.lengths[:, np.newaxis]] = 0
+            batch_of = replace(batch_of, x=x)
+        yield batch_of
+
+
+def batches_by_length(split: Split, batch: int) -> Iterator[Batch]:
+    """Yield all sequences, the shortest first, without much padding.
+
+    Parameters
+    ----------
+    split
+        The sequences.
+    batch
+        The number of sequences in a batch; the last may have fewer.
+    """
+    order = np.argsort(split.lengths, kind="stable")
+    for first in range(0, len(split), batch):
+        yield _batch(split, order[first : first + batch])
+
+
+def _batch(split: Split, chosen: npt.NDArray[np.intp]) -> Batch:
+    """Return some sequences, padded to the longest of them."""
+    lengths, labels = split.lengths[chosen], split.labels[chosen]
+    longest = int(lengths.max())
+    return Batch(
+        split.x[chosen, :longest], lengths, labels[:, :longest] if labels.ndim > 1 else labels
+    )
 
 
 def batches_of_windows(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fewbit.golden.files.archive import npy_header
+from fewbit.golden.files.archive import DAMAGED, npy_header
 from fewbit.golden.words import on_one_line, option_name
 from fewbit.train.tasks.task import DataError
 
@@ -224,16 +224,8 @@ def read_arrays(path: Path, kinds: Mapping[str, str]) -> dict[str, npt.NDArray[A
             return {name: _member(path, archive, name, kind) for name, kind in kinds.items()}
     except DataError:
         raise
-    except (
-        # What zipfile and zlib raise for damaged files; some of it is a ValueError.
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-    ) as error:
+    # Some damage is a ValueError, of zipfile or of numpy.
+    except (*DAMAGED, ValueError) as error:
         reason = on_one_line(str(error)[:100]) or type(error).__name__
         raise DataError(f"'{path}' is no readable .npz file ({reason}); fetch it anew.") from error
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "DEFAULT_SETUP",
     "NO_LABEL",
     "UNITS",
     "Batch",
@@ -20,6 +21,7 @@ __all__ = [
     "Setup",
     "Split",
     "Task",
+    "cross_entropy",
     "figure",
 ]
 
@@ -31,6 +33,8 @@ UNITS: Mapping[Metric, str] = {
     "perplexity": "choices",
 }
 """The unit of each metric."""
+DEFAULT_SETUP = "small"
+"""The set-up that is meant where none is named."""
 NO_LABEL = -1
 """The label of a step that has none."""
 
@@ -300,6 +304,22 @@ class Task:
     def better_is_higher(self) -> bool:
         """Return whether the larger of two figures is the better one."""
         return self.metric == "accuracy"
+
+
+def cross_entropy(scores: npt.NDArray[np.float64], labels: Labels) -> float:
+    """Return the sum of the cross-entropies of labels, natural logarithms.
+
+    Parameters
+    ----------
+    scores
+        Finite, shape (labels, classes).
+    labels
+        The classes, shape (labels,).
+    """
+    highest = scores.max(axis=1)
+    right = np.take_along_axis(scores, labels[:, np.newaxis], axis=1)[:, 0]
+    total = np.exp(scores - highest[:, np.newaxis]).sum(axis=1)
+    return float((np.log(total) + highest - right).sum())
 
 
 def figure(metric: Metric, loss: float, hits: int, labels: int) -> float:
