@@ -349,6 +349,8 @@ class QuantLSTM(nn.Module):
         ValueError
             If the network is not frozen, or the scheme has no circuit.
         """
+        if self.scheme.lacks_circuit:
+            raise ValueError(self.scheme.lacks_circuit)
         nodes: list[Node] = []
         sources: tuple[int, ...] = (NETWORK_INPUT,)
         for layer in range(self.num_layers):

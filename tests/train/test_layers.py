@@ -50,7 +50,14 @@ INTEGERS = [
     Int8(),
     Int8(activation="gemmlowp"),
 ]
-ALL = [Float(), FloatSD8(), FloatSD8(first="real", gradient="binary32"), *INTEGERS]
+ALL = [
+    Float(),
+    Float(norm="weight"),
+    Float(norm="batch"),
+    FloatSD8(),
+    FloatSD8(first="real", gradient="binary32"),
+    *INTEGERS,
+]
 
 
 def shown(scheme) -> str:

@@ -41,12 +41,10 @@ from fewbit.golden.quantize.ternary import ardakani_scale
 from fewbit.train.optimise import MasterCopy
 from fewbit.train.quantisers import Rule, rule
 from fewbit.train.schemes.contract import Cell, Scheme, Signal
-from fewbit.train.schemes.few_bit_cells import BatchNormCell, FewBitCell, FixedPointSignal
+from fewbit.train.schemes.few_bit_cells import FewBitBatchNormCell, FewBitCell, FixedPointSignal
+from fewbit.train.schemes.norms import MOST_STEPS, NormKind
 
 __all__ = ["Binary", "Exponential", "FewBit", "FixedPoint", "PowerOfTwo", "Ternary"]
-
-NormKind = Literal["weight", "batch", "batch_per_step"]
-_MOST_STEPS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class FewBit(Scheme):
         check_choice("frozen", self.frozen, ("deterministic", "sample"))
         low, high = LOWEST_ACTIVATION_WIDTH, HIGHEST_ACTIVATION_WIDTH
         freeze_integer(self, "activation_width", low, high)
-        freeze_integer(self, "steps", 1, _MOST_STEPS)
+        freeze_integer(self, "steps", 1, MOST_STEPS)
         if self.scales == "powers_of_two" and self.norm in {"batch", "batch_per_step"}:
             raise ValueError(
                 "scales=powers_of_two must be trained with norm=weight or norm=none, as those of"
@@ -150,7 +148,7 @@ class FewBit(Scheme):
 
     def cell(self, inputs: int, hidden: int, reads: Signal, writes: Signal) -> Cell:
         if self.norm in {"batch", "batch_per_step"}:
-            return BatchNormCell(self, inputs, hidden, reads, writes)
+            return FewBitBatchNormCell(self, inputs, hidden, reads, writes)
         return FewBitCell(self, inputs, hidden, reads, writes)
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fewbit.golden.lstm.batch_norm import BatchNorm, BatchNormLstm
 from fewbit.golden.lstm.ternary import TernaryLstm
@@ -17,18 +16,14 @@ from fewbit.golden.quantize.ternary_lstm import integers_of_folded
 from fewbit.train.quantisers import nearest_power_of_two, straight_through
 from fewbit.train.recurrence import Rounding
 from fewbit.train.schemes.contract import Cell, Signal, by_gate, reals_of
+from fewbit.train.schemes.norms import BatchNormedCell
 
 if TYPE_CHECKING:
     from fewbit.train.schemes.few_bit import FewBit
 
-__all__ = ["BatchNormCell", "FewBitCell", "FixedPointSignal"]
+__all__ = ["FewBitBatchNormCell", "FewBitCell", "FixedPointSignal"]
 
 _GATE_RESOLUTION = 2.0**-12
-_FIRST_GAIN = 0.1
-_EPSILON = 1e-5
-_MOMENTUM = 0.1
-# The recurrent norm's statistics decide what it normalises: they settle in a few rounds.
-_ROUNDS = 10
 
 
 class FixedPointSignal(Signal):
@@ -164,14 +159,15 @@ class FewBitCell(Cell):
         with super().freeze(weight_ih, weight_hh):
             yield
 
-    def _norms(self) -> dict[str, BatchNorm]:
+    def batch_norms(self) -> dict[str, BatchNorm]:
         """Return the norms of the golden layer before folding, by their names there."""
         return {}
 
     def golden(self, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> TernaryLstm:
         kind = self.scheme.weight_kind
-        if self.scheme.lacks_circuit or kind is None or kind == "int12":
-            raise ValueError(self.scheme.lacks_circuit)
+        # A scheme with other weights lacks a circuit, which the layer has found.
+        assert kind is not None
+        assert kind != "int12"
         scaled: list[ScaledWeights] = []
         for part, weights in enumerate((weight_ih, weight_hh)):
             levels, scale = (reals_of(each) for each in self._scaled(weights, part))
@@ -180,7 +176,7 @@ class FewBitCell(Cell):
             turned = levels.astype(np.int64) * signs[..., np.newaxis]
             scaled.append(ScaledWeights(turned, np.abs(scale)))
         real = BatchNormLstm(
-            scaled[0].reals, scaled[1].reals, reals_of(by_gate(bias)), **self._norms()
+            scaled[0].reals, scaled[1].reals, reals_of(by_gate(bias)), **self.batch_norms()
         )
         signal = self.reads
         assert isinstance(signal, FixedPointSignal)
@@ -198,137 +194,11 @@ class FewBitCell(Cell):
         )
 
 
-class _Statistics(nn.Module):
-    """Mean and variance of a norm, one set or one a step, and its gains."""
-
-    mean: Tensor
-    variance: Tensor
-
-    def __init__(self, rows: int, sets: int) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.full((rows,), _FIRST_GAIN))
-        self.register_buffer("mean", torch.zeros(sets, rows))
-        self.register_buffer("variance", torch.full((sets, rows), _FIRST_GAIN))
-
-    def normalise(self, values: Tensor, step: int, *, training: bool) -> Tensor:
-        """Return normalised rows, shape (count, rows), with the statistics of a step."""
-        index = min(step, len(self.mean) - 1)
-        # One sequence alone has no statistics of a batch.
-        training = training and len(values) > 1
-        return functional.batch_norm(
-            values,
-            self.mean[index],
-            self.variance[index],
-            self.gain,
-            None,
-            training,
-            _MOMENTUM,
-            _EPSILON,
-        )
-
-    def begin(self) -> None:
-        """Begin to gather statistics for all steps."""
-        self._count = 0
-        self._first = torch.zeros_like(self.mean[0], dtype=torch.float64)
-        self._second = torch.zeros_like(self._first)
-
-    def gather(self, values: Tensor) -> None:
-        """Add values, shape (count, rows)."""
-        wide = values.double()
-        self._count += len(wide)
-        self._first += wide.sum(0)
-        self._second += wide.square().sum(0)
-
-    def end(self) -> None:
-        """Take the statistics of all values that were added."""
-        if self._count and len(self.mean) == 1:
-            mean = self._first / self._count
-            self.mean[0] = mean
-            self.variance[0] = (self._second / self._count - mean.square()).clamp_min(0)
-
-
-class BatchNormCell(FewBitCell):
-    """A cell whose two products are normalised over the batch."""
+class FewBitBatchNormCell(BatchNormedCell, FewBitCell):
+    """A cell of quantised weights whose two products are normalised over the batch."""
 
     def __init__(
         self, scheme: "FewBit", inputs: int, hidden: int, reads: Signal, writes: Signal
     ) -> None:
         super().__init__(scheme, inputs, hidden, reads, writes)
-        sets = 1 if scheme.norm == "batch" else scheme.steps
-        self.norm_ih = _Statistics(4 * hidden, sets)
-        self.norm_hh = _Statistics(4 * hidden, sets)
-
-    def run(
-        self,
-        x: Tensor,
-        hidden: Tensor,
-        cell: Tensor,
-        parameters: tuple[Tensor, Tensor, Tensor],
-        valid: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        weight_ih, weight_hh = self.weights(*parameters[:2])
-        products = functional.linear(x, weight_ih)
-        if valid is not None and bool(valid.all()):
-            valid = None
-        rows: list[Tensor | None] = [None] * len(x)
-        if valid is not None:
-            rows = [step.nonzero().squeeze(1) for step in valid.unbind(0)]
-        parts = self._normalised_inputs(products, valid, rows)
-        columns, rounding = weight_hh.t(), self.writes.rounding
-        hiddens: list[Tensor] = []
-        cells: list[Tensor] = []
-        for step, part in enumerate(parts.unbind(0)):
-            product = self._normalised(self.norm_hh, hidden @ columns, step, rows[step])
-            i, f, g, o = (part + product + parameters[2]).split(self.hidden, 1)
-            cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
-            hidden = rounding(torch.sigmoid(o) * torch.tanh(cell))  # pyright: ignore
-            hiddens.append(hidden)
-            cells.append(cell)
-        return torch.stack(hiddens), torch.stack(cells)
-
-    def _normalised_inputs(
-        self, products: Tensor, valid: Tensor | None, rows: list[Tensor | None]
-    ) -> Tensor:
-        if self.scheme.norm == "batch_per_step":
-            steps = (
-                self._normalised(self.norm_ih, product, step, rows[step])
-                for step, product in enumerate(products.unbind(0))
-            )
-            return torch.stack(list(steps))
-        flat = products.flatten(0, 1)
-        chosen = None if valid is None else valid.flatten().nonzero().squeeze(1)
-        return self._normalised(self.norm_ih, flat, 0, chosen).view(products.shape)
-
-    def _normalised(
-        self, norm: _Statistics, values: Tensor, step: int, rows: Tensor | None
-    ) -> Tensor:
-        """Return normalised values; only those in `rows` count, and the others become 0."""
-        counted = values if rows is None else values[rows]
-        if self.observing:
-            norm.gather(counted)
-        result = norm.normalise(counted, step, training=self.training)
-        if rows is None:
-            return result
-        return torch.zeros_like(values).index_copy(0, rows, result)
-
-    def freezing(self) -> int:
-        return _ROUNDS
-
-    @contextmanager
-    def freeze(self, weight_ih: Tensor, weight_hh: Tensor) -> Iterator[None]:
-        for norm in (self.norm_ih, self.norm_hh):
-            norm.begin()
-        with super().freeze(weight_ih, weight_hh):
-            yield
-        with torch.no_grad():
-            for norm in (self.norm_ih, self.norm_hh):
-                norm.end()
-
-    def _norms(self) -> dict[str, BatchNorm]:
-        found: dict[str, BatchNorm] = {}
-        for name, norm in (("input_norm", self.norm_ih), ("recurrent_norm", self.norm_hh)):
-            gain, mean, variance = (
-                reals_of(by_gate(each)) for each in (norm.gain, norm.mean[0], norm.variance[0])
-            )
-            found[name] = BatchNorm(gain, np.zeros_like(gain), mean, variance, _EPSILON)
-        return found
+        self.begin_norms(1 if scheme.norm == "batch" else scheme.steps)
