@@ -1,0 +1,1 @@
+"""The accuracy of trained models beside the papers' claims: experiments, results and claims."""

@@ -1,0 +1,208 @@
+"""The experiments of the accuracy campaign: what is trained or converted, on what, in which order.
+
+An `Experiment` is one model of one number system on one `Recipe`; all models of a recipe share
+data, size, batches and number of epochs, so that they differ by their numbers alone. To add one
+takes an entry of `EXPERIMENTS`; what it is compared with is in `fewbit.accuracy.claims`.
+
+Two set-ups are known for each: the campaign's, which two cores train in hours, and "paper", the
+literature's, for a GPU.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["EXPERIMENTS", "RECIPES", "Experiment", "Job", "Recipe", "jobs"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A task with the model's size and the training that all its experiments share.
+
+    Parameters
+    ----------
+    name
+        Its name, the first part of its experiments' names.
+    title
+        The task in words.
+    task
+        The task, a key of `fewbit.train.tasks.TASKS`.
+    data
+        Where its data are in the folder of all data.
+    setup
+        The task's set-up from which it starts.
+    changes
+        What differs from the set-up, ``NAME=VALUE``.
+    sequences
+        How many sequences of the test part golden runs, evenly spaced; None for all.
+    free
+        Whether the data's licence lets models that were trained on them be published here.
+    """
+
+    name: str
+    title: str
+    task: str
+    data: str
+    setup: str
+    changes: tuple[str, ...]
+    sequences: int | None = None
+    free: bool = False
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A model of one number system.
+
+    Parameters
+    ----------
+    recipe
+        What it shares with others.
+    scheme
+        The scheme under which it is trained and its settings, as ``fewbit train --scheme`` takes
+        them; for a conversion those of the model that is converted.
+    to
+        The number system into which the trained real model is converted afterwards, a key of
+        `fewbit.golden.systems.SYSTEMS`; empty for a model that is handed over as it was trained.
+    label
+        The last part of its name.
+    seeds
+        How many seeds it is repeated with.
+    changes
+        What differs from the recipe, ``NAME=VALUE``.
+    """
+
+    recipe: Recipe
+    label: str
+    scheme: tuple[str, ...]
+    seeds: int = 1
+    to: str = ""
+    changes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Return the name, such as "war_and_peace/ternary"."""
+        return f"{self.recipe.name}/{self.label}"
+
+    @property
+    def source(self) -> str:
+        """Return the name of the experiment whose model is converted; empty for none."""
+        if not self.to:
+            return ""
+        return next(
+            each.name
+            for each in EXPERIMENTS
+            if (each.recipe, each.scheme, each.changes, each.to)
+            == (self.recipe, self.scheme, self.changes, "")
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """An experiment with one seed."""
+
+    experiment: Experiment
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Return its folder below the campaign's."""
+        return f"{self.experiment.name}/seed{self.seed}"
+
+
+_WAR_AND_PEACE = Recipe(
+    "war_and_peace",
+    "War and Peace, characters",
+    "characters",
+    "war_and_peace/war_and_peace.txt",
+    "small",
+    # Small batches and a high rate: a few epochs then do what dozens of the literature's do.
+    ("batch=16", "epochs=8", "learning_rate=0.02", "last_rate=0.001"),
+    free=True,
+)
+_ABLATION = Recipe(
+    "ablation",
+    "War and Peace, characters, 2 epochs",
+    "characters",
+    "war_and_peace/war_and_peace.txt",
+    "small",
+    ("batch=16", "epochs=2", "learning_rate=0.02", "last_rate=0.001"),
+    sequences=640,
+    free=True,
+)
+_UDPOS = Recipe("udpos", "UDPOS, tags of words", "tagging", "udpos", "paper", ())
+_MNIST = Recipe("mnist_rows", "MNIST by rows", "mnist_rows", "mnist", "paper", ("epochs=25",))
+_DIGITS = Recipe(
+    "spoken_digits", "Spoken digits", "spoken_digits", "spoken_digits/fsdd_mfcc.npz", "large", ()
+)
+_WORDS = Recipe(
+    "wikitext2",
+    "WikiText-2, 10,000 words",
+    "words",
+    "wikitext-2",
+    "paper",
+    ("vocabulary=10000", "epochs=4", "learning_rate=20", "last_rate=1"),
+)
+RECIPES = (_WAR_AND_PEACE, _ABLATION, _UDPOS, _MNIST, _DIGITS, _WORDS)
+"""All recipes."""
+
+_FLOAT = ("float",)
+_FLOAT_WEIGHT = ("float", "norm=weight")
+_FLOAT_BATCH = ("float", "norm=batch")
+_FLOATSD8 = ("floatsd8",)
+_TERNARY_BATCH = ("ternary", "rule=ardakani_ternary", "sampled=true", "norm=batch")
+_BINARY_BATCH = ("binary", "rule=ardakani_binary", "sampled=true", "norm=batch")
+_NO_NORM = "norm=none"
+
+EXPERIMENTS = (
+    Experiment(_WAR_AND_PEACE, "float", _FLOAT, 3),
+    Experiment(_WAR_AND_PEACE, "floatsd8", _FLOATSD8, 3),
+    Experiment(_WAR_AND_PEACE, "float_weight_norm", _FLOAT_WEIGHT, 3),
+    Experiment(_WAR_AND_PEACE, "ternary", ("ternary",), 3),
+    Experiment(_WAR_AND_PEACE, "binary", ("binary",), 3),
+    Experiment(_WAR_AND_PEACE, "int8_converted", _FLOAT, 3, "int8"),
+    Experiment(_WAR_AND_PEACE, "floatsd8_converted", _FLOAT, 3, "floatsd8"),
+    Experiment(_WAR_AND_PEACE, "int8", ("int8",), 3),
+    Experiment(_WAR_AND_PEACE, "binary_no_norm", ("binary", "rule=ott_binary", _NO_NORM)),
+    Experiment(_WAR_AND_PEACE, "ternary_no_norm", ("ternary", "rule=ott_ternary", _NO_NORM)),
+    Experiment(_WAR_AND_PEACE, "pow2_ternary_no_norm", ("ternary", "rule=power_of_two", _NO_NORM)),
+    Experiment(_WAR_AND_PEACE, "exponential_no_norm", ("exponential", _NO_NORM)),
+    Experiment(_WAR_AND_PEACE, "pow2", ("pow2",)),
+    Experiment(_WAR_AND_PEACE, "exponential", ("exponential",)),
+    Experiment(_WAR_AND_PEACE, "pow2_ternary", ("ternary", "rule=power_of_two")),
+    Experiment(_WAR_AND_PEACE, "float_batch_norm", _FLOAT_BATCH),
+    Experiment(_WAR_AND_PEACE, "ternary_batch_norm", _TERNARY_BATCH),
+    Experiment(_WAR_AND_PEACE, "binary_batch_norm", _BINARY_BATCH),
+    Experiment(_UDPOS, "float", _FLOAT, 3),
+    Experiment(_UDPOS, "floatsd8", _FLOATSD8, 3),
+    Experiment(_UDPOS, "int8_converted", _FLOAT, 3, "int8"),
+    Experiment(_UDPOS, "floatsd8_converted", _FLOAT, 3, "floatsd8"),
+    Experiment(_UDPOS, "int8", ("int8",), 3),
+    Experiment(_MNIST, "float", _FLOAT, 3),
+    Experiment(_MNIST, "floatsd8", _FLOATSD8, 3),
+    Experiment(_MNIST, "int8_converted", _FLOAT, 3, "int8"),
+    Experiment(_MNIST, "int8", ("int8",), 3),
+    Experiment(_MNIST, "float_weight_norm", _FLOAT_WEIGHT, 3),
+    Experiment(_MNIST, "ternary", ("ternary",), 3),
+    Experiment(_MNIST, "binary", ("binary",), 3),
+    Experiment(_MNIST, "float_batch_norm", _FLOAT_BATCH),
+    Experiment(_MNIST, "ternary_batch_norm", _TERNARY_BATCH),
+    Experiment(_MNIST, "binary_batch_norm", _BINARY_BATCH),
+    Experiment(_ABLATION, "float", _FLOAT),
+    Experiment(_ABLATION, "floatsd8", _FLOATSD8),
+    Experiment(_ABLATION, "converted", _FLOAT, 1, "floatsd8"),
+    Experiment(_ABLATION, "gradient_binary16", ("floatsd8", "gradient=binary16")),
+    Experiment(_ABLATION, "master_binary32", ("floatsd8", "master=binary32")),
+    Experiment(_ABLATION, "loss_scale_1", ("floatsd8", "loss_scale=1")),
+    Experiment(_ABLATION, "loss_scale_1024", ("floatsd8", "loss_scale=1024")),
+    Experiment(_ABLATION, "signed_digits", ("floatsd8", "update=signed_digits")),
+    Experiment(_DIGITS, "float", _FLOAT, 3),
+    Experiment(_DIGITS, "int8_converted", _FLOAT, 3, "int8"),
+    Experiment(_DIGITS, "floatsd8", _FLOATSD8),
+    Experiment(_WORDS, "float", _FLOAT),
+    Experiment(_WORDS, "floatsd8", _FLOATSD8),
+)
+"""All experiments in the order in which a campaign takes them, each once; then the other seeds."""
+
+
+def jobs() -> list[Job]:
+    """Return all jobs in order: every experiment once, then with the second seed, and so on."""
+    most = max(each.seeds for each in EXPERIMENTS)
+    return [Job(each, seed) for seed in range(most) for each in EXPERIMENTS if seed < each.seeds]

@@ -1,0 +1,168 @@
+"""What a job of the campaign comes to: its model, converted if need be, measured in golden."""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fewbit.accuracy.experiments import EXPERIMENTS, Experiment, Job
+from fewbit.accuracy.results import Row
+from fewbit.errors import write_text
+from fewbit.evaluation import Evaluation, evaluate, open_trained, plan
+from fewbit.golden.files.trained import TrainedModel, save_trained, with_network
+from fewbit.quantization import quantize_network
+from fewbit.train.tasks import TASKS, Names
+
+__all__ = ["MODEL", "calibration", "convert", "evaluated", "measured"]
+
+MODEL = "model.npz"
+_CALIBRATION_BATCHES = 8
+_CALIBRATION_SEQUENCES = 128
+
+
+def calibration(model: TrainedModel, task: str, data: Path) -> npt.NDArray[np.float64]:
+    """Return sequences of the training part as a model's network reads them.
+
+    Parameters
+    ----------
+    model
+        The model.
+    task
+        Its task.
+    data
+        The path of the task's data.
+
+    Returns
+    -------
+    Reals of shape (at most 128, time, inputs), from the first batches of set-up "small"; shorter
+    sequences have zeros at their end.
+    """
+    found = TASKS[task]
+    setup = found.setups["small"]
+    loaded = found.load(data, setup, Names(model.symbols, model.classes))
+    taken = [batch.x for batch in islice(found.batches(loaded, setup, 0, 0), _CALIBRATION_BATCHES)]
+    steps = max(x.shape[1] for x in taken)
+    padded = [np.pad(x, ((0, 0), (0, steps - x.shape[1]), *[(0, 0)] * (x.ndim - 2))) for x in taken]
+    return model.inputs_of(np.concatenate(padded)[:_CALIBRATION_SEQUENCES])
+
+
+def convert(source: Path, target: Path, to: str, data: Path) -> None:
+    """Write the model of another number system that a trained real model is converted into.
+
+    Parameters
+    ----------
+    source, target
+        The files of the real model and of the converted one.
+    to
+        The number system.
+    data
+        The path of the task's data, on whose training part ranges are calibrated.
+    """
+    model = open_trained(source)
+    network = quantize_network(model.network, calibration(model, model.task, data), to=to)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_trained(target, with_network(model, network))
+
+
+def evaluated(experiment: Experiment, model: Path, data: Path) -> Evaluation:
+    """Return the figure of an experiment's model on its recipe's test part, in golden."""
+    recipe = experiment.recipe
+    trained, task = open_trained(model), TASKS[recipe.task]
+    return evaluate(plan(trained, task, data, name=f"'{model}'", sequences=recipe.sequences))
+
+
+def measured(job: Job, folder: Path, data: Path) -> Row:
+    """Return a job's results as plain values.
+
+    Parameters
+    ----------
+    job
+        The job.
+    folder
+        Its folder, with the model and, of one that was trained, the log.
+    data
+        The path of its recipe's data.
+
+    Returns
+    -------
+    Experiment, seed, and what they consist of; "training", what the log says; "golden", the
+    evaluation in golden, None where golden has no such layer; SHA-256 and size of the model's file;
+    and the machine.
+    """
+    experiment, recipe = job.experiment, job.experiment.recipe
+    model = folder / MODEL
+    row: Row = {
+        "experiment": experiment.name,
+        "seed": job.seed,
+        "task": recipe.task,
+        "setup": recipe.setup,
+        "changes": [*recipe.changes, *experiment.changes],
+        "scheme": list(experiment.scheme),
+        "to": experiment.to,
+        "training": None if experiment.to else _training(folder / "log.jsonl"),
+        "golden": None,
+        "model_sha256": None,
+        "model_bytes": None,
+        "machine": {"cpu": _processor(), "cores": os.cpu_count()},
+    }
+    if model.exists():
+        content = model.read_bytes()
+        row |= {"model_sha256": hashlib.sha256(content).hexdigest(), "model_bytes": len(content)}
+        row["golden"] = evaluated(experiment, model, data).row
+    return row
+
+
+def _training(log: Path) -> dict[str, Any]:
+    """Return what the log of a finished training says."""
+    lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    plan_line, end = lines[0], lines[-1]
+    epochs = [line for line in lines if line["event"] == "epoch"]
+    return {
+        "steps": end["step"],
+        "seconds": end["seconds"],
+        "validation": [line["validation"] for line in epochs],
+        "loss": [line["loss"] for line in epochs],
+        "overflows": epochs[-1]["overflows"],
+        "test": end["test"],
+        "codes_equal": (end.get("golden") or {}).get("equal"),
+        "data_sha256": plan_line["data_sha256"],
+        **{name: plan_line[name] for name in ("torch", "numpy", "python", "threads")},
+    }
+
+
+def _processor() -> str:
+    """Return the processor's name as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _main() -> None:
+    """Measure one job in a process of its own, and write its row into its folder."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("experiment")
+    parser.add_argument("seed", type=int)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--source", type=Path)
+    given = parser.parse_args()
+    experiment = next(each for each in EXPERIMENTS if each.name == given.experiment)
+    if given.source is not None:
+        convert(given.source, given.folder / MODEL, experiment.to, given.data)
+    row = measured(Job(experiment, given.seed), given.folder, given.data)
+    write_text(given.folder / "row.json", json.dumps(row))
+
+
+if __name__ == "__main__":
+    _main()
