@@ -5,6 +5,7 @@ folder; ``fewbit reproduce accuracy --results`` shows them beside the papers' cl
 """
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -43,9 +44,16 @@ def main() -> int:
     def tell(line: str) -> None:
         print(line, flush=True)
 
-    left = Campaign(
+    # As an interrupt by hand: trainings write checkpoints and end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    campaign = Campaign(
         chosen, options.data, options.out, options.seconds, options.jobs, options.device, tell
-    ).run()
+    )
+    try:
+        left = campaign.run()
+    except KeyboardInterrupt:
+        tell("Interrupted; the same command goes on.")
+        return 130
     tell(f"{len(chosen) - len(left)} of {len(chosen)} jobs done; {options.out / 'results.jsonl'}")
     return 1 if left else 0
 

@@ -41,9 +41,14 @@ def test_a_claim_holds_from_the_papers_figure_on():
     assert dataclasses.replace(row, measured=7.65).holds is False
     assert dataclasses.replace(row, measured=None).holds is None
     assert dataclasses.replace(row, paper=None).holds is None
+    # A goal of this project's own takes the place of the paper's figure.
+    assert dataclasses.replace(row, paper=None, goal=7.0).holds is True
+    assert dataclasses.replace(row, goal=8.0).holds is False
+    assert dataclasses.replace(row, goal=8.0, less_is_better=True).holds is True
     assert row.as_json() == {
         "claim": "area",
         "paper": 7.66,
+        "goal": None,
         "measured": 7.66,
         "unit": "×",
         "holds": True,
@@ -219,7 +224,7 @@ def test_a_netlist_that_is_wrong_is_a_failed_check(capsys, monkeypatch):
 
 def test_wrong_use_is_one_sentence(capsys, tmp_path):
     status, _, err = run(capsys, "reproduce", "nosuch")
-    names = "floatsd8, ternary, dynamic_precision"
+    names = "floatsd8, ternary, dynamic_precision, accuracy"
     assert (status, err) == (2, f"There is no paper 'nosuch'; there are {names}.\n")
     packed = tmp_path / "process.lib.gz"
     packed.write_bytes(b"\x1f\x8b\x08\x00")

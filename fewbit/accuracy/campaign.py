@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,6 +84,8 @@ class Campaign:
     tell: Tell = print
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _begun: set[str] = field(default_factory=set, repr=False)
+    _children: "set[subprocess.Popen[str]]" = field(default_factory=set, repr=False)
+    _stopped: bool = field(default=False, repr=False)
 
     @property
     def results(self) -> Path:
@@ -95,9 +97,20 @@ class Campaign:
         self._end = time.monotonic() + self.seconds
         with ThreadPoolExecutor(self.workers) as pool:
             workers = [pool.submit(self._work) for _ in range(self.workers)]
+            try:
+                wait(workers)
+            finally:
+                # After an interrupt, too, no training goes on by itself; each writes a checkpoint.
+                self._stop()
         for worker in workers:
             worker.result()
         return self._left()
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for child in self._children:
+                child.terminate()
 
     def _left(self) -> list[Job]:
         done = {key_of(row) for row in read_results(self.results)}
@@ -140,7 +153,7 @@ class Campaign:
             if not self._called(job, ["-m", "fewbit", *command]) or not _is_trained(folder):
                 return
         # In a process of its own, as it keeps a core busy.
-        command = ["-m", "fewbit.accuracy.measure", job.experiment.name, str(job.seed)]
+        command = ["-m", "fewbit.accuracy.measure", str(job)]
         paths = [str(folder), str(self._data_of(job))]
         if job.experiment.to:
             paths += ["--source", str(self._model_of_source(job))]
@@ -151,18 +164,23 @@ class Campaign:
 
     def _called(self, job: Job, arguments: Sequence[str]) -> bool:
         """Call Python, and return whether it did well; else tell the last line of its errors."""
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-            env=environment,
-        )
-        if done.returncode:
-            said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-            self.tell(f"{job.folder}: failed: {said[-1]}")
-        return done.returncode == 0
+        with self._lock:
+            if self._stopped:
+                return False
+            child = subprocess.Popen(
+                [sys.executable, *arguments],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+            self._children.add(child)
+        said = child.communicate()[1].strip().splitlines()
+        with self._lock:
+            self._children.remove(child)
+        if child.returncode and not self._stopped:
+            self.tell(f"{job.folder}: failed: {said[-1] if said else child.returncode}")
+        return child.returncode == 0
 
     def _keep(self, row: Row) -> None:
         with self._lock:

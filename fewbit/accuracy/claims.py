@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from fewbit.accuracy.experiments import EXPERIMENTS
 from fewbit.accuracy.results import Row
+from fewbit.train.tasks import TASKS
 
 __all__ = ["CLAIMS", "Claim", "Found", "compared"]
 
@@ -35,9 +37,11 @@ class Claim:
     goal
         What the figure should come to: at least where accuracies are compared, or `at_least`.
     published
-        The published figures, in words; empty where none are known.
+        The published figure, in the same unit; None where none is known.
+    source
+        What it is from, or what is claimed in its place, in words.
     standing
-        How well they are known.
+        How well it is known.
     at_least
         Whether the goal is a lower bound; None for: where a higher figure is the better one.
     """
@@ -48,7 +52,8 @@ class Claim:
     reference: str
     comparison: Comparison
     goal: float
-    published: str = ""
+    published: float | None = None
+    source: str = ""
     standing: str = "checked, of its abstract"
     at_least: bool | None = None
 
@@ -104,13 +109,13 @@ def compared(claim: Claim, rows: Iterable[Row]) -> Found:
     Accuracies are in percent and their differences in points.
     """
     figures: dict[str, dict[int, float]] = {claim.experiment: {}, claim.reference: {}}
-    metric = "bits"
+    recipe = next(each.recipe for each in EXPERIMENTS if each.name == claim.experiment)
+    metric = TASKS[recipe.task].metric
+    scale = 100 if metric == "accuracy" else 1
     for row in rows:
         found = row["golden"]
         if row["experiment"] in figures and found is not None and found["figure"] is not None:
-            metric = found["metric"]
-            share = metric == "accuracy"
-            figures[row["experiment"]][row["seed"]] = found["figure"] * (100 if share else 1)
+            figures[row["experiment"]][row["seed"]] = found["figure"] * scale
     own, reference = figures[claim.experiment], figures[claim.reference]
     seeds = tuple(sorted(own.keys() & reference.keys() if claim.reference else own.keys()))
     each = [_figure(claim.comparison, own[seed], reference.get(seed, 0.0)) for seed in seeds]
@@ -138,163 +143,100 @@ def _mean(values: list[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-_HOU = "checked, through Hou et al., NeurIPS 2019; H 512, 200 epochs"
 _ABSTRACT = "checked, of its abstract"
+_HOU = "checked, through Hou et al., NeurIPS 2019, of H 512 and 200 epochs"
 _OWN = "this project's goal"
-_NONE = "no figure is known"
+_RECALLED = "recalled"
+_PRESERVED = "accuracy is fully preserved, it says"
 
-_FLOATSD8, _INT8 = "2001.08450", "2101.05453"
-_ARDAKANI, _OTT, _DYNAMIC = "1809.11086", "1608.06902", "1911.04244"
-_WP, _MNIST = "war_and_peace", "mnist_rows"
+_WP, _UDPOS, _MNIST, _WORDS = "war_and_peace", "udpos", "mnist_rows", "wikitext2"
 
 
-def _difference(
-    paper: str,
-    text: str,
-    experiment: str,
-    reference: str,
-    goal: float,
-    published: str = _NONE,
-    standing: str = _ABSTRACT,
-    *,
-    at_least: bool | None = None,
-) -> Claim:
+def _floatsd8(title: str, recipe: str, goal: float, comparison: Comparison = "difference") -> Claim:
+    own, reference = f"{recipe}/floatsd8", f"{recipe}/float"
     return Claim(
-        paper, text, experiment, reference, "difference", goal, published, standing, at_least
+        "2001.08450", f"FloatSD8, {title}", own, reference, comparison, goal, None, _PRESERVED
+    )
+
+
+def _few_bit(
+    text: str, experiment: str, norm: str, goal: float, published: float, source: str
+) -> Claim:
+    """Return a claim of 1809.11086 on War and Peace."""
+    own, reference = f"{_WP}/{experiment}", f"{_WP}/float_{norm}_norm"
+    title = f"{text}, {norm} norm, War and Peace"
+    return Claim("1809.11086", title, own, reference, "difference", goal, published, source, _HOU)
+
+
+def _by_rows(weights: str, norm: str, share: float, difference: float) -> tuple[Claim, Claim]:
+    """Return two claims of 1809.11086 on MNIST, whose figures are of images by pixels."""
+    own = f"{_MNIST}/{weights}{'_batch_norm' if norm == 'batch' else ''}"
+    reference = f"{_MNIST}/float_{norm}_norm"
+    title, source = f"{weights}, {norm} norm, MNIST by rows", "by pixels"
+    return (
+        Claim("1809.11086", title, own, "", "value", 98.0, share, source, _RECALLED),
+        Claim(
+            "1809.11086", title, own, reference, "difference", -0.3, difference, source, _RECALLED
+        ),
+    )
+
+
+def _ott(text: str, experiment: str, goal: float, *, fails: bool = False) -> Claim:
+    norm = "" if experiment.endswith("no_norm") else "_weight_norm"
+    own, reference = f"{_WP}/{experiment}", f"{_WP}/float{norm}"
+    source = "such weights fail, it says" if fails else "small loss, it says"
+    return Claim(
+        "1608.06902",
+        f"{text}, War and Peace",
+        own,
+        reference,
+        "difference",
+        goal,
+        None,
+        source,
+        at_least=True if fails else None,
+    )
+
+
+def _int8(title: str, recipe: str, goal: float, *, trained: bool) -> Claim:
+    text = "trained with quantisation" if trained else "converted after training"
+    own, reference = f"{recipe}/int8{'' if trained else '_converted'}", f"{recipe}/float"
+    return Claim(
+        "2101.05453",
+        f"int8 {text}, {title}",
+        own,
+        reference,
+        "difference",
+        goal,
+        None,
+        "accuracy near that of floats, it says",
     )
 
 
 CLAIMS = (
-    _difference(
-        _FLOATSD8, "FloatSD8, UDPOS", "udpos/floatsd8", "udpos/float", -0.3, "preserved fully"
-    ),
-    Claim(
-        _FLOATSD8,
-        "FloatSD8, WikiText-2",
-        "wikitext2/floatsd8",
-        "wikitext2/float",
-        "ratio",
-        1.02,
-        "preserved fully",
-    ),
-    _difference(
-        _FLOATSD8, "FloatSD8, characters", f"{_WP}/floatsd8", f"{_WP}/float", 0.02, standing=_OWN
-    ),
-    _difference(
-        _FLOATSD8,
-        "FloatSD8, MNIST by rows",
-        f"{_MNIST}/floatsd8",
-        f"{_MNIST}/float",
-        -0.1,
-        standing=_OWN,
-    ),
-    _difference(
-        _ARDAKANI,
-        "ternary, weight norm",
-        f"{_WP}/ternary",
-        f"{_WP}/float_weight_norm",
-        0.03,
-        "1.72 against 1.73: -0.01",
-        _HOU,
-    ),
-    _difference(
-        _ARDAKANI,
-        "binary, weight norm",
-        f"{_WP}/binary",
-        f"{_WP}/float_weight_norm",
-        0.06,
-        "1.74 against 1.73: 0.01",
-        _HOU,
-    ),
-    _difference(
-        _ARDAKANI,
-        "ternary, sampled, batch norm",
-        f"{_WP}/ternary_batch_norm",
-        f"{_WP}/float_batch_norm",
-        0.03,
-        "1.72 against 1.72: 0.00, statistics of each step",
-        _HOU,
-    ),
-    _difference(
-        _ARDAKANI,
-        "binary, sampled, batch norm",
-        f"{_WP}/binary_batch_norm",
-        f"{_WP}/float_batch_norm",
-        0.06,
-        "1.78 against 1.72: 0.06, statistics of each step",
-        _HOU,
-    ),
-    *(
-        claim
-        for weights in ("ternary", "binary")
-        for norm in ("weight", "batch")
-        for claim in (
-            Claim(
-                _ARDAKANI,
-                f"{weights}, {norm} norm",
-                f"{_MNIST}/{weights}{'_batch_norm' if norm == 'batch' else ''}",
-                "",
-                "value",
-                98.0,
-                "98.8 ternary, 98.6 binary, 98.9 full, by pixels",
-                "recalled",
-            ),
-            _difference(
-                _ARDAKANI,
-                f"{weights}, {norm} norm",
-                f"{_MNIST}/{weights}{'_batch_norm' if norm == 'batch' else ''}",
-                f"{_MNIST}/float_{norm}_norm",
-                -0.3,
-                "-0.1 ternary, -0.3 binary, by pixels",
-                "recalled",
-            ),
-        )
-    ),
-    _difference(
-        _OTT,
-        "binary without norm fails",
-        f"{_WP}/binary_no_norm",
-        f"{_WP}/float",
-        0.5,
-        "fails",
-        at_least=True,
-    ),
-    *(
-        _difference(_OTT, f"{text} without norm", f"{_WP}/{name}_no_norm", f"{_WP}/float", 0.05)
-        for text, name in (
-            ("ternary", "ternary"),
-            ("power-of-two ternary", "pow2_ternary"),
-            ("exponential", "exponential"),
-        )
-    ),
-    *(
-        _difference(
-            _OTT,
-            f"{text} with weight norm (the second try)",
-            f"{_WP}/{name}",
-            f"{_WP}/float_weight_norm",
-            0.05,
-            standing=_OWN,
-        )
-        for text, name in (
-            ("power-of-two ternary", "pow2_ternary"),
-            ("exponential", "exponential"),
-            ("four powers of two", "pow2"),
-        )
-    ),
-    *(
-        _difference(
-            _INT8,
-            f"int8 {text}",
-            f"{recipe}/int8{'' if trained else '_converted'}",
-            f"{recipe}/float",
-            (0.0 if trained else 0.01) if recipe == _WP else (0.0 if trained else -0.2),
-            "no loss",
-            "recalled" if trained else _ABSTRACT,
-        )
-        for recipe, title in ((_WP, "War and Peace"), ("udpos", "UDPOS"), (_MNIST, "MNIST by rows"))
-        for trained in (False, True)
-        for text in (f"{'trained with quantisation' if trained else 'after training'}, {title}",)
-    ),
+    _floatsd8("UDPOS", _UDPOS, -0.3),
+    _floatsd8("WikiText-2", _WORDS, 1.02, "ratio"),
+    _floatsd8("War and Peace", _WP, 0.02),
+    _floatsd8("MNIST by rows", _MNIST, -0.1),
+    _few_bit("ternary", "ternary", "weight", 0.03, -0.01, "1.72 against 1.73"),
+    _few_bit("binary", "binary", "weight", 0.06, 0.01, "1.74 against 1.73"),
+    _few_bit("ternary sampled", "ternary_batch_norm", "batch", 0.03, 0.0, "1.72 against 1.72"),
+    _few_bit("binary sampled", "binary_batch_norm", "batch", 0.06, 0.06, "1.78 against 1.72"),
+    *_by_rows("ternary", "weight", 98.8, -0.1),
+    *_by_rows("binary", "weight", 98.6, -0.3),
+    *_by_rows("ternary", "batch", 98.8, -0.1),
+    *_by_rows("binary", "batch", 98.6, -0.3),
+    _ott("binary, no norm", "binary_no_norm", 0.5, fails=True),
+    _ott("ternary, no norm", "ternary_no_norm", 0.05),
+    _ott("power-of-two ternary, no norm", "pow2_ternary_no_norm", 0.05),
+    _ott("exponential, no norm", "exponential_no_norm", 0.05),
+    _ott("power-of-two ternary, weight norm", "pow2_ternary", 0.05),
+    _ott("exponential, weight norm", "exponential", 0.05),
+    _int8("War and Peace", _WP, 0.01, trained=False),
+    _int8("War and Peace", _WP, 0.0, trained=True),
+    _int8("UDPOS", _UDPOS, -0.2, trained=False),
+    _int8("UDPOS", _UDPOS, 0.0, trained=True),
+    _int8("MNIST by rows", _MNIST, -0.2, trained=False),
+    _int8("MNIST by rows", _MNIST, 0.0, trained=True),
 )
 """All claims, by paper."""

@@ -8,7 +8,8 @@ Two set-ups are known for each: the campaign's, which two cores train in hours, 
 literature's, for a GPU.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 __all__ = ["EXPERIMENTS", "RECIPES", "Experiment", "Job", "Recipe", "jobs"]
 
@@ -57,24 +58,25 @@ class Experiment:
         What it shares with others.
     scheme
         The scheme under which it is trained and its settings, as ``fewbit train --scheme`` takes
-        them; for a conversion those of the model that is converted.
-    to
-        The number system into which the trained real model is converted afterwards, a key of
-        `fewbit.golden.systems.SYSTEMS`; empty for a model that is handed over as it was trained.
+        them; empty for a model that is converted from a trained one.
     label
         The last part of its name.
     seeds
         How many seeds it is repeated with.
     changes
         What differs from the recipe, ``NAME=VALUE``.
+    of, to
+        Of a conversion: the label of the real model, and the number system into which it is
+        converted, a key of `fewbit.golden.systems.SYSTEMS`.
     """
 
     recipe: Recipe
     label: str
     scheme: tuple[str, ...]
     seeds: int = 1
-    to: str = ""
     changes: tuple[str, ...] = ()
+    of: str = ""
+    to: str = ""
 
     @property
     def name(self) -> str:
@@ -84,14 +86,7 @@ class Experiment:
     @property
     def source(self) -> str:
         """Return the name of the experiment whose model is converted; empty for none."""
-        if not self.to:
-            return ""
-        return next(
-            each.name
-            for each in EXPERIMENTS
-            if (each.recipe, each.scheme, each.changes, each.to)
-            == (self.recipe, self.scheme, self.changes, "")
-        )
+        return f"{self.recipe.name}/{self.of}" if self.of else ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +95,20 @@ class Job:
 
     experiment: Experiment
     seed: int
+
+    @classmethod
+    def of(cls, text: str) -> "Job":
+        """Return the job that a text stands for."""
+        given = json.loads(text)
+        experiment, recipe = given["experiment"], given["experiment"]["recipe"]
+        recipe["changes"] = tuple(recipe["changes"])
+        for name in ("scheme", "changes"):
+            experiment[name] = tuple(experiment[name])
+        return cls(Experiment(**experiment | {"recipe": Recipe(**recipe)}), given["seed"])
+
+    def __str__(self) -> str:
+        """Return a text that stands for the job, for another process."""
+        return json.dumps(asdict(self))
 
     @property
     def folder(self) -> str:
@@ -114,16 +123,16 @@ _WAR_AND_PEACE = Recipe(
     "war_and_peace/war_and_peace.txt",
     "small",
     # Small batches and a high rate: a few epochs then do what dozens of the literature's do.
-    ("batch=16", "epochs=8", "learning_rate=0.02", "last_rate=0.001"),
+    ("batch=16", "epochs=8", "last_rate=0.001"),
     free=True,
 )
-_ABLATION = Recipe(
-    "ablation",
+_TUNING = Recipe(
+    "tuning",
     "War and Peace, characters, 2 epochs",
     "characters",
     "war_and_peace/war_and_peace.txt",
     "small",
-    ("batch=16", "epochs=2", "learning_rate=0.02", "last_rate=0.001"),
+    ("batch=16", "epochs=2", "last_rate=0.001"),
     sequences=640,
     free=True,
 )
@@ -140,8 +149,14 @@ _WORDS = Recipe(
     "paper",
     ("vocabulary=10000", "epochs=4", "learning_rate=20", "last_rate=1"),
 )
-RECIPES = (_WAR_AND_PEACE, _ABLATION, _UDPOS, _MNIST, _DIGITS, _WORDS)
+RECIPES = (_WAR_AND_PEACE, _TUNING, _UDPOS, _MNIST, _DIGITS, _WORDS)
 """All recipes."""
+
+
+def _rate(rate: float) -> tuple[str, ...]:
+    """Return the change of a set-up to a learning rate."""
+    return (f"learning_rate={rate:g}",)
+
 
 _FLOAT = ("float",)
 _FLOAT_WEIGHT = ("float", "norm=weight")
@@ -151,14 +166,28 @@ _TERNARY_BATCH = ("ternary", "rule=ardakani_ternary", "sampled=true", "norm=batc
 _BINARY_BATCH = ("binary", "rule=ardakani_binary", "sampled=true", "norm=batch")
 _NO_NORM = "norm=none"
 
+# From short runs the learning rate of the long ones is taken, by the validation data.
+_RATES = (
+    ("float", _FLOAT, (0.005, 0.01, 0.02)),
+    ("floatsd8", _FLOATSD8, (0.01, 0.02)),
+    ("float_weight_norm", _FLOAT_WEIGHT, (0.01, 0.02, 0.04)),
+    ("ternary", ("ternary",), (0.01, 0.02, 0.04, 0.08)),
+    ("binary", ("binary",), (0.02, 0.04)),
+)
+
 EXPERIMENTS = (
+    *(
+        Experiment(_TUNING, f"{label}_{rate:g}", scheme, changes=_rate(rate))
+        for label, scheme, rates in _RATES
+        for rate in rates
+    ),
     Experiment(_WAR_AND_PEACE, "float", _FLOAT, 3),
     Experiment(_WAR_AND_PEACE, "floatsd8", _FLOATSD8, 3),
     Experiment(_WAR_AND_PEACE, "float_weight_norm", _FLOAT_WEIGHT, 3),
     Experiment(_WAR_AND_PEACE, "ternary", ("ternary",), 3),
     Experiment(_WAR_AND_PEACE, "binary", ("binary",), 3),
-    Experiment(_WAR_AND_PEACE, "int8_converted", _FLOAT, 3, "int8"),
-    Experiment(_WAR_AND_PEACE, "floatsd8_converted", _FLOAT, 3, "floatsd8"),
+    Experiment(_WAR_AND_PEACE, "int8_converted", (), 3, of="float", to="int8"),
+    Experiment(_WAR_AND_PEACE, "floatsd8_converted", (), 3, of="float", to="floatsd8"),
     Experiment(_WAR_AND_PEACE, "int8", ("int8",), 3),
     Experiment(_WAR_AND_PEACE, "binary_no_norm", ("binary", "rule=ott_binary", _NO_NORM)),
     Experiment(_WAR_AND_PEACE, "ternary_no_norm", ("ternary", "rule=ott_ternary", _NO_NORM)),
@@ -172,12 +201,12 @@ EXPERIMENTS = (
     Experiment(_WAR_AND_PEACE, "binary_batch_norm", _BINARY_BATCH),
     Experiment(_UDPOS, "float", _FLOAT, 3),
     Experiment(_UDPOS, "floatsd8", _FLOATSD8, 3),
-    Experiment(_UDPOS, "int8_converted", _FLOAT, 3, "int8"),
-    Experiment(_UDPOS, "floatsd8_converted", _FLOAT, 3, "floatsd8"),
+    Experiment(_UDPOS, "int8_converted", (), 3, of="float", to="int8"),
+    Experiment(_UDPOS, "floatsd8_converted", (), 3, of="float", to="floatsd8"),
     Experiment(_UDPOS, "int8", ("int8",), 3),
     Experiment(_MNIST, "float", _FLOAT, 3),
     Experiment(_MNIST, "floatsd8", _FLOATSD8, 3),
-    Experiment(_MNIST, "int8_converted", _FLOAT, 3, "int8"),
+    Experiment(_MNIST, "int8_converted", (), 3, of="float", to="int8"),
     Experiment(_MNIST, "int8", ("int8",), 3),
     Experiment(_MNIST, "float_weight_norm", _FLOAT_WEIGHT, 3),
     Experiment(_MNIST, "ternary", ("ternary",), 3),
@@ -185,16 +214,19 @@ EXPERIMENTS = (
     Experiment(_MNIST, "float_batch_norm", _FLOAT_BATCH),
     Experiment(_MNIST, "ternary_batch_norm", _TERNARY_BATCH),
     Experiment(_MNIST, "binary_batch_norm", _BINARY_BATCH),
-    Experiment(_ABLATION, "float", _FLOAT),
-    Experiment(_ABLATION, "floatsd8", _FLOATSD8),
-    Experiment(_ABLATION, "converted", _FLOAT, 1, "floatsd8"),
-    Experiment(_ABLATION, "gradient_binary16", ("floatsd8", "gradient=binary16")),
-    Experiment(_ABLATION, "master_binary32", ("floatsd8", "master=binary32")),
-    Experiment(_ABLATION, "loss_scale_1", ("floatsd8", "loss_scale=1")),
-    Experiment(_ABLATION, "loss_scale_1024", ("floatsd8", "loss_scale=1024")),
-    Experiment(_ABLATION, "signed_digits", ("floatsd8", "update=signed_digits")),
+    Experiment(_TUNING, "converted", (), of="float_0.01", to="floatsd8"),
+    *(
+        Experiment(_TUNING, label, (*_FLOATSD8, *settings), changes=_rate(0.01))
+        for label, settings in (
+            ("gradient_binary16", ("gradient=binary16",)),
+            ("master_binary32", ("master=binary32",)),
+            ("loss_scale_1", ("loss_scale=1",)),
+            ("loss_scale_1024", ("loss_scale=1024",)),
+            ("signed_digits", ("update=signed_digits",)),
+        )
+    ),
     Experiment(_DIGITS, "float", _FLOAT, 3),
-    Experiment(_DIGITS, "int8_converted", _FLOAT, 3, "int8"),
+    Experiment(_DIGITS, "int8_converted", (), 3, of="float", to="int8"),
     Experiment(_DIGITS, "floatsd8", _FLOATSD8),
     Experiment(_WORDS, "float", _FLOAT),
     Experiment(_WORDS, "floatsd8", _FLOATSD8),

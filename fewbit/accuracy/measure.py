@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fewbit.accuracy.experiments import EXPERIMENTS, Experiment, Job
+from fewbit.accuracy.experiments import Experiment, Job
 from fewbit.accuracy.results import Row
 from fewbit.errors import write_text
 from fewbit.evaluation import Evaluation, evaluate, open_trained, plan
@@ -105,6 +105,7 @@ def measured(job: Job, folder: Path, data: Path) -> Row:
         "setup": recipe.setup,
         "changes": [*recipe.changes, *experiment.changes],
         "scheme": list(experiment.scheme),
+        "of": experiment.of,
         "to": experiment.to,
         "training": None if experiment.to else _training(folder / "log.jsonl"),
         "golden": None,
@@ -151,16 +152,14 @@ def _processor() -> str:
 def _main() -> None:
     """Measure one job in a process of its own, and write its row into its folder."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("experiment")
-    parser.add_argument("seed", type=int)
+    parser.add_argument("job", type=Job.of)
     parser.add_argument("folder", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--source", type=Path)
     given = parser.parse_args()
-    experiment = next(each for each in EXPERIMENTS if each.name == given.experiment)
     if given.source is not None:
-        convert(given.source, given.folder / MODEL, experiment.to, given.data)
-    row = measured(Job(experiment, given.seed), given.folder, given.data)
+        convert(given.source, given.folder / MODEL, given.job.experiment.to, given.data)
+    row = measured(given.job, given.folder, given.data)
     write_text(given.folder / "row.json", json.dumps(row))
 
 

@@ -34,6 +34,10 @@ class Options:
     """Liberty file of a process in which areas are measured as well."""
     operands: Path | None = None
     """File of operands for the switching activity of `floatsd8`, see its `read_operands`."""
+    data: Path | None = None
+    """Folder of the data on which `accuracy` evaluates models again."""
+    campaign: Path | None = None
+    """Folder of a campaign whose results and models `accuracy` takes; None for the committed."""
 
 
 @dataclass(frozen=True)
@@ -54,30 +58,39 @@ class Finding:
     """The figures from which the measured one is computed, by name."""
     note: str = ""
     less_is_better: bool = False
-    """Whether the claim holds if the measured figure is at most the paper's."""
+    """Whether the claim holds if the measured figure is at most what it is compared with."""
+    goal: float | None = None
+    """This project's own goal, which the figure is compared with in place of the paper's."""
+    digits: int = 2
+    """Digits after the point that the figures are shown with."""
 
     @property
     def holds(self) -> bool | None:
-        """Return whether the measured figure is at least the paper's; None if either is missing."""
-        if self.paper is None or self.measured is None:
+        """Return whether the figure reaches the goal, or the paper's; None where one is missing."""
+        bound = self.paper if self.goal is None else self.goal
+        if bound is None or self.measured is None:
             return None
         if self.less_is_better:
-            return self.measured <= self.paper
-        return self.measured >= self.paper
+            return self.measured <= bound
+        return self.measured >= bound
 
     def as_json(self) -> dict[str, Any]:
         """Return the finding as an object of JSON."""
         return {
             "claim": self.claim,
-            "paper": None if self.paper is None else round(self.paper, 3),
-            "measured": None if self.measured is None else round(self.measured, 3),
+            "paper": self._rounded(self.paper),
+            "goal": self._rounded(self.goal),
+            "measured": self._rounded(self.measured),
             "unit": self.unit,
             "holds": self.holds,
             "standing": self.standing,
             "how": self.how,
-            "figures": {name: round(value, 3) for name, value in self.figures.items()},
+            "figures": {name: self._rounded(value) for name, value in self.figures.items()},
             "note": self.note,
         }
+
+    def _rounded(self, value: float | None) -> float | None:
+        return None if value is None else round(value, self.digits + 1)
 
 
 Measurement = Callable[[], list[Finding]]
@@ -91,6 +104,8 @@ class Paper:
     title: str
     measurements: Callable[[Options], Sequence[Measurement]]
     """Function of the options to measurements, which begin only when they are called."""
+    synthesises: bool = True
+    """Whether Yosys measures the figures."""
 
 
 def ratio(

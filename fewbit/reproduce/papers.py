@@ -3,13 +3,16 @@
 from collections.abc import Iterable
 
 from fewbit.errors import UsageError
-from fewbit.reproduce import dynamic_precision, floatsd8, ternary
+from fewbit.reproduce import accuracy, dynamic_precision, floatsd8, ternary
 from fewbit.reproduce.claims import Paper
 
 __all__ = ["PAPERS", "find_papers"]
 
-PAPERS = {paper.name: paper for paper in (floatsd8.PAPER, ternary.PAPER, dynamic_precision.PAPER)}
-"""All papers by their short names."""
+PAPERS = {
+    paper.name: paper
+    for paper in (floatsd8.PAPER, ternary.PAPER, dynamic_precision.PAPER, accuracy.PAPER)
+}
+"""All papers by their short names, and all papers' accuracy."""
 
 
 def find_papers(names: Iterable[str]) -> list[Paper]:
