@@ -10,7 +10,7 @@ SETUP := $(VENV)/.ready
 SETUP_TRAIN := $(VENV_TRAIN)/.ready
 JOBS ?= 2
 
-.PHONY: all setup setup-train tools test test-quick test-train test-all lint lint-train verilog regress area prove reproduce speakers bulk bulk-mac ieee layers dynamic train clean
+.PHONY: all setup setup-train tools test test-quick test-train test-all lint lint-train verilog regress area prove reproduce speakers bulk bulk-mac ieee layers dynamic train accuracy clean
 
 all: $(SETUP) tools
 	$(BIN)/python -m examples.main_job --jobs $(JOBS)
@@ -120,6 +120,13 @@ train: $(SETUP_TRAIN)
 	$(BIN_TRAIN)/python -m examples.japanese_vowels.train
 	$(BIN_TRAIN)/python -m examples.japanese_vowels.train_low_bit
 	$(BIN_TRAIN)/python -m examples.temporal_order.train
+
+# The papers' accuracy by our own training: some 14 hours of one core, in parts of BUDGET seconds;
+# the same command goes on. DATA is the folder of all data, see docs/accuracy.md.
+BUDGET ?= 3600
+DATA ?= data
+accuracy: $(SETUP_TRAIN)
+	$(BIN_TRAIN)/python -m examples.accuracy_campaign --data $(DATA) --seconds $(BUDGET) --jobs $(JOBS)
 
 clean:
 	rm -rf build $(VENV) $(VENV_TRAIN) *.egg-info .pytest_cache .ruff_cache

@@ -175,30 +175,36 @@ _RATES = (
     ("binary", ("binary",), (0.02, 0.04)),
 )
 
+_CHARACTER_MODELS = (
+    ("float", _FLOAT, 3, 0.01),
+    ("floatsd8", _FLOATSD8, 3, 0.01),
+    ("float_weight_norm", _FLOAT_WEIGHT, 3, 0.02),
+    ("ternary", ("ternary",), 3, 0.04),
+    ("binary", ("binary",), 3, 0.04),
+    ("int8", ("int8",), 3, 0.01),
+    ("binary_no_norm", ("binary", "rule=ott_binary", _NO_NORM), 1, 0.01),
+    ("ternary_no_norm", ("ternary", "rule=ott_ternary", _NO_NORM), 1, 0.01),
+    ("pow2_ternary_no_norm", ("ternary", "rule=power_of_two", _NO_NORM), 1, 0.01),
+    ("exponential_no_norm", ("exponential", _NO_NORM), 1, 0.01),
+    ("float_batch_norm", _FLOAT_BATCH, 1, 0.01),
+    ("ternary_batch_norm", _TERNARY_BATCH, 1, 0.01),
+    ("binary_batch_norm", _BINARY_BATCH, 1, 0.01),
+    ("exponential", ("exponential",), 1, 0.04),
+    ("pow2_ternary", ("ternary", "rule=power_of_two"), 1, 0.04),
+)
+
 EXPERIMENTS = (
     *(
         Experiment(_TUNING, f"{label}_{rate:g}", scheme, changes=_rate(rate))
         for label, scheme, rates in _RATES
         for rate in rates
     ),
-    Experiment(_WAR_AND_PEACE, "float", _FLOAT, 3),
-    Experiment(_WAR_AND_PEACE, "floatsd8", _FLOATSD8, 3),
-    Experiment(_WAR_AND_PEACE, "float_weight_norm", _FLOAT_WEIGHT, 3),
-    Experiment(_WAR_AND_PEACE, "ternary", ("ternary",), 3),
-    Experiment(_WAR_AND_PEACE, "binary", ("binary",), 3),
+    *(
+        Experiment(_WAR_AND_PEACE, label, scheme, seeds, _rate(rate))
+        for label, scheme, seeds, rate in _CHARACTER_MODELS
+    ),
     Experiment(_WAR_AND_PEACE, "int8_converted", (), 3, of="float", to="int8"),
     Experiment(_WAR_AND_PEACE, "floatsd8_converted", (), 3, of="float", to="floatsd8"),
-    Experiment(_WAR_AND_PEACE, "int8", ("int8",), 3),
-    Experiment(_WAR_AND_PEACE, "binary_no_norm", ("binary", "rule=ott_binary", _NO_NORM)),
-    Experiment(_WAR_AND_PEACE, "ternary_no_norm", ("ternary", "rule=ott_ternary", _NO_NORM)),
-    Experiment(_WAR_AND_PEACE, "pow2_ternary_no_norm", ("ternary", "rule=power_of_two", _NO_NORM)),
-    Experiment(_WAR_AND_PEACE, "exponential_no_norm", ("exponential", _NO_NORM)),
-    Experiment(_WAR_AND_PEACE, "pow2", ("pow2",)),
-    Experiment(_WAR_AND_PEACE, "exponential", ("exponential",)),
-    Experiment(_WAR_AND_PEACE, "pow2_ternary", ("ternary", "rule=power_of_two")),
-    Experiment(_WAR_AND_PEACE, "float_batch_norm", _FLOAT_BATCH),
-    Experiment(_WAR_AND_PEACE, "ternary_batch_norm", _TERNARY_BATCH),
-    Experiment(_WAR_AND_PEACE, "binary_batch_norm", _BINARY_BATCH),
     Experiment(_UDPOS, "float", _FLOAT, 3),
     Experiment(_UDPOS, "floatsd8", _FLOATSD8, 3),
     Experiment(_UDPOS, "int8_converted", (), 3, of="float", to="int8"),
