@@ -13,7 +13,8 @@ import numpy as np
 from fewbit.evaluation import open_trained, plan
 from fewbit.golden.lstm.padding import valid_steps
 from fewbit.golden.network import golden_backend, trace
-from fewbit.sequences import as_input, make_backend
+from fewbit.sequences import as_input
+from fewbit.sim.layer import LayerBackend
 from fewbit.train.tasks import TASKS
 
 __all__ = ["circuit_row"]
@@ -53,7 +54,7 @@ def circuit_row(
     ).chosen
     network = trained.network
     x = as_input(network, trained.inputs_of(chosen.x), real=True)
-    backend = make_backend("rtl", {})
+    backend = LayerBackend()
     golden = trace(network, x, golden_backend)
     circuit = trace(network, x, backend, done)
     within = valid_steps(x, chosen.lengths)

@@ -178,10 +178,12 @@ _RATES = (
 _CHARACTER_MODELS = (
     ("float", _FLOAT, 3, 0.01),
     ("floatsd8", _FLOATSD8, 3, 0.01),
-    ("float_weight_norm", _FLOAT_WEIGHT, 3, 0.02),
+    ("float_weight_norm", _FLOAT_WEIGHT, 3, 0.04),
     ("ternary", ("ternary",), 3, 0.04),
     ("binary", ("binary",), 3, 0.04),
     ("int8", ("int8",), 3, 0.01),
+)
+_MORE_CHARACTER_MODELS = (
     ("binary_no_norm", ("binary", "rule=ott_binary", _NO_NORM), 1, 0.01),
     ("ternary_no_norm", ("ternary", "rule=ott_ternary", _NO_NORM), 1, 0.01),
     ("pow2_ternary_no_norm", ("ternary", "rule=power_of_two", _NO_NORM), 1, 0.01),
@@ -204,7 +206,6 @@ EXPERIMENTS = (
         for label, scheme, seeds, rate in _CHARACTER_MODELS
     ),
     Experiment(_WAR_AND_PEACE, "int8_converted", (), 3, of="float", to="int8"),
-    Experiment(_WAR_AND_PEACE, "floatsd8_converted", (), 3, of="float", to="floatsd8"),
     Experiment(_UDPOS, "float", _FLOAT, 3),
     Experiment(_UDPOS, "floatsd8", _FLOATSD8, 3),
     Experiment(_UDPOS, "int8_converted", (), 3, of="float", to="int8"),
@@ -220,6 +221,9 @@ EXPERIMENTS = (
     Experiment(_MNIST, "float_batch_norm", _FLOAT_BATCH),
     Experiment(_MNIST, "ternary_batch_norm", _TERNARY_BATCH),
     Experiment(_MNIST, "binary_batch_norm", _BINARY_BATCH),
+    Experiment(_DIGITS, "float", _FLOAT, 3),
+    Experiment(_DIGITS, "int8_converted", (), 3, of="float", to="int8"),
+    Experiment(_DIGITS, "floatsd8", _FLOATSD8),
     Experiment(_TUNING, "converted", (), of="float_0.01", to="floatsd8"),
     *(
         Experiment(_TUNING, label, (*_FLOATSD8, *settings), changes=_rate(0.01))
@@ -231,9 +235,11 @@ EXPERIMENTS = (
             ("signed_digits", ("update=signed_digits",)),
         )
     ),
-    Experiment(_DIGITS, "float", _FLOAT, 3),
-    Experiment(_DIGITS, "int8_converted", (), 3, of="float", to="int8"),
-    Experiment(_DIGITS, "floatsd8", _FLOATSD8),
+    *(
+        Experiment(_WAR_AND_PEACE, label, scheme, seeds, _rate(rate))
+        for label, scheme, seeds, rate in _MORE_CHARACTER_MODELS
+    ),
+    Experiment(_WAR_AND_PEACE, "floatsd8_converted", (), 3, of="float", to="floatsd8"),
     Experiment(_WORDS, "float", _FLOAT),
     Experiment(_WORDS, "floatsd8", _FLOATSD8),
 )
