@@ -145,8 +145,13 @@ class Campaign:
 
     def _carry_out(self, job: Job) -> None:
         folder = self.out / job.folder
-        folder.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
+        if not self._is_of(folder, job):
+            self.tell(
+                f"{job.folder}: failed: '{folder}' is of other settings; take it away, or choose"
+                " another --out."
+            )
+            return
         if not job.experiment.to and not _is_trained(folder):
             seconds = ["--seconds", f"{self._remaining():.0f}"]
             command = [*command_of(job, folder, self._data_of(job), self.device), *seconds]
@@ -161,6 +166,13 @@ class Campaign:
             row = json.loads((folder / "row.json").read_text("utf-8"))
             self._keep(row)
             self.tell(f"{job.folder}: {_in_words(row)}, {time.monotonic() - start:,.0f} s")
+
+    def _is_of(self, folder: Path, job: Job) -> bool:
+        """Return whether a folder is a job's, and make it so if it is new."""
+        note = folder / "job.json"
+        if not note.exists() and not (folder / "checkpoint.safetensors").exists():
+            write_text(note, str(job))
+        return note.exists() and note.read_text("utf-8") == str(job)
 
     def _called(self, job: Job, arguments: Sequence[str]) -> bool:
         """Call Python, and return whether it did well; else tell the last line of its errors."""
