@@ -137,7 +137,7 @@ _TUNING = Recipe(
     free=True,
 )
 _UDPOS = Recipe("udpos", "UDPOS, tags of words", "tagging", "udpos", "paper", ())
-_MNIST = Recipe("mnist_rows", "MNIST by rows", "mnist_rows", "mnist", "paper", ("epochs=25",))
+_MNIST = Recipe("mnist_rows", "MNIST by rows", "mnist_rows", "mnist", "paper", ("epochs=15",))
 _DIGITS = Recipe(
     "spoken_digits", "Spoken digits", "spoken_digits", "spoken_digits/fsdd_mfcc.npz", "large", ()
 )
