@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from fewbit.accuracy.campaign import Campaign
-from fewbit.accuracy.experiments import RECIPES, jobs
+from fewbit.accuracy.experiments import RECIPES, at_paper_size, jobs
 
 
 def main() -> int:
@@ -25,6 +25,9 @@ def main() -> int:
         "--only", nargs="+", default=[], metavar="NAME", help="experiments, or recipes"
     )
     parser.add_argument("--seeds", type=int, default=3, help="at most so many seeds each")
+    parser.add_argument(
+        "--setup", choices=("campaign", "paper"), default="campaign", help="paper: for a GPU"
+    )
     options = parser.parse_args()
     names = {job.experiment.name for job in jobs()} | {recipe.name for recipe in RECIPES}
     for name in options.only:
@@ -40,6 +43,8 @@ def main() -> int:
             not options.only or {job.experiment.name, job.experiment.recipe.name} & {*options.only}
         )
     ]
+    if options.setup == "paper":
+        chosen = at_paper_size(chosen)
 
     def tell(line: str) -> None:
         print(line, flush=True)

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from fewbit.accuracy.claims import CLAIMS, Claim, compared
-from fewbit.accuracy.experiments import EXPERIMENTS, RECIPES, Job, jobs
+from fewbit.accuracy.experiments import EXPERIMENTS, RECIPES, Job, at_paper_size, jobs
 from fewbit.accuracy.results import committed_results, key_of, read_results
 from fewbit.errors import UsageError
 from fewbit.golden.systems import SYSTEMS
@@ -47,6 +47,16 @@ def test_every_experiment_comes_once_before_a_second_seed():
     assert len({job.folder for job in order}) == len(order)
     for job in order:
         assert Job.of(str(job)) == job
+
+
+def test_the_papers_set_ups_have_nothing_of_the_campaigns():
+    found = at_paper_size(jobs())
+    assert {job.experiment.recipe.name for job in found} == {
+        *("war_and_peace", "udpos", "mnist_rows", "wikitext2")
+    }
+    for job in found:
+        assert (job.experiment.recipe.setup, job.experiment.changes) == ("paper", ())
+        assert job.experiment.recipe.changes == ()
 
 
 BITS = Claim("1", "a", "war_and_peace/ternary", "war_and_peace/float", "difference", 0.03)

@@ -9,9 +9,12 @@ literature's, for a GPU.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 
-__all__ = ["EXPERIMENTS", "RECIPES", "Experiment", "Job", "Recipe", "jobs"]
+from fewbit.train.tasks import TASKS
+
+__all__ = ["EXPERIMENTS", "RECIPES", "Experiment", "Job", "Recipe", "at_paper_size", "jobs"]
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,17 @@ _RATES = (
     ("binary", ("binary",), (0.02, 0.04)),
 )
 
+# What each choice of FloatSD8 training costs; all else is as in floatsd8_0.01.
+_ABLATIONS = (
+    ("all_binary32", ("gradient=binary32", "master=binary32")),
+    ("gradient_binary16", ("gradient=binary16",)),
+    ("master_binary32", ("master=binary32",)),
+    ("master_stochastic", ("rounding=stochastic",)),
+    ("loss_scale_1", ("loss_scale=1",)),
+    ("loss_scale_1024", ("loss_scale=1024",)),
+    ("last_real", ("last=real",)),
+    ("signed_digits", ("update=signed_digits",)),
+)
 _CHARACTER_MODELS = (
     ("float", _FLOAT, 3, 0.01),
     ("floatsd8", _FLOATSD8, 3, 0.01),
@@ -201,6 +215,11 @@ EXPERIMENTS = (
         for label, scheme, rates in _RATES
         for rate in rates
     ),
+    Experiment(_TUNING, "converted", (), of="float_0.01", to="floatsd8"),
+    *(
+        Experiment(_TUNING, label, (*_FLOATSD8, *settings), changes=_rate(0.01))
+        for label, settings in _ABLATIONS
+    ),
     *(
         Experiment(_WAR_AND_PEACE, label, scheme, seeds, _rate(rate))
         for label, scheme, seeds, rate in _CHARACTER_MODELS
@@ -224,17 +243,6 @@ EXPERIMENTS = (
     Experiment(_DIGITS, "float", _FLOAT, 3),
     Experiment(_DIGITS, "int8_converted", (), 3, of="float", to="int8"),
     Experiment(_DIGITS, "floatsd8", _FLOATSD8),
-    Experiment(_TUNING, "converted", (), of="float_0.01", to="floatsd8"),
-    *(
-        Experiment(_TUNING, label, (*_FLOATSD8, *settings), changes=_rate(0.01))
-        for label, settings in (
-            ("gradient_binary16", ("gradient=binary16",)),
-            ("master_binary32", ("master=binary32",)),
-            ("loss_scale_1", ("loss_scale=1",)),
-            ("loss_scale_1024", ("loss_scale=1024",)),
-            ("signed_digits", ("update=signed_digits",)),
-        )
-    ),
     *(
         Experiment(_WAR_AND_PEACE, label, scheme, seeds, _rate(rate))
         for label, scheme, seeds, rate in _MORE_CHARACTER_MODELS
@@ -250,3 +258,15 @@ def jobs() -> list[Job]:
     """Return all jobs in order: every experiment once, then with the second seed, and so on."""
     most = max(each.seeds for each in EXPERIMENTS)
     return [Job(each, seed) for seed in range(most) for each in EXPERIMENTS if seed < each.seeds]
+
+
+def at_paper_size(some: Iterable[Job]) -> list[Job]:
+    """Return jobs with the literature's set-ups, for a GPU; short runs are left out."""
+    found: list[Job] = []
+    for job in some:
+        recipe = replace(job.experiment.recipe, setup="paper", changes=())
+        if job.experiment.recipe != _TUNING and "paper" in TASKS[recipe.task].setups:
+            found.append(
+                replace(job, experiment=replace(job.experiment, recipe=recipe, changes=()))
+            )
+    return found
