@@ -106,7 +106,7 @@ def _figure(values: Sequence[float], metric: str) -> str:
 
 
 def main() -> int:
-    """Print the tables."""
+    """Print the tables of results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument(
         "--results", type=Path, help="of a campaign; the committed ones if left out"

@@ -1,4 +1,4 @@
-"""What the papers claim of accuracy, and what this project's own models say to it.
+"""Claims of five papers on accuracy, and what this project's own models say to them.
 
 A `Claim` compares an experiment with its reference, the real model with the same norm, data, size
 and training, seed by seed. Its goal is this project's; the published figures are quoted with their
@@ -60,7 +60,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Found:
-    """What the results say to a claim.
+    """A claim with the figures that results give it.
 
     Parameters
     ----------

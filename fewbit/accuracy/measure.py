@@ -1,4 +1,4 @@
-"""What a job of the campaign comes to: its model, converted if need be, measured in golden."""
+"""The end of a job of the campaign: its model, converted if need be, is measured in golden."""
 
 import argparse
 import hashlib

@@ -82,7 +82,7 @@ class BatchNormedCell(Cell):
     """A cell whose two products are normalised over the batch."""
 
     def begin_norms(self, sets: int) -> None:
-        """Make the norms.
+        """Make norms for both products.
 
         Parameters
         ----------
