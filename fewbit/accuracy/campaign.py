@@ -117,7 +117,7 @@ class Campaign:
         return [job for job in self.jobs if (job.experiment.name, job.seed) not in done]
 
     def _work(self) -> None:
-        while self._remaining() > _LEAST_SECONDS and (job := self._next()):
+        while not self._stopped and self._remaining() > _LEAST_SECONDS and (job := self._next()):
             self._carry_out(job)
 
     def _remaining(self) -> float:
