@@ -1,9 +1,11 @@
 """The tables of ``docs/accuracy.md``, made of the committed results of the accuracy campaign.
 
-``python -m examples.accuracy_tables`` prints them; a test compares them with the page.
+``python -m examples.accuracy_tables`` writes them into the page, each where a comment has its name;
+a test compares them. With ``--results`` it prints those of another campaign.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,8 +15,10 @@ from fewbit.accuracy.experiments import EXPERIMENTS, RECIPES, Experiment, Recipe
 from fewbit.accuracy.results import Row, committed_results, read_results
 from fewbit.train.tasks import TASKS
 
-__all__ = ["tables"]
+__all__ = ["PAGE", "filled", "tables", "write_page"]
 
+PAGE = Path(__file__).parents[1] / "docs" / "accuracy.md"
+_PLACE = re.compile(r"<!-- table: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 _FIGURES = {"accuracy": "right, %", "bits": "bits", "perplexity": "perplexity"}
 _DIGITS = {"bits": 3, "×": 3, "points": 2, "%": 2, "perplexity": 2}
 
@@ -27,6 +31,17 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
         if len(lines) > 2:
             found[recipe.name] = "\n".join(lines)
     return found
+
+
+def filled(page: str, rows: Sequence[Row]) -> str:
+    """Return the page's text with the tables of results in their places."""
+    found = tables(rows)
+
+    def table(place: re.Match[str]) -> str:
+        name = place[1]
+        return f"<!-- table: {name} -->\n\n{found.get(name, 'No results yet.')}\n\n<!-- end -->"
+
+    return _PLACE.sub(table, page)
 
 
 def _claims(rows: Sequence[Row]) -> Iterator[str]:
@@ -105,16 +120,21 @@ def _figure(values: Sequence[float], metric: str) -> str:
     return f"{100 * mean:.2f}" if metric == "accuracy" else f"{mean:.3f}"
 
 
+def write_page() -> None:
+    """Write the tables of the committed results into the page."""
+    PAGE.write_text(filled(PAGE.read_text("utf-8"), committed_results()), "utf-8")
+
+
 def main() -> int:
-    """Print the tables of results."""
+    """Write the tables into the page, or print them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument(
-        "--results", type=Path, help="of a campaign; the committed ones if left out"
-    )
+    parser.add_argument("--results", type=Path, help="of a campaign, whose tables are printed")
     options = parser.parse_args()
-    rows = committed_results() if options.results is None else read_results(options.results)
-    for name, table in tables(rows).items():
-        print(f"{name}\n\n{table}\n")
+    if options.results is not None:
+        for name, table in tables(read_results(options.results)).items():
+            print(f"{name}\n\n{table}\n")
+        return 0
+    write_page()
     return 0
 
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from examples.accuracy_tables import PAGE, filled, tables
 from fewbit.accuracy.claims import CLAIMS, Claim, compared
 from fewbit.accuracy.experiments import EXPERIMENTS, RECIPES, Job, at_paper_size, jobs
 from fewbit.accuracy.results import committed_results, key_of, read_results
@@ -143,3 +144,10 @@ def test_committed_results_are_of_experiments_in_the_table():
         experiment = BY_NAME[each["experiment"]]
         assert each["scheme"] == list(experiment.scheme)
         assert each["changes"] == [*experiment.recipe.changes, *experiment.changes]
+
+
+def test_the_manuals_tables_are_those_of_the_committed_results():
+    page = PAGE.read_text("utf-8")
+    assert filled(page, committed_results()) == page
+    for name in tables(committed_results()):
+        assert f"<!-- table: {name} -->" in page

@@ -171,8 +171,8 @@ class Campaign:
         """Return whether a folder is a job's, and make it so if it is new."""
         note = folder / "job.json"
         if not note.exists() and not (folder / "checkpoint.safetensors").exists():
-            write_text(note, str(job))
-        return note.exists() and note.read_text("utf-8") == str(job)
+            write_text(note, job.settings)
+        return note.exists() and note.read_text("utf-8") == job.settings
 
     def _called(self, job: Job, arguments: Sequence[str]) -> bool:
         """Call Python, and return whether it did well; else tell the last line of its errors."""

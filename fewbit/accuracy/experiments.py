@@ -37,8 +37,8 @@ class Recipe:
         What differs from the set-up, ``NAME=VALUE``.
     sequences
         How many sequences of the test part golden runs, evenly spaced; None for all.
-    free
-        Whether the data's licence lets models that were trained on them be published here.
+    keeps_models
+        Whether models are kept in this project: the data's licence must let them be published.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Recipe:
     setup: str
     changes: tuple[str, ...]
     sequences: int | None = None
-    free: bool = False
+    keeps_models: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,14 @@ class Job:
         return json.dumps(asdict(self))
 
     @property
+    def settings(self) -> str:
+        """Return a text of all that its model follows from but the data."""
+        own, recipe = self.experiment, self.experiment.recipe
+        changes = [*recipe.changes, *own.changes]
+        settings = [recipe.task, recipe.setup, changes, own.scheme, own.source, own.to, self.seed]
+        return json.dumps(settings)
+
+    @property
     def folder(self) -> str:
         """Return its folder below the campaign's."""
         return f"{self.experiment.name}/seed{self.seed}"
@@ -127,7 +135,7 @@ _WAR_AND_PEACE = Recipe(
     "small",
     # Small batches and a high rate: a few epochs then do what dozens of the literature's do.
     ("batch=16", "epochs=8", "last_rate=0.001"),
-    free=True,
+    keeps_models=True,
 )
 _TUNING = Recipe(
     "tuning",
@@ -137,7 +145,6 @@ _TUNING = Recipe(
     "small",
     ("batch=16", "epochs=2", "last_rate=0.001"),
     sequences=640,
-    free=True,
 )
 _UDPOS = Recipe("udpos", "UDPOS, tags of words", "tagging", "udpos", "paper", ())
 _MNIST = Recipe("mnist_rows", "MNIST by rows", "mnist_rows", "mnist", "paper", ("epochs=15",))

@@ -61,7 +61,7 @@ def test_a_job_that_was_cut_off_goes_on(tmp_path):
     # It is not known whose.
     left, told = carried_out([FLOAT], tmp_path)
     assert "is of other settings; take it away" in told[0]
-    (folder / "job.json").write_text(str(FLOAT))
+    (folder / "job.json").write_text(FLOAT.settings)
     command = command_of(FLOAT, folder, DATA / "recordings.npz")
     assert "--resume" in command
     assert "--scheme" not in command
