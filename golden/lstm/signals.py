@@ -21,16 +21,20 @@ from fewbit.golden.lstm.padding import valid_steps
 
 __all__ = [
     "CellInput",
+    "ChosenUnits",
     "LayerChange",
     "OpenInput",
     "RandomChoice",
+    "RelativeChange",
     "Saturation",
+    "SmallCell",
     "random_choice",
 ]
 
 Modes = npt.NDArray[np.bool_]
 INPUT_GATE, CELL_GATE = (GATES.index(gate) for gate in "ig")
 _ONE = 1 << 15
+_LEAST_CELL = 64
 
 
 @dataclass
@@ -40,12 +44,12 @@ class RandomChoice:
     Parameters
     ----------
     high_share
-        Probability of HIGH.
+        Probability of HIGH, one for all units or one for each, shape (hidden,).
     seed
         Seed of numpy's default generator, which starts anew with every batch.
     """
 
-    high_share: float
+    high_share: float | npt.NDArray[np.float64]
     seed: int = 1
 
     def start(self, batch: int, hidden: int) -> None:
@@ -83,6 +87,31 @@ def random_choice(
     return RandomChoice(max(0.0, 1 - low_share * int(valid.sum()) / max(1, free)), seed)
 
 
+@dataclass(eq=False)
+class ChosenUnits:
+    """A choice of units that does not change: some are always HIGH, all others LOW.
+
+    Parameters
+    ----------
+    units
+        Which units are HIGH, shape (hidden,), or (batch, hidden) for another choice in each
+        sequence.
+    """
+
+    units: Modes
+
+    def start(self, batch: int, hidden: int) -> None:
+        """Take the size of a batch of new sequences."""
+        self._chosen = np.broadcast_to(self.units, (batch, hidden))
+
+    def high(self, t: int) -> Modes:
+        """Return which units are HIGH at time step `t`, shape (batch, hidden)."""
+        return self._chosen | (t < FIRST_STEPS)
+
+    def observe(self, step: SignalStep) -> None:
+        """Do nothing, because the choice ignores the values of a time step."""
+
+
 @dataclass
 class _Memoryless(ABC):
     """A rule that makes a unit HIGH if the last time step's measure was above the threshold."""
@@ -113,6 +142,25 @@ class LayerChange(_Memoryless):
     def measure(self, step: SignalStep) -> npt.NDArray[np.floating]:
         """Return the mean of the changes, shape (batch, 1)."""
         return np.abs(step.new_cell - step.old_cell).mean(axis=1, keepdims=True)
+
+
+class RelativeChange(_Memoryless):
+    """The change of the cell in parts of the cell, ``|c[t-1] - c[t-2]| / (|c[t-1]| + 64)``."""
+
+    def measure(self, step: SignalStep) -> npt.NDArray[np.floating]:
+        """Return the change of the cell over its size, to which 64 raws are added."""
+        return np.abs(step.new_cell - step.old_cell) / (np.abs(step.new_cell) + _LEAST_CELL)
+
+
+class SmallCell(_Memoryless):
+    """Minus the size of the cell, in raws: a unit is LOW while its cell is large.
+
+    The tanh of a large cell is saturated, so that errors of the cell hardly reach the hidden value.
+    """
+
+    def measure(self, step: SignalStep) -> Raws:
+        """Return minus the absolute value of the cell."""
+        return -np.abs(step.new_cell)
 
 
 class Saturation(_Memoryless):
