@@ -11,6 +11,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib import pyplot
+from matplotlib.ticker import ScalarFormatter
 
 from fewbit.accuracy.experiments import EXPERIMENTS, RECIPES, Recipe
 from fewbit.accuracy.results import Row, committed_results, read_results
@@ -58,8 +59,8 @@ def draw(recipe: Recipe, rows: Sequence[Row], labels: Sequence[str], path: Path)
     axes.set_ylabel(_WORDS[metric])
     axes.set_yscale("log")
     axes.minorticks_on()
-    axes.yaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
-    axes.yaxis.set_minor_formatter(mpl.ticker.ScalarFormatter())
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
     axes.grid(which="both", linewidth=0.3)
     axes.set_title(recipe.title)
     axes.legend(fontsize="small")

@@ -189,6 +189,8 @@ _RATES = (
 _ABLATIONS = (
     ("all_binary32", ("gradient=binary32", "master=binary32")),
     ("gradient_binary16", ("gradient=binary16",)),
+    ("weight_gradient_binary16", ("weight_gradient=binary16",)),
+    ("activation_gradient_binary16", ("gradient=binary16", "weight_gradient=e5m2")),
     ("master_binary32", ("master=binary32",)),
     ("master_stochastic", ("rounding=stochastic",)),
     ("loss_scale_1", ("loss_scale=1",)),

@@ -61,6 +61,8 @@ class FloatSD8(Scheme):
     gradient
         The format of the gradients of activations and weights: "e5m2" with bias 24, "binary16" or
         "binary32".
+    weight_gradient
+        Another format for the gradients of weights; None for that of `gradient`.
     master
         The format of the master copy of the weights: "binary16" or "binary32".
     moments
@@ -94,6 +96,7 @@ class FloatSD8(Scheme):
     system: ClassVar[str] = "floatsd8"
 
     gradient: Gradient = "e5m2"
+    weight_gradient: Gradient | None = None
     master: Master = "binary16"
     moments: Master = "binary32"
     rounding: Literal["nearest", "stochastic"] = "nearest"
@@ -108,6 +111,8 @@ class FloatSD8(Scheme):
     def __post_init__(self) -> None:
         """Check that every field has a value that exists."""
         check_choice("gradient", self.gradient, get_args(Gradient))
+        if self.weight_gradient is not None:
+            check_choice("weight_gradient", self.weight_gradient, get_args(Gradient))
         check_choice("master", self.master, get_args(Master))
         check_choice("moments", self.moments, get_args(Master))
         check_choice("first", self.first, get_args(FirstLayer))
@@ -144,13 +149,13 @@ class FloatSD8(Scheme):
                 SignedDigitTrigger(model.parameters(), rate, self.momentum),
                 loss_scale=scale,
                 master="binary32",
-                gradient=self.gradient,
+                gradient=self.weight_gradient or self.gradient,
             )
         return MasterCopy(
             optimiser,
             loss_scale=scale,
             master=self.master,
-            gradient=self.gradient,
+            gradient=self.weight_gradient or self.gradient,
             moments=self.moments,
             rounding=self.rounding,
         )
