@@ -436,3 +436,12 @@ def test_levels_and_scale_of_exponential_weights_come_from_one_sample():
         exact = RULES["exponential"].levels(gates, RULES["exponential"].uniforms(gates))
         kept = exact.abs() >= exact.abs().max() / 8
         assert torch.equal(own.unflatten(0, (4, -1)), torch.where(kept, exact, 0.0))
+
+
+def test_gradients_of_weights_may_have_a_format_of_their_own():
+    scheme = FloatSD8(weight_gradient="binary16")
+    layer = made(scheme)
+    optimiser = scheme.optimiser(torch.optim.SGD(layer.parameters(), 0.1), layer, 64)
+    assert (optimiser.gradient, layer.cells["l0"].gradient.kind) == ("binary16", "e5m2")
+    with pytest.raises(ValueError, match="weight_gradient must be"):
+        FloatSD8(weight_gradient="e4m3")  # type: ignore
