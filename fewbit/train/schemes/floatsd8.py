@@ -85,6 +85,10 @@ class FloatSD8(Scheme):
         and the circuit round all the same.
     last
         The read-out: "floatsd8" for FloatSD8 weights and binary16 results, or "real".
+    last_gradient
+        The format of the gradients of the read-out's results: as they are, binary16 by default.
+        In e5m2 each probability's error is off by up to an eighth, in one way for the right class
+        and in another for the wrong ones, which costs 0.03 bits a character.
     products, window
         The fields of the golden layer.
 
@@ -105,6 +109,7 @@ class FloatSD8(Scheme):
     loss_scale: float | None = None
     first: FirstLayer = "e5m2"
     last: LastLayer = "floatsd8"
+    last_gradient: Gradient = "binary16"
     products: int = FEWEST_PRODUCTS
     window: int | None = DEFAULT_WINDOW
 
@@ -117,6 +122,7 @@ class FloatSD8(Scheme):
         check_choice("moments", self.moments, get_args(Master))
         check_choice("first", self.first, get_args(FirstLayer))
         check_choice("last", self.last, get_args(LastLayer))
+        check_choice("last_gradient", self.last_gradient, get_args(Gradient))
         check_choice("update", self.update, get_args(Update))
         check_choice("rounding", self.rounding, ("nearest", "stochastic"))
         if not 0 <= self.momentum < 1:
@@ -136,7 +142,7 @@ class FloatSD8(Scheme):
         if self.last == "real":
             return nn.Linear(inputs, classes)
         return FloatSD8Linear(
-            inputs, classes, GradientFormat(self.gradient), moves=self.update == "master"
+            inputs, classes, GradientFormat(self.last_gradient), moves=self.update == "master"
         )
 
     def optimiser(self, optimiser: torch.optim.Optimizer, model: nn.Module, labels: int) -> Any:
