@@ -8,6 +8,8 @@ LOW steps change the scores least, and "random_units" any other set of as many.
 
 Sequences are padded at their end. A layer in reverse gets each sequence reversed within its
 length, so that it, too, begins at the sequence's last step and padding comes after it.
+
+It is one module, as all of it measures the same choices on the same sequences.
 """
 
 from collections.abc import Callable, Sequence
