@@ -59,7 +59,7 @@ def main() -> int:
     except KeyboardInterrupt:
         tell("Interrupted; the same command goes on.")
         return 130
-    tell(f"{len(chosen) - len(left)} of {len(chosen)} jobs done; {options.out / 'results.jsonl'}")
+    tell(f"{len(chosen) - len(left)} of {len(chosen)} jobs done; {campaign.results}")
     return 1 if left else 0
 
 

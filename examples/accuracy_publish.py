@@ -11,9 +11,9 @@ from pathlib import Path
 
 import fewbit.accuracy
 from examples import accuracy_tables
-from fewbit.accuracy.experiments import EXPERIMENTS, Experiment
+from fewbit.accuracy.experiments import EXPERIMENTS, Experiment, folder_of
 from fewbit.accuracy.measure import MODEL
-from fewbit.accuracy.results import read_results
+from fewbit.accuracy.results import RESULTS, read_results
 from fewbit.errors import write_bytes, write_text
 
 MODELS = Path(__file__).parent / "accuracy"
@@ -28,8 +28,8 @@ def publish(campaign: Path) -> int:
     campaign
         The folder of the campaign.
     """
-    rows = read_results(campaign / "results.jsonl")
-    write_text(_PACKAGE / "results.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    rows = read_results(campaign / RESULTS)
+    write_text(_PACKAGE / RESULTS, "".join(f"{json.dumps(row)}\n" for row in rows))
     for study in ("circuits", "precision"):
         file = campaign / f"{study}.jsonl"
         if file.exists():
@@ -41,7 +41,7 @@ def publish(campaign: Path) -> int:
 
 def _copied(campaign: Path, experiment: Experiment) -> bool:
     """Copy a model, if there is one, and its log without the place where the data were."""
-    source, target = (root / experiment.name / "seed0" for root in (campaign, MODELS))
+    source, target = (root / folder_of(experiment.name, 0) for root in (campaign, MODELS))
     log = source / "log.jsonl"
     if log.exists():
         first, *others = log.read_text("utf-8").splitlines()
@@ -58,8 +58,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--campaign", type=Path, default=Path("build/accuracy"))
     options = parser.parse_args()
-    if not (options.campaign / "results.jsonl").exists():
-        parser.error(f"'{options.campaign}' has no results.jsonl; give the folder of a campaign.")
+    if not (options.campaign / RESULTS).exists():
+        parser.error(f"'{options.campaign}' has no {RESULTS}; give the folder of a campaign.")
     print(f"{publish(options.campaign)} models in {MODELS}")
     accuracy_tables.write_page()
     return 0

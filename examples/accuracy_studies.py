@@ -9,12 +9,12 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from fewbit.accuracy.circuit import circuit_row
-from fewbit.accuracy.experiments import EXPERIMENTS, Experiment
+from fewbit.accuracy.experiments import Recipe, find_experiment, folder_of
 from fewbit.accuracy.measure import MODEL
 from fewbit.accuracy.precision import precision_rows
 from fewbit.errors import write_text
@@ -33,23 +33,25 @@ _CIRCUITS = (
 )
 _SEQUENCES = 12
 # The int8 models, and the number of test sequences; None for all.
-_PRECISION = (
-    ("war_and_peace/int8_converted", 320),
-    ("spoken_digits/int8_converted", None),
-    ("udpos/int8_converted", None),
-)
+_PRECISION = {
+    "war_and_peace/int8_converted": 320,
+    "spoken_digits/int8_converted": None,
+    "udpos/int8_converted": None,
+}
 
 
-def _experiment(name: str) -> Experiment:
-    return next(each for each in EXPERIMENTS if each.name == name)
+def _models(names: Iterable[str], models: Path) -> Iterator[tuple[str, Recipe, Path]]:
+    """Yield name, recipe and file of each model that there is, of the first seed."""
+    for name in names:
+        model = models / folder_of(name, 0) / MODEL
+        if model.exists():
+            yield name, find_experiment(name).recipe, model
+        else:
+            print(f"{name}: no model in '{model.parent}'")
 
 
 def _circuits(models: Path, data: Path) -> Iterator[dict[str, Any]]:
-    for name in _CIRCUITS:
-        recipe, model = _experiment(name).recipe, models / name / "seed0" / MODEL
-        if not model.exists():
-            print(f"{name}: no model in '{model.parent}'")
-            continue
+    for name, recipe, model in _models(_CIRCUITS, models):
         start = time.perf_counter()
         row = circuit_row(model, recipe.task, data / recipe.data, _SEQUENCES)
         seconds = time.perf_counter() - start
@@ -58,15 +60,9 @@ def _circuits(models: Path, data: Path) -> Iterator[dict[str, Any]]:
 
 
 def _precision(models: Path, data: Path) -> Iterator[dict[str, Any]]:
-    for name, sequences in _PRECISION:
-        recipe, model = _experiment(name).recipe, models / name / "seed0" / MODEL
-        if not model.exists():
-            print(f"{name}: no model in '{model.parent}'")
-            continue
-        rows = precision_rows(
-            model, recipe.task, data / recipe.data, sequences=sequences, progress=print
-        )
-        for row in rows:
+    for name, recipe, model in _models(_PRECISION, models):
+        place, sequences = data / recipe.data, _PRECISION[name]
+        for row in precision_rows(model, recipe.task, place, sequences=sequences, progress=print):
             yield {"experiment": name, **row}
 
 

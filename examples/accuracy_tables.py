@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fewbit.accuracy.claims import CLAIMS, Claim, Found, compared
+from fewbit.accuracy.claims import CLAIMS, Found, compared
 from fewbit.accuracy.experiments import EXPERIMENTS, RECIPES, Experiment, Recipe
 from fewbit.accuracy.results import Row, committed_results, read_results
 from fewbit.train.tasks import TASKS
@@ -20,7 +20,6 @@ __all__ = ["PAGE", "filled", "tables", "write_page"]
 PAGE = Path(__file__).parents[1] / "docs" / "accuracy.md"
 _PLACE = re.compile(r"<!-- table: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 _FIGURES = {"accuracy": "right, %", "bits": "bits", "perplexity": "perplexity"}
-_DIGITS = {"bits": 3, "×": 3, "points": 2, "%": 2, "perplexity": 2}
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
@@ -52,9 +51,9 @@ def _claims(rows: Sequence[Row]) -> Iterator[str]:
         cells = (
             f"[{claim.paper}](https://arxiv.org/abs/{claim.paper})",
             claim.text,
-            _published(claim, found),
-            f"{'≥' if found.at_least else '≤'} {_number(claim.goal, found.unit, claim)}",
-            "–" if found.figure is None else _number(found.figure, found.unit, claim),
+            _published(found),
+            f"{'≥' if found.at_least else '≤'} {_number(claim.goal, found)}",
+            "–" if found.figure is None else _number(found.figure, found),
             _spread(found),
             str(len(found.seeds)),
             {True: "yes", False: "**no**", None: "–"}[found.holds],
@@ -62,23 +61,23 @@ def _claims(rows: Sequence[Row]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def _published(claim: Claim, found: Found) -> str:
+def _published(found: Found) -> str:
+    claim = found.claim
     if claim.published is None:
         return "–"
-    return f"{_number(claim.published, found.unit, claim)} ({claim.standing.split(',')[0]})"
+    return f"{_number(claim.published, found)} ({claim.standing.split(',')[0]})"
 
 
 def _spread(found: Found) -> str:
     if found.lowest is None or found.highest is None or len(found.seeds) < 2:
         return "–"
-    digits = _DIGITS[found.unit]
-    return f"{_signed(found.lowest, digits)} to {_signed(found.highest, digits)}"
+    return f"{_signed(found.lowest, found.digits)} to {_signed(found.highest, found.digits)}"
 
 
-def _number(value: float, unit: str, claim: Claim) -> str:
-    digits = _DIGITS[unit]
-    shown = _signed(value, digits) if claim.comparison == "difference" else f"{value:.{digits}f}"
-    return f"{shown} {unit}"
+def _number(value: float, found: Found) -> str:
+    is_difference = found.claim.comparison == "difference"
+    shown = _signed(value, found.digits) if is_difference else f"{value:.{found.digits}f}"
+    return f"{shown} {found.unit}"
 
 
 def _signed(value: float, digits: int) -> str:

@@ -30,7 +30,7 @@ from fewbit.sequences import (
     run_sequences,
 )
 from fewbit.train.tasks import TASKS, Data, Names, Split, Task
-from fewbit.train.tasks.task import DEFAULT_SETUP, NO_LABEL, UNITS, cross_entropy
+from fewbit.train.tasks.task import DEFAULT_SETUP, NO_LABEL, UNITS, cross_entropies
 
 __all__ = [
     "RTL_SEQUENCES",
@@ -332,7 +332,7 @@ def evaluate(of: Plan, done: Callable[[], None] = lambda: None) -> Evaluation:
             if not np.isfinite(scores.max(axis=1)).all():
                 raise UsageError(f"The scores of {of.name} are not finite; train it anew.")
             hits += int((scores.argmax(axis=1) == wanted).sum())
-            loss += cross_entropy(scores, wanted)
+            loss += float(cross_entropies(scores, wanted).sum())
             labels += len(wanted)
     task = of.task
     return Evaluation(

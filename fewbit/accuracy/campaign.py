@@ -16,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fewbit.accuracy.experiments import Job
+from fewbit.accuracy.experiments import Job, folder_of
 from fewbit.accuracy.measure import MODEL
-from fewbit.accuracy.results import Row, key_of, read_results
+from fewbit.accuracy.results import RESULTS, Row, key_of, read_results
 from fewbit.errors import write_text
 
 __all__ = ["Campaign", "command_of"]
@@ -90,7 +90,7 @@ class Campaign:
     @property
     def results(self) -> Path:
         """Return the file of the results."""
-        return self.out / "results.jsonl"
+        return self.out / RESULTS
 
     def run(self) -> list[Job]:
         """Carry jobs out until all are done or the time is up, and return those that are left."""
@@ -127,7 +127,7 @@ class Campaign:
         return self.data / job.experiment.recipe.data
 
     def _model_of_source(self, job: Job) -> Path:
-        return self.out / job.experiment.source / f"seed{job.seed}" / MODEL
+        return self.out / folder_of(job.experiment.source, job.seed) / MODEL
 
     def _next(self) -> Job | None:
         """Return the first job that can begin and no worker has begun; None without one."""

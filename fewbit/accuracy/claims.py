@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from fewbit.accuracy.experiments import EXPERIMENTS
+from fewbit.accuracy.experiments import find_experiment
 from fewbit.accuracy.results import Row
 from fewbit.train.tasks import TASKS
 
@@ -88,6 +88,11 @@ class Found:
     reference: float | None
 
     @property
+    def digits(self) -> int:
+        """Return how many digits after the point the figures are shown with."""
+        return 3 if self.unit in {"bits", "×"} else 2
+
+    @property
     def at_least(self) -> bool:
         """Return whether the goal is a lower bound."""
         if self.claim.at_least is not None:
@@ -109,7 +114,7 @@ def compared(claim: Claim, rows: Iterable[Row]) -> Found:
     Accuracies are in percent and their differences in points.
     """
     figures: dict[str, dict[int, float]] = {claim.experiment: {}, claim.reference: {}}
-    recipe = next(each.recipe for each in EXPERIMENTS if each.name == claim.experiment)
+    recipe = find_experiment(claim.experiment).recipe
     metric = TASKS[recipe.task].metric
     scale = 100 if metric == "accuracy" else 1
     for row in rows:

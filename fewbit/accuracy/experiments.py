@@ -14,7 +14,17 @@ from dataclasses import asdict, dataclass, replace
 
 from fewbit.train.tasks import TASKS
 
-__all__ = ["EXPERIMENTS", "RECIPES", "Experiment", "Job", "Recipe", "at_paper_size", "jobs"]
+__all__ = [
+    "EXPERIMENTS",
+    "RECIPES",
+    "Experiment",
+    "Job",
+    "Recipe",
+    "at_paper_size",
+    "find_experiment",
+    "folder_of",
+    "jobs",
+]
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,11 @@ class Experiment:
         return f"{self.recipe.name}/{self.of}" if self.of else ""
 
 
+def folder_of(name: str, seed: int) -> str:
+    """Return the folder of an experiment with a seed, below the campaign's."""
+    return f"{name}/seed{seed}"
+
+
 @dataclass(frozen=True)
 class Job:
     """An experiment with one seed."""
@@ -124,7 +139,7 @@ class Job:
     @property
     def folder(self) -> str:
         """Return its folder below the campaign's."""
-        return f"{self.experiment.name}/seed{self.seed}"
+        return folder_of(self.experiment.name, self.seed)
 
 
 _WAR_AND_PEACE = Recipe(
@@ -264,6 +279,20 @@ EXPERIMENTS = (
     Experiment(_WORDS, "floatsd8", _FLOATSD8),
 )
 """All experiments in the order in which a campaign takes them, each once; then the other seeds."""
+
+
+_BY_NAME = {each.name: each for each in EXPERIMENTS}
+
+
+def find_experiment(name: str) -> Experiment:
+    """Return the experiment of a name.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+    """
+    return _BY_NAME[name]
 
 
 def jobs() -> list[Job]:

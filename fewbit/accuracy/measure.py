@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,24 @@ from fewbit.errors import write_text
 from fewbit.evaluation import Evaluation, evaluate, open_trained, plan
 from fewbit.golden.files.trained import TrainedModel, save_trained, with_network
 from fewbit.quantization import quantize_network
-from fewbit.train.tasks import TASKS, Names
+from fewbit.train.tasks import TASKS, Batch, Names, Task
+from fewbit.train.tasks.batches import joined
 
-__all__ = ["MODEL", "calibration", "convert", "evaluated", "measured"]
+__all__ = ["MODEL", "calibration", "convert", "evaluated", "measured", "training_batches"]
 
 MODEL = "model.npz"
 _CALIBRATION_BATCHES = 8
 _CALIBRATION_SEQUENCES = 128
 
 
-def calibration(model: TrainedModel, task: str, data: Path) -> npt.NDArray[np.float64]:
+def training_batches(model: TrainedModel, task: Task, data: Path) -> Iterator[Batch]:
+    """Return the batches of a task's training part by a model's own symbols, set-up "small"."""
+    setup = task.setups["small"]
+    loaded = task.load(data, setup, Names(model.symbols, model.classes))
+    return task.batches(loaded, setup, 0, 0)
+
+
+def calibration(model: TrainedModel, task: Task, data: Path) -> npt.NDArray[np.float64]:
     """Return sequences of the training part as a model's network reads them.
 
     Parameters
@@ -44,13 +53,8 @@ def calibration(model: TrainedModel, task: str, data: Path) -> npt.NDArray[np.fl
     Reals of shape (at most 128, time, inputs), from the first batches of set-up "small"; shorter
     sequences have zeros at their end.
     """
-    found = TASKS[task]
-    setup = found.setups["small"]
-    loaded = found.load(data, setup, Names(model.symbols, model.classes))
-    taken = [batch.x for batch in islice(found.batches(loaded, setup, 0, 0), _CALIBRATION_BATCHES)]
-    steps = max(x.shape[1] for x in taken)
-    padded = [np.pad(x, ((0, 0), (0, steps - x.shape[1]), *[(0, 0)] * (x.ndim - 2))) for x in taken]
-    return model.inputs_of(np.concatenate(padded)[:_CALIBRATION_SEQUENCES])
+    taken = list(islice(training_batches(model, task, data), _CALIBRATION_BATCHES))
+    return model.inputs_of(joined(taken).x[:_CALIBRATION_SEQUENCES])
 
 
 def convert(source: Path, target: Path, to: str, data: Path) -> None:
@@ -66,7 +70,7 @@ def convert(source: Path, target: Path, to: str, data: Path) -> None:
         The path of the task's data, on whose training part ranges are calibrated.
     """
     model = open_trained(source)
-    network = quantize_network(model.network, calibration(model, model.task, data), to=to)
+    network = quantize_network(model.network, calibration(model, TASKS[model.task], data), to=to)
     target.parent.mkdir(parents=True, exist_ok=True)
     save_trained(target, with_network(model, network))
 

@@ -16,17 +16,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fewbit.accuracy.measure import calibration
+from fewbit.accuracy.measure import calibration, training_batches
 from fewbit.errors import UsageError
 from fewbit.evaluation import find_task, open_trained, plan
 from fewbit.golden.arithmetic import Raws
 from fewbit.golden.files.trained import TrainedModel, with_network
 from fewbit.golden.lstm import signals as others
+from fewbit.golden.lstm.contract import expect
 from fewbit.golden.lstm.dynamic import (
     FIRST_STEPS,
     HIGHEST_THRESHOLD,
@@ -44,8 +45,9 @@ from fewbit.golden.network import NETWORK_INPUT, Network, join
 from fewbit.golden.quantize.dynamic import low_offsets
 from fewbit.quantization import quantize_network
 from fewbit.sequences import as_input
-from fewbit.train.tasks import Names, Task
-from fewbit.train.tasks.task import NO_LABEL
+from fewbit.train.tasks import Task
+from fewbit.train.tasks.batches import joined
+from fewbit.train.tasks.task import NO_LABEL, cross_entropies
 
 __all__ = ["CONTROLS", "SHARES", "SIGNALS", "Kind", "precision_rows"]
 
@@ -115,6 +117,14 @@ class _Batch:
     x: Raws
     lengths: Labels
     labels: Labels
+
+
+class _NodeRun(NamedTuple):
+    """A node's input in the order of its own steps, its output in that of time, and its choice."""
+
+    given: Raws
+    output: Raws
+    choice: DynamicRun | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,16 +202,11 @@ def precision_rows(
     if not 0 < clip <= 1:
         raise UsageError(f"clip must be above 0 and at most 1, not {clip}.")
     study = _Study.of(model, find_task(task), data, sequences, clip)
-    study.seeds = range(seed, seed + seeds)
-    study.progress = progress
-    return study.run(shares, signals)
+    return study.run(shares, signals, range(seed, seed + seeds), progress)
 
 
 class _Study:
     """A model with its batches, and the rows that are measured so far."""
-
-    seeds: range = range(1)
-    progress: Callable[[str], None]
 
     def __init__(
         self, model: TrainedModel, task: Task, known: _Batch, test: Sequence[_Batch], clip: float
@@ -210,7 +215,6 @@ class _Study:
         self.clip, self.plain = clip, model.network
         self.depths = _depths(self.plain)
         self.rows: list[dict[str, Any]] = []
-        self.progress = lambda line: None
 
     @staticmethod
     def of(path: Path, task: Task, data: Path, sequences: int | None, clip: float) -> "_Study":
@@ -218,7 +222,7 @@ class _Study:
         model = open_trained(path)
         if not model.network.quantised:
             network = _clipped(model.network, clip)
-            known = calibration(model, task.name, data)
+            known = calibration(model, task, data)
             quantised = quantize_network(network, known, name=f"'{path}'", to="int8")
             model = with_network(model, quantised)
         elif clip != 1:
@@ -237,8 +241,15 @@ class _Study:
         ]
         return _Study(model, task, _known(model, task, data), test, clip)
 
-    def run(self, shares: Sequence[float], signals: Sequence[str]) -> list[dict[str, Any]]:
+    def run(
+        self,
+        shares: Sequence[float],
+        signals: Sequence[str],
+        seeds: range,
+        progress: Callable[[str], None],
+    ) -> list[dict[str, Any]]:
         """Measure all rows."""
+        self.seeds, self.progress = seeds, progress
         nodes = tuple(range(len(self.plain.nodes)))
         for offsets in (True, False):
             self.network = self._with_offsets() if offsets else self.plain
@@ -360,9 +371,9 @@ class _Study:
     def _with_offsets(self) -> Network:
         """Return the network with offsets for the mean vectors of an all-HIGH run."""
         nodes = list(self.plain.nodes)
-        for index, (given, _) in enumerate(_traced(self.plain, self.known, lambda node: None)):
+        for index, run in enumerate(_traced(self.plain, self.known, lambda node: None)):
             lstm = _int8(self.plain, index)
-            offsets = low_offsets(lstm, given, self.known.lengths)
+            offsets = low_offsets(lstm, run.given, self.known.lengths)
             nodes[index] = replace(nodes[index], lstm=replace(lstm, low_offsets=offsets))
         return Network(tuple(nodes), self.plain.outputs)
 
@@ -375,12 +386,11 @@ class _Study:
         for number, batch in enumerate(self.test):
             runs = _traced(self.network, batch, lambda node, number=number: make(number, node))
             for node in nodes:
-                run = runs[node][1]
-                if isinstance(run, DynamicRun):
-                    high, of_low = run.passes(batch.lengths)
+                if (choice := runs[node].choice) is not None:
+                    high, of_low = choice.passes(batch.lengths)
                     low, passes = low + of_low, passes + high + of_low
             scores, labels, of = self._scores(batch, _output(self.network, batch, runs))
-            each = _cross_entropies(scores, labels)
+            each = cross_entropies(scores, labels)
             right = scores.argmax(axis=1) == labels
             size = len(batch.lengths)
             losses.append(np.bincount(of, each, size))
@@ -441,9 +451,9 @@ class _Study:
         )
         chances: dict[int, Reals] = {}
         for node in nodes:
-            run = runs[node][1]
-            assert isinstance(run, DynamicRun)
-            chances[node] = run.high[:, FIRST_STEPS:][counted].mean(axis=0)
+            choice = runs[node].choice
+            assert choice is not None
+            chances[node] = choice.high[:, FIRST_STEPS:][counted].mean(axis=0)
         return chances
 
     def _importance(self) -> list[Reals]:
@@ -549,44 +559,26 @@ def _most(importance: Reals, part: float) -> npt.NDArray[np.bool_]:
     return chosen
 
 
-def _cross_entropies(scores: Reals, labels: Labels) -> Reals:
-    """Return the cross-entropy of each label, natural logarithm."""
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    right = np.take_along_axis(shifted, labels[:, np.newaxis], axis=1)[:, 0]
-    return np.log(np.exp(shifted).sum(axis=1)) - right
-
-
 def _traced(
     network: Network, batch: _Batch, make: Callable[[int], Signal | None]
-) -> list[tuple[Raws, "DynamicRun | Raws"]]:
-    """Run all nodes; return for each its input as it reads it, and its run or hidden raws.
-
-    Both are in the order of the node's own steps.
-    """
-    outputs: list[Raws] = []
-    found: list[tuple[Raws, DynamicRun | Raws]] = []
+) -> list[_NodeRun]:
+    """Run all nodes."""
+    found: list[_NodeRun] = []
     for index, node in enumerate(network.nodes):
         lstm = _int8(network, index)
-        given = join(node.sources, batch.x, outputs)
+        given = join(node.sources, batch.x, [run.output for run in found])
         given = _reversed(given, batch.lengths) if node.reverse else given
         signal = make(index)
-        run = lstm.run(given) if signal is None else run_signal(lstm, given, signal)
-        hidden = run.hidden if isinstance(run, DynamicRun) else run
-        outputs.append(_reversed(hidden, batch.lengths) if node.reverse else hidden)
-        found.append((given, run))
+        choice = None if signal is None else run_signal(lstm, given, signal)
+        hidden = lstm.run(given) if choice is None else choice.hidden
+        output = _reversed(hidden, batch.lengths) if node.reverse else hidden
+        found.append(_NodeRun(given, output, choice))
     return found
 
 
-def _output(
-    network: Network, batch: _Batch, runs: Sequence[tuple[Raws, "DynamicRun | Raws"]]
-) -> Raws:
-    """Return the network's output of a trace, in the order of time."""
-    outputs = [run.hidden if isinstance(run, DynamicRun) else run for _, run in runs]
-    ordered = [
-        _reversed(output, batch.lengths) if node.reverse else output
-        for node, output in zip(network.nodes, outputs, strict=True)
-    ]
-    return join(network.outputs, batch.x, ordered)
+def _output(network: Network, batch: _Batch, runs: Sequence[_NodeRun]) -> Raws:
+    """Return the network's output of a trace."""
+    return join(network.outputs, batch.x, [run.output for run in runs])
 
 
 def _reversed(x: npt.NDArray[Any], lengths: Labels) -> npt.NDArray[Any]:
@@ -597,9 +589,7 @@ def _reversed(x: npt.NDArray[Any], lengths: Labels) -> npt.NDArray[Any]:
 
 
 def _int8(network: Network, index: int) -> Int8Lstm:
-    lstm = network.nodes[index].lstm
-    assert isinstance(lstm, Int8Lstm)
-    return lstm
+    return expect(network.nodes[index].lstm, Int8Lstm, "Every layer must be int8.")
 
 
 def _depths(network: Network) -> list[int]:
@@ -630,23 +620,11 @@ def _cut(batch: _Batch) -> _Batch:
 
 
 def _known(model: TrainedModel, task: Task, data: Path) -> _Batch:
-    """Return sequences of the training part: some of each of the first batches of "small"."""
-    setup = task.setups["small"]
-    loaded = task.load(data, setup, Names(model.symbols, model.classes))
-    batches = list(islice(task.batches(loaded, setup, 0, 0), _CALIBRATION_BATCHES))
+    """Return sequences of the training part: some of each of the first batches."""
+    batches = list(islice(training_batches(model, task, data), _CALIBRATION_BATCHES))
     # A batch has sequences of like lengths, so that some are taken of each.
-    each = -(-_CALIBRATION_SEQUENCES // len(batches))
-    steps = max(batch.x.shape[1] for batch in batches)
-
-    def padded(array: npt.NDArray[Any], value: int) -> npt.NDArray[Any]:
-        rest = [(0, 0)] * (array.ndim - 2)
-        missing = ((0, 0), (0, steps - array.shape[1]), *rest)
-        return np.pad(array[:each], missing, constant_values=value)
-
-    x = np.concatenate([padded(batch.x, 0) for batch in batches])
-    lengths = np.concatenate([batch.lengths[:each] for batch in batches])
-    labels = [padded(b.labels, NO_LABEL) if task.per_step else b.labels[:each] for b in batches]
-    return _batch(model, x, lengths, np.concatenate(labels))
+    some = joined(batches, -(-_CALIBRATION_SEQUENCES // len(batches)))
+    return _batch(model, some.x, some.lengths, some.labels)
 
 
 def _clipped(network: Network, clip: float) -> Network:

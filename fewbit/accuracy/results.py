@@ -8,11 +8,12 @@ from typing import Any
 
 from fewbit.errors import UsageError
 
-__all__ = ["Row", "committed_results", "key_of", "read_results"]
+__all__ = ["RESULTS", "Row", "committed_results", "key_of", "read_results"]
 
 Row = dict[str, Any]
 """One job's results: the fields that `fewbit.accuracy.measure.measured` returns."""
-_NAME = "results.jsonl"
+RESULTS = "results.jsonl"
+"""The name of the file of results, in a campaign's folder and in this package."""
 
 
 def key_of(row: Mapping[str, Any]) -> tuple[str, int]:
@@ -22,7 +23,7 @@ def key_of(row: Mapping[str, Any]) -> tuple[str, int]:
 
 def committed_results() -> list[Row]:
     """Return the results that come with this package."""
-    return _parsed((files("fewbit.accuracy") / _NAME).read_text("utf-8"), _NAME)
+    return _parsed((files("fewbit.accuracy") / RESULTS).read_text("utf-8"), RESULTS)
 
 
 def read_results(path: Path) -> list[Row]:

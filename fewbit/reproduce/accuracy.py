@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from fewbit.accuracy.claims import CLAIMS, Claim, Found, compared
-from fewbit.accuracy.experiments import EXPERIMENTS
+from fewbit.accuracy.experiments import find_experiment, folder_of
 from fewbit.accuracy.measure import MODEL, evaluated
-from fewbit.accuracy.results import Row, committed_results, key_of, read_results
+from fewbit.accuracy.results import RESULTS, Row, committed_results, key_of, read_results
 from fewbit.errors import UsageError
 from fewbit.reproduce.claims import Finding, Measurement, Options, Paper
 
@@ -21,7 +21,6 @@ __all__ = ["PAPER", "finding"]
 
 # In a checkout; an installed package has no models.
 _MODELS = Path(__file__).resolve().parents[2] / "examples" / "accuracy"
-_DIGITS = {"bits": 3, "×": 3}
 
 
 @dataclass
@@ -35,27 +34,27 @@ class _Evidence:
 
     def rows_for(self, claim: Claim) -> tuple[list[Row], int]:
         """Return the rows of a claim, and how many of them were evaluated again."""
-        rows = [
-            row for row in self.rows if row["experiment"] in {claim.experiment, claim.reference}
-        ]
-        again = [self._evaluated(row) for row in rows] if self.data is not None else []
-        count = sum(row is not None for row in again)
-        return [new or old for new, old in zip(again or rows, rows, strict=True)], count
+        names = {claim.experiment, claim.reference}
+        rows = [row for row in self.rows if row["experiment"] in names]
+        again = [self._evaluated(row) for row in rows]
+        found = [new or old for new, old in zip(again, rows, strict=True)]
+        return found, sum(row is not None for row in again)
 
     def _evaluated(self, row: Row) -> Row | None:
         """Return a row of the model evaluated again; None without its file or its data."""
         key = key_of(row)
         if key not in self._again:
-            assert self.data is not None
-            experiment = next((e for e in EXPERIMENTS if e.name == row["experiment"]), None)
-            model = self.models / row["experiment"] / f"seed{row['seed']}" / MODEL
-            self._again[key] = None
-            if experiment is not None and model.exists() and row["golden"] is not None:
-                data = self.data / experiment.recipe.data
-                if data.exists():
-                    _check(model, row)
-                    self._again[key] = row | {"golden": evaluated(experiment, model, data).row}
+            self._again[key] = self._evaluate(row)
         return self._again[key]
+
+    def _evaluate(self, row: Row) -> Row | None:
+        experiment = find_experiment(row["experiment"])
+        model = self.models / folder_of(*key_of(row)) / MODEL
+        data = None if self.data is None else self.data / experiment.recipe.data
+        if data is None or not data.exists() or not model.exists() or row["golden"] is None:
+            return None
+        _check(model, row)
+        return row | {"golden": evaluated(experiment, model, data).row}
 
 
 def _check(model: Path, row: Row) -> None:
@@ -99,7 +98,7 @@ def finding(found: Found, note: str = "") -> Finding:
         "; ".join(filter(None, (claim.source, note))),
         less_is_better=not found.at_least,
         goal=claim.goal,
-        digits=_DIGITS.get(found.unit, 2),
+        digits=found.digits,
     )
 
 
@@ -107,9 +106,9 @@ def _measurements(options: Options) -> list[Measurement]:
     campaign = options.campaign
     if options.data is not None and not options.data.is_dir():
         raise UsageError(f"'{options.data}' is no folder; give the folder of all data.")
-    if campaign is not None and not (campaign / "results.jsonl").exists():
-        raise UsageError(f"'{campaign}' has no results.jsonl; give the folder of a campaign.")
-    rows = committed_results() if campaign is None else read_results(campaign / "results.jsonl")
+    if campaign is not None and not (campaign / RESULTS).exists():
+        raise UsageError(f"'{campaign}' has no {RESULTS}; give the folder of a campaign.")
+    rows = committed_results() if campaign is None else read_results(campaign / RESULTS)
     evidence = _Evidence(rows, campaign or _MODELS, options.data)
     origin = "committed results" if campaign is None else f"results of '{campaign}'"
     return [partial(_measure, claim, evidence, origin) for claim in CLAIMS]

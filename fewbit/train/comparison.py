@@ -12,7 +12,7 @@ import torch
 from fewbit.golden.files.trained import TrainedModel
 from fewbit.golden.network import run
 from fewbit.train.model import SequenceModel
-from fewbit.train.tasks.task import NO_LABEL, Split, cross_entropy
+from fewbit.train.tasks.task import NO_LABEL, Split, cross_entropies
 
 __all__ = ["Comparison", "compare"]
 
@@ -87,7 +87,7 @@ def compare(model: SequenceModel, trained: TrainedModel, split: Split) -> Compar
         scores = trained.read_out.scores(network.decode(golden), np.full(len(chosen), length))
         kept = wanted != NO_LABEL
         for number, each in enumerate((of_torch.cpu().double().numpy(), scores)):
-            losses[number] += cross_entropy(each[kept], wanted[kept])
+            losses[number] += float(cross_entropies(each[kept], wanted[kept]).sum())
         labels += int(kept.sum())
     mean = losses / max(labels, 1)
     share = equal / codes if network.quantised else None

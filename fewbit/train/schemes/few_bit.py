@@ -147,9 +147,11 @@ class FewBit(Scheme):
         return FixedPointSignal(self.activation_width, hidden=hidden)
 
     def cell(self, inputs: int, hidden: int, reads: Signal, writes: Signal) -> Cell:
-        if self.norm in {"batch", "batch_per_step"}:
-            return FewBitBatchNormCell(self, inputs, hidden, reads, writes)
-        return FewBitCell(self, inputs, hidden, reads, writes)
+        if self.norm is None or self.norm == "weight":
+            return FewBitCell(self, inputs, hidden, reads, writes)
+        cell = FewBitBatchNormCell(self, inputs, hidden, reads, writes)
+        cell.begin_norms(self.norm, self.steps)
+        return cell
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from fewbit.golden.quantize.ternary import ScaledWeights, ardakani_scale, ott_sc
 from fewbit.golden.quantize.ternary_lstm import integers_of_folded
 from fewbit.train.quantisers import nearest_power_of_two, straight_through
 from fewbit.train.recurrence import Rounding
-from fewbit.train.schemes.contract import Cell, Signal, by_gate, reals_of
-from fewbit.train.schemes.norms import BatchNormedCell
+from fewbit.train.schemes.contract import Signal, by_gate, reals_of
+from fewbit.train.schemes.norms import BatchNormedCell, GainedCell
 
 if TYPE_CHECKING:
     from fewbit.train.schemes.few_bit import FewBit
@@ -68,7 +68,7 @@ class _Levels(NamedTuple):
     unit: Tensor | float
 
 
-class FewBitCell(Cell):
+class FewBitCell(GainedCell):
     """A cell of quantised weights; its scales are the rule's own, or those of a weight norm."""
 
     def __init__(
@@ -78,8 +78,7 @@ class FewBitCell(Cell):
         self.scheme, self._rule = scheme, scheme.made_rule
         self._frozen: tuple[_Levels, _Levels] | None = None
         if scheme.norm == "weight":
-            self.gain_ih = nn.Parameter(torch.ones(4, hidden))
-            self.gain_hh = nn.Parameter(torch.ones(4, hidden))
+            self.add_gains()
 
     def draw(self, weight_ih: Tensor, weight_hh: Tensor) -> None:
         for weights in (weight_ih, weight_hh):
@@ -97,8 +96,7 @@ class FewBitCell(Cell):
 
     def start(self, weight_ih: Tensor, weight_hh: Tensor) -> None:
         if self.scheme.norm == "weight":
-            for gain, weights in ((self.gain_ih, weight_ih), (self.gain_hh, weight_hh)):
-                gain.copy_(by_gate(weights).norm(dim=-1))
+            self.start_gains(weight_ih, weight_hh)
 
     def _levels(self, weights: Tensor, part: int) -> _Levels:
         """Return the levels of a pass, or those of a frozen sample."""
@@ -196,9 +194,3 @@ class FewBitCell(Cell):
 
 class FewBitBatchNormCell(BatchNormedCell, FewBitCell):
     """A cell of quantised weights whose two products are normalised over the batch."""
-
-    def __init__(
-        self, scheme: "FewBit", inputs: int, hidden: int, reads: Signal, writes: Signal
-    ) -> None:
-        super().__init__(scheme, inputs, hidden, reads, writes)
-        self.begin_norms(1 if scheme.norm == "batch" else scheme.steps)

@@ -149,19 +149,20 @@ class FloatSD8(Scheme):
         scale = self.loss_scale
         if scale is None:
             scale = 2.0 ** max(0, (labels // 4).bit_length() - 1)
+        gradient = self.weight_gradient or self.gradient
         if self.update == "signed_digits":
             rate = optimiser.param_groups[0]["lr"]
             return MasterCopy(
                 SignedDigitTrigger(model.parameters(), rate, self.momentum),
                 loss_scale=scale,
                 master="binary32",
-                gradient=self.weight_gradient or self.gradient,
+                gradient=gradient,
             )
         return MasterCopy(
             optimiser,
             loss_scale=scale,
             master=self.master,
-            gradient=self.weight_gradient or self.gradient,
+            gradient=gradient,
             moments=self.moments,
             rounding=self.rounding,
         )

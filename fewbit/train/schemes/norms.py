@@ -16,7 +16,7 @@ from torch.nn import functional
 from fewbit.golden.lstm.batch_norm import BatchNorm
 from fewbit.train.schemes.contract import Cell, by_gate, reals_of
 
-__all__ = ["MOST_STEPS", "BatchNormedCell", "NormKind"]
+__all__ = ["MOST_STEPS", "BatchNormedCell", "GainedCell", "NormKind"]
 
 NormKind = Literal["weight", "batch", "batch_per_step"]
 """A trained gain over the norm of a row's weights, or batch normalisation."""
@@ -78,18 +78,44 @@ class _Statistics(nn.Module):
             self.variance[0] = (self._second / self._count - mean.square()).clamp_min(0)
 
 
+class GainedCell(Cell):
+    """A cell whose rows of weights may each have a trained gain over their norm."""
+
+    gain_ih: nn.Parameter
+    gain_hh: nn.Parameter
+
+    def add_gains(self) -> None:
+        """Add gains of 1, one a row."""
+        self.gain_ih = nn.Parameter(torch.ones(4, self.hidden))
+        self.gain_hh = nn.Parameter(torch.ones(4, self.hidden))
+
+    def start_gains(self, weight_ih: Tensor, weight_hh: Tensor) -> None:
+        """Take the norms of first weights as the gains.
+
+        Parameters
+        ----------
+        weight_ih, weight_hh
+            Shapes (4 hidden, inputs) and (4 hidden, hidden).
+        """
+        for gain, weights in ((self.gain_ih, weight_ih), (self.gain_hh, weight_hh)):
+            gain.copy_(by_gate(weights).norm(dim=-1))
+
+
 class BatchNormedCell(Cell):
     """A cell whose two products are normalised over the batch."""
 
-    def begin_norms(self, sets: int) -> None:
+    def begin_norms(self, norm: NormKind, steps: int) -> None:
         """Make norms for both products.
 
         Parameters
         ----------
-        sets
-            The number of sets of statistics: 1 for all steps, or one a step, the last for the rest.
+        norm
+            "batch" for one set of statistics, or "batch_per_step".
+        steps
+            The number of sets with "batch_per_step"; the last is for all later steps, too.
         """
-        self._per_step = sets > 1
+        self._per_step = norm == "batch_per_step"
+        sets = steps if self._per_step else 1
         self.norm_ih = _Statistics(4 * self.hidden, sets)
         self.norm_hh = _Statistics(4 * self.hidden, sets)
 

@@ -9,12 +9,12 @@ from typing import ClassVar, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewbit.golden.checks import check_choice, freeze_integer
 from fewbit.golden.lstm.float64 import Float64Lstm
 from fewbit.train.schemes.contract import Cell, Scheme, Signal, by_gate, reals_of
-from fewbit.train.schemes.norms import MOST_STEPS, BatchNormedCell, NormKind
+from fewbit.train.schemes.norms import MOST_STEPS, BatchNormedCell, GainedCell, NormKind
 
 __all__ = ["Float"]
 
@@ -54,10 +54,13 @@ class Float(Scheme):
 
     def cell(self, inputs: int, hidden: int, reads: Signal, writes: Signal) -> Cell:
         if self.norm == "weight":
-            return _WeightNormCell(inputs, hidden, reads, writes)
+            cell = _WeightNormCell(inputs, hidden, reads, writes)
+            cell.add_gains()
+            return cell
         if self.norm is not None:
-            sets = 1 if self.norm == "batch" else self.steps
-            return _BatchNormCell(inputs, hidden, reads, writes, sets)
+            cell = _BatchNormCell(inputs, hidden, reads, writes)
+            cell.begin_norms(self.norm, self.steps)
+            return cell
         return _FloatCell(inputs, hidden, reads, writes)
 
 
@@ -70,17 +73,11 @@ class _FloatCell(Cell):
         return Float64Lstm(*(reals_of(by_gate(each)) for each in (used_ih, used_hh, bias)))
 
 
-class _WeightNormCell(_FloatCell):
+class _WeightNormCell(GainedCell, _FloatCell):
     """A cell whose rows have a trained norm and a direction, the weight's."""
 
-    def __init__(self, inputs: int, hidden: int, reads: Signal, writes: Signal) -> None:
-        super().__init__(inputs, hidden, reads, writes)
-        self.gain_ih = nn.Parameter(torch.ones(4, hidden))
-        self.gain_hh = nn.Parameter(torch.ones(4, hidden))
-
     def start(self, weight_ih: Tensor, weight_hh: Tensor) -> None:
-        for gain, weights in ((self.gain_ih, weight_ih), (self.gain_hh, weight_hh)):
-            gain.copy_(by_gate(weights).norm(dim=-1))
+        self.start_gains(weight_ih, weight_hh)
 
     def weights(self, weight_ih: Tensor, weight_hh: Tensor) -> tuple[Tensor, Tensor]:
         return _normed(weight_ih, self.gain_ih), _normed(weight_hh, self.gain_hh)
@@ -94,10 +91,6 @@ def _normed(weights: Tensor, gain: Tensor) -> Tensor:
 
 
 class _BatchNormCell(BatchNormedCell, _FloatCell):
-    def __init__(self, inputs: int, hidden: int, reads: Signal, writes: Signal, sets: int) -> None:
-        super().__init__(inputs, hidden, reads, writes)
-        self.begin_norms(sets)
-
     def golden(self, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> Float64Lstm:
         norms = self.batch_norms().values()
         scales = [norm.gain / (norm.variance + norm.epsilon) ** 0.5 for norm in norms]

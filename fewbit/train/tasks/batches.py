@@ -1,7 +1,8 @@
 """Batches of an epoch, which follow from the seed and the epoch alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ __all__ = [
     "batches_of_sequences",
     "batches_of_streams",
     "batches_of_windows",
+    "joined",
     "next_symbols",
 ]
 
@@ -76,6 +78,34 @@ def _batch(split: Split, chosen: npt.NDArray[np.intp]) -> Batch:
     longest = int(lengths.max())
     return Batch(
         split.x[chosen, :longest], lengths, labels[:, :longest] if labels.ndim > 1 else labels
+    )
+
+
+def joined(batches: Sequence[Batch], each: int | None = None) -> Split:
+    """Return the sequences of several batches as one part, padded to the longest batch.
+
+    Parameters
+    ----------
+    batches
+        At least one.
+    each
+        How many sequences are taken of each, at most; None for all.
+    """
+    steps = max(batch.x.shape[1] for batch in batches)
+
+    def padded(array: npt.NDArray[Any], value: int) -> npt.NDArray[Any]:
+        missing = ((0, 0), (0, steps - array.shape[1]), *[(0, 0)] * (array.ndim - 2))
+        return np.pad(array[:each], missing, constant_values=value)
+
+    return Split(
+        np.concatenate([padded(batch.x, 0) for batch in batches]),
+        np.concatenate([batch.lengths[:each] for batch in batches]),
+        np.concatenate(
+            [
+                padded(batch.labels, NO_LABEL) if batch.labels.ndim > 1 else batch.labels[:each]
+                for batch in batches
+            ]
+        ),
     )
 
 

@@ -21,7 +21,7 @@ __all__ = [
     "Setup",
     "Split",
     "Task",
-    "cross_entropy",
+    "cross_entropies",
     "figure",
 ]
 
@@ -306,8 +306,8 @@ class Task:
         return self.metric == "accuracy"
 
 
-def cross_entropy(scores: npt.NDArray[np.float64], labels: Labels) -> float:
-    """Return the sum of the cross-entropies of labels, natural logarithms.
+def cross_entropies(scores: npt.NDArray[np.float64], labels: Labels) -> npt.NDArray[np.float64]:
+    """Return the cross-entropy of each label, natural logarithms.
 
     Parameters
     ----------
@@ -319,7 +319,7 @@ def cross_entropy(scores: npt.NDArray[np.float64], labels: Labels) -> float:
     highest = scores.max(axis=1)
     right = np.take_along_axis(scores, labels[:, np.newaxis], axis=1)[:, 0]
     total = np.exp(scores - highest[:, np.newaxis]).sum(axis=1)
-    return float((np.log(total) + highest - right).sum())
+    return np.log(total) + highest - right
 
 
 def figure(metric: Metric, loss: float, hits: int, labels: int) -> float:
