@@ -93,7 +93,7 @@ def finding(found: Found, note: str = "") -> Finding:
         found.figure,
         found.unit,
         claim.standing,
-        f"python -m examples.accuracy_campaign --only {names}",
+        f"python -m examples.accuracy_campaign --data DATA --only {names}",
         figures,
         "; ".join(filter(None, (claim.source, note))),
         less_is_better=not found.at_least,
